@@ -1,0 +1,1 @@
+"""La Volta: a Transformer with a dial."""
