@@ -1,7 +1,7 @@
 """How patterns are made from a backbone's importance, and which one each tile uses.
 
 Sources: RT3 (arXiv 2102.06336) for sets of equal sparsity, generated from the summed importance of sampled tiles;
-HotNAS (CODES+ISSS 2020) for the assignment by preserved norm. Rankings in place of masks, and their clustering, are ours.
+HotNAS (CODES+ISSS 2020) for the assignment by preserved norm. Rankings and their clustering are ours.
 """
 
 from __future__ import annotations
