@@ -1,0 +1,159 @@
+"""The paper's first model: train the dense word-level language model from scratch, resumable, and keep it as a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lavolta.errors import UserInputError
+from lavolta.models.lm import LmConfig, LmCorpus, build_lm, load_lm_corpus
+from lavolta.models.loaded import LoadedModel
+from lavolta.training.dropout import lock_dropout
+from lavolta.training.joint import JointConfig, train_joint
+from lavolta.training.language import LanguageObjective, LmScore, SampledSoftmax, score_language_model
+from lavolta.training.levels import DenseOnly
+from lavolta.training.masking import MaskedLinears
+
+
+@dataclass(frozen=True)
+class LmTraining:
+    """How the dense language model is trained.
+
+    Args:
+        model: shape of the model.
+        epochs: passes over the training text.
+        sequences, tokens: shape of a batch.
+        samples: words drawn for the sampled softmax.
+        lr: peak learning rate.
+        seed: of the weights and the data order.
+    """
+
+    model: LmConfig = field(default_factory=LmConfig)
+    epochs: float = 8.0
+    sequences: int = 32
+    tokens: int = 64
+    samples: int = 1500
+    lr: float = 2e-3
+    seed: int = 0
+
+
+def train_lm(
+    data: Path,
+    out: Path,
+    training: LmTraining,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> dict[str, Any]:
+    """Train the dense model, or take it from ``out`` where it is done; returns its scores.
+
+    Args:
+        data: folder with the train, valid and test text.
+        out: folder for ``model.safetensors``, ``vocab.txt`` and ``result.json``; an interrupted run continues there.
+        on_step: called with step, number of steps, and loss.
+
+    Raises:
+        UserInputError: wrong text, or ``out`` holds a model of another configuration.
+    """
+    result_file = out / "result.json"
+    wanted = json.loads(json.dumps(asdict(training)))
+    if result_file.exists():
+        done: dict[str, Any] = json.loads(result_file.read_text())
+        if done.get("training") != wanted:
+            raise UserInputError(f"{out} holds a model of another configuration; choose another folder or delete it.")
+        return done
+    corpus = load_lm_corpus(data)
+    loaded = build_lm(training.model, corpus.vocabulary, training.seed)
+    lock_dropout(loaded.module, training.model.dropout)
+    objective = language_objective(loaded, corpus, training, teacher=None)
+    steps = max(1, round(training.epochs * objective.steps_per_epoch))
+    masked = MaskedLinears(loaded.linears, loaded.grids(1))
+    trainable = [p for p in loaded.module.parameters() if p.requires_grad]
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "checkpoint.pt"
+    loaded.module.train()
+    train_joint(
+        masked,
+        DenseOnly(),
+        objective,
+        trainable,
+        JointConfig(steps=steps, lr=training.lr, grad_clip=0.5, seed=training.seed, checkpoint_every=200),
+        checkpoint,
+        None if on_step is None else lambda step, loss: on_step(step, steps, loss),
+    )
+    masked.detach()
+    scores = {
+        "valid": score_language_model(loaded.module, corpus.valid, training.tokens * 2),
+        "test": score_language_model(loaded.module, corpus.test, training.tokens * 2),
+    }
+    result = {
+        "training": wanted,
+        "train_file": corpus.train_file,
+        "train_words": len(corpus.train),
+        "steps": steps,
+        **{split: asdict(score) for split, score in scores.items()},
+    }
+    # safetensors refuses two names for one tensor: a tied output layer is stored once, under the word vectors.
+    state = {k: v.contiguous() for k, v in loaded.module.state_dict().items() if not _is_tied(k, training.model)}
+    save_file(state, out / "model.safetensors.tmp")
+    (out / "model.safetensors.tmp").replace(out / "model.safetensors")
+    corpus.vocabulary.save(out / "vocab.txt")
+    temporary = result_file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    temporary.replace(result_file)
+    checkpoint.unlink(missing_ok=True)
+    return result
+
+
+def load_trained_lm(folder: Path, corpus: LmCorpus) -> tuple[LoadedModel, LmTraining]:
+    """The dense model that `train_lm` left in ``folder``.
+
+    Raises:
+        UserInputError: the folder holds none, or the text is another one.
+    """
+    try:
+        done = json.loads((folder / "result.json").read_text())
+        training = LmTraining(**{**done["training"], "model": LmConfig(**done["training"]["model"])})
+        state = load_file(folder / "model.safetensors")
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
+        raise UserInputError(
+            f"{folder} holds no trained language model ({error}); run `lavolta rt3 train-lm` first."
+        ) from error
+    loaded = build_lm(training.model, corpus.vocabulary, training.seed)
+    if _is_tied("head.out.weight", training.model):
+        state["head.out.weight"] = state["embeddings.word.weight"]
+    loaded.module.load_state_dict(state)
+    lock_dropout(loaded.module, training.model.dropout)
+    return loaded, training
+
+
+def language_objective(
+    loaded: LoadedModel, corpus: LmCorpus, training: LmTraining, teacher: LoadedModel | None, **weights: float
+) -> LanguageObjective:
+    """The training objective of a model on a corpus, distilled from ``teacher`` where there is one."""
+    counts = np.bincount(corpus.train, minlength=len(corpus.vocabulary))
+    softmax = SampledSoftmax(counts, training.samples, training.sequences * training.tokens)
+    return LanguageObjective(
+        loaded.module,
+        corpus.train,
+        softmax,
+        training.sequences,
+        training.tokens,
+        None if teacher is None else teacher.module,
+        training.seed,
+        **weights,
+    )
+
+
+def score(loaded: LoadedModel, words: Any, training: LmTraining) -> LmScore:
+    """Accuracy and perplexity over the whole vocabulary, in windows of twice the training length."""
+    return score_language_model(loaded.module, words, training.tokens * 2)
+
+
+def _is_tied(name: str, config: LmConfig) -> bool:
+    return config.tie and name == "head.out.weight"

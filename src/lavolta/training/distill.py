@@ -1,0 +1,48 @@
+"""Losses that pull a pruned model to its dense teacher; padding never counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+
+def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Mean squared difference of hidden states over layers and real tokens, relative to the teacher's power.
+
+    Args:
+        student, teacher: per layer ``(batch, tokens, hidden)``.
+        mask: ``(batch, tokens)``, 1 for real tokens.
+    """
+    weight = mask.unsqueeze(-1).to(student[0].dtype)
+    losses = [
+        ((s - t).square() * weight).sum() / ((t.square() * weight).sum() + 1e-9)
+        for s, t in zip(student, teacher, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL divergence of softened class distributions ``(batch, classes)``, times the square of the temperature (Hinton 2015)."""
+    return (
+        functional.kl_div(
+            functional.log_softmax(student / temperature, dim=-1),
+            functional.log_softmax(teacher / temperature, dim=-1),
+            log_target=True,
+            reduction="batchmean",
+        )
+        * temperature**2
+    )
+
+
+def embedding_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """One minus the mean cosine of pooled embeddings ``(batch, hidden)``, plus the error of their cosine matrix.
+
+    The second term keeps the distances between sentences, which is what an embedding is used for.
+    """
+    s = functional.normalize(student, dim=-1)
+    t = functional.normalize(teacher, dim=-1)
+    direct = 1.0 - (s * t).sum(dim=-1).mean()
+    return direct + (s @ s.T - t @ t.T).square().mean()
