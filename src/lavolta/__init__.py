@@ -34,4 +34,5 @@ def compress(source: str, **options: Any) -> dict[str, Any]:
     """Compress a trained Transformer into one bundle with many levels; see `lavolta.systems.rt3.recipe.compress`."""
     from lavolta.systems.rt3.recipe import compress as compress_model
 
-    return compress_model(source, **options)
+    result: dict[str, Any] = compress_model(source, **options)
+    return result

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class LockedDropout(nn.Module):
-    """Drops whole features of a sequence ``(batch, tokens, hidden)`` (Gal and Ghahramani 2016; Merity et al. 2018, AWD-LSTM).
+    """Drops whole features of a sequence ``(batch, tokens, hidden)``: locked dropout (Merity et al. 2018, AWD-LSTM).
 
     On a CPU, drawing one random number per value takes as long as the matrix products of a small model.
 

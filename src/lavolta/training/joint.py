@@ -45,8 +45,8 @@ class JointConfig:
         warmup: share of the steps that warm up, 0 to 1.
         weight_decay: decoupled weight decay of matrices.
         grad_clip: largest gradient norm.
-        split: each visited level sees its own part of the batch: an unbiased estimate of the equal-weight joint loss at the cost
-            of one dense step. False: every level sees the whole batch, as published.
+        split: each visited level sees its own part of the batch: an unbiased estimate of the equal-weight joint loss at
+            the cost of one dense step. False: every level sees the whole batch, as published.
         seed: of the level draws and of dropout.
         checkpoint_every: steps between checkpoints.
     """
@@ -72,8 +72,8 @@ def train_joint(
 ) -> list[float]:
     """Train the shared weights so that every level is good; returns the loss of each step run by this call.
 
-    Each step visits levels as the `LevelSet` says and minimises the mean of their losses (papers/rt3.md 1.4 with equal weights;
-    the sandwich rule for ranked levels).
+    Each step visits levels as the `LevelSet` says and minimises the mean of their losses: RT3's joint loss with equal
+    weights for independent sets, the sandwich rule for ranked levels.
 
     Args:
         trainable: the parameters to update, in a stable order.
@@ -107,7 +107,8 @@ def train_joint(
             loss = _step(masked, levels, objective, optimizer, trainable, config, step)
             if not np.isfinite(loss):
                 raise UserInputError(
-                    f"the loss became {loss} at step {step}; lower the learning rate (now {config.lr}) or check the text."
+                    f"the loss became {loss} at step {step}; lower the learning rate (now {config.lr}) or check the "
+                    "text."
                 )
             history.append(loss)
             if on_step is not None:
@@ -141,7 +142,7 @@ def _step(
     for part, masks in zip(parts, visits, strict=False):
         masked.set_weight_masks(masks)
         loss = objective.loss(part) / len(parts)
-        loss.backward()
+        torch.autograd.backward(loss)
         total += float(loss.detach())
     nn.utils.clip_grad_norm_(trainable, config.grad_clip)
     optimizer.step()

@@ -1,4 +1,4 @@
-"""Objective and score of a word-level language model: sampled softmax while training, the whole vocabulary when scoring."""
+"""Objective and score of a word-level language model: sampled softmax in training, the whole vocabulary in scores."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class LmBatch:
 
 
 class SampledSoftmax:
-    """Cross-entropy over the words of the batch and a draw of others, corrected for the chance that each is a candidate.
+    """Cross-entropy over the words of the batch and a draw of others, corrected for their chance to be candidates.
 
-    Subtracting the log of that chance makes it an estimate of the full softmax (Jean et al. 2015, "On using very large target
-    vocabulary", section 3; Bengio and Senecal 2008).
+    Subtracting the log of that chance makes it an estimate of the full softmax (Jean et al. 2015, "On using very
+    large target vocabulary", section 3; Bengio and Senecal 2008).
 
     Args:
         counts: ``(vocab,)``, how often each word occurs in the training text.
@@ -50,7 +50,7 @@ class SampledSoftmax:
     def candidates(self, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Candidate words ``(c,)`` and the place of every target among them, ``targets`` flattened."""
         drawn = torch.multinomial(self._proposal, self._samples, replacement=True, generator=generator)
-        words, places = torch.cat([targets.reshape(-1), drawn]).unique(return_inverse=True)
+        words, places = torch.unique(torch.cat([targets.reshape(-1), drawn]), return_inverse=True)
         return words, places[: targets.numel()]
 
     def logits(self, module: Transformer, hidden: Tensor, words: Tensor) -> Tensor:
@@ -88,7 +88,8 @@ class LanguageObjective:
     ) -> None:
         if len(words) < sequences * (tokens + 1):
             raise UserInputError(
-                f"{len(words)} words are too few for {sequences} sequences of {tokens}; give more text or a smaller batch."
+                f"{len(words)} words are too few for {sequences} sequences of {tokens}; give more text or a smaller "
+                "batch."
             )
         self.module, self.teacher, self._softmax = module, teacher, softmax
         self._tokens, self._seed = tokens, seed
@@ -167,7 +168,7 @@ def score_language_model(module: Transformer, words: NDArray[np.int64], tokens: 
 
 
 def _windows(text: Tensor, starts: Sequence[int], tokens: int) -> list[tuple[int, Tensor]]:
-    """Windows of equal length stacked, ``(start of the group, (n, tokens + 1))``; the first and the last window stand alone."""
+    """Windows of equal length stacked, ``(start, (n, tokens + 1))``; the first and the last window stand alone."""
     groups: list[tuple[int, Tensor]] = []
     whole = []
     for start in starts:

@@ -13,7 +13,6 @@ from lavolta.errors import UserInputError
 from lavolta.sparsity.ranking import LayerRanking, LevelMasks, level_masks
 from lavolta.training.masking import MaskedLinears, expanded_rank
 
-
 WeightMasks = dict[str, Tensor]
 
 
@@ -45,7 +44,7 @@ class DenseOnly:
 
 
 class FixedLevels:
-    """Independent masks, one per level: RT3 as published. Every step visits every level (papers: joint loss, equal weights)."""
+    """Independent masks, one per level: RT3 as published. Every step visits every level with equal weight."""
 
     def __init__(self, masked: MaskedLinears, masks: Sequence[LevelMasks]) -> None:
         if not masks:
@@ -66,10 +65,10 @@ class FixedLevels:
 
 
 class RankedLevels:
-    """Cuts of one ranking per layer, trained with the sandwich rule (Yu and Huang 2019, "Universally slimmable networks").
+    """Cuts of one ranking per layer, trained with the sandwich rule (Yu and Huang 2019, Universally slimmable networks).
 
-    Every step visits the densest level, the sparsest, and ``random_visits`` levels whose cut is drawn for each layer by itself,
-    uniformly in kept share between the two: levels may then change between two layers of one inference.
+    Every step visits the densest level, the sparsest, and ``random_visits`` levels whose cut is drawn for each layer by
+    itself, uniformly in kept share between the two: levels may then change between two layers of one inference.
 
     Args:
         rankings: canonical name to ranking.

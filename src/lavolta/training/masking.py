@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _Mask(nn.Module):
-    """Multiplies a weight ``(out_features, in_features)`` by the current mask; passes it through where there is none."""
+    """Multiplies a weight ``(out_features, in_features)`` by the current mask; without one it passes."""
 
     mask: Tensor | None = None
 
@@ -30,7 +30,8 @@ class _Mask(nn.Module):
 class MaskedLinears:
     """The prunable linears of one model, with one level's masks applied at a time.
 
-    Gradients reach only the weights that the current level keeps; the dense weights stay in the module and are what is trained.
+    Gradients reach only the weights that the current level keeps; the dense weights stay in the module and are what is
+    trained.
 
     Args:
         linears: canonical name to live module.
@@ -67,8 +68,7 @@ class MaskedLinears:
 
     def dense_weight(self, name: str) -> Tensor:
         """The trained weight without a mask, ``(out_features, in_features)``, the parameter itself."""
-        original = self.linears[name].parametrizations["weight"].original
-        assert isinstance(original, Tensor)
+        original = self.linears[name].get_parameter("parametrizations.weight.original")
         return original
 
     def parameters(self) -> Iterator[Tensor]:

@@ -1,0 +1,120 @@
+"""Objective of an encoder: a task's labels, the dense teacher's outputs and hidden states, or an embedding to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from lavolta.errors import UserInputError
+from lavolta.models.loaded import Batch, LoadedModel
+from lavolta.models.transformer import EncoderOutput
+from lavolta.training.distill import embedding_loss, hidden_loss, soft_label_loss
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each part of the loss counts.
+
+    Args:
+        label: the task's own loss; 0 where there are no labels.
+        output: the teacher's outputs (soft labels, scores or embeddings).
+        hidden: the teacher's hidden states, all layers.
+    """
+
+    label: float = 1.0
+    output: float = 1.0
+    hidden: float = 1.0
+
+
+class EncoderObjective:
+    """Loss of the live encoder on a batch.
+
+    Args:
+        student: the model that is trained.
+        source: the batch of a step, a function of the step alone.
+        teacher: the dense model; ``None`` trains on labels alone.
+        weights: of the parts.
+
+    Raises:
+        UserInputError: neither labels nor a teacher to learn from.
+    """
+
+    def __init__(
+        self,
+        student: LoadedModel,
+        source: Callable[[int], Batch],
+        teacher: LoadedModel | None,
+        weights: LossWeights,
+    ) -> None:
+        if teacher is None and (weights.label == 0.0 or student.spec.task == "embedding"):
+            raise UserInputError("there is nothing to learn from: give a teacher, or a task with labels.")
+        self._student, self._source, self._teacher, self._weights = student, source, teacher, weights
+        if teacher is not None:
+            teacher.module.eval()
+
+    def batch(self, step: int) -> Batch:
+        return self._source(step)
+
+    def split(self, batch: Batch, parts: int) -> Sequence[Batch]:
+        rows = len(batch.rows)
+        edges = [round(i * rows / parts) for i in range(parts + 1)]
+        return [_rows(batch, first, last) for first, last in zip(edges, edges[1:], strict=False) if last > first]
+
+    def loss(self, batch: Batch) -> Tensor:
+        out: EncoderOutput = self._student.module(batch.input_ids, batch.attention_mask, batch.type_ids)
+        assert out.output is not None
+        weights, task = self._weights, self._student.spec.task
+        total = out.output.new_zeros(())
+        if weights.label and task != "embedding":
+            total = total + weights.label * label_loss(out.output, batch, task)
+        if self._teacher is None:
+            return total
+        with torch.no_grad():
+            taught: EncoderOutput = self._teacher.module(batch.input_ids, batch.attention_mask, batch.type_ids)
+        assert taught.output is not None
+        if weights.output:
+            total = total + weights.output * output_loss(out.output, taught.output, task)
+        if weights.hidden:
+            total = total + weights.hidden * hidden_loss(
+                out.all_hidden[1:], taught.all_hidden[1:], batch.attention_mask
+            )
+        return total
+
+
+def label_loss(output: Tensor, batch: Batch, task: str) -> Tensor:
+    """The task's own loss: cross-entropy of classes, mean squared error of scores.
+
+    Raises:
+        UserInputError: the batch has no labels.
+    """
+    if batch.labels is None:
+        raise UserInputError("these batches have no labels; set the label weight to 0 or give a labelled task.")
+    if task == "regression":
+        return functional.mse_loss(output.squeeze(-1), batch.labels.to(output.dtype))
+    return functional.cross_entropy(output, batch.labels)
+
+
+def output_loss(student: Tensor, teacher: Tensor, task: str) -> Tensor:
+    """Distance to the teacher's output: soft labels, squared score error, or embedding cosine."""
+    if task == "embedding":
+        return embedding_loss(student, teacher)
+    if task == "regression":
+        return functional.mse_loss(student, teacher)
+    return soft_label_loss(student, teacher, temperature=2.0)
+
+
+def _rows(batch: Batch, first: int, last: int) -> Batch:
+    mask = batch.attention_mask[first:last]
+    # A part may hold only short sequences: cut the padding that it no longer needs.
+    tokens = int(mask.sum(dim=1).max())
+    return Batch(
+        batch.input_ids[first:last, :tokens],
+        mask[:, :tokens],
+        None if batch.type_ids is None else batch.type_ids[first:last, :tokens],
+        batch.rows[first:last],
+        None if batch.labels is None else batch.labels[first:last],
+    )
