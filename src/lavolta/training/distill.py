@@ -25,7 +25,7 @@ def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tens
 
 
 def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL divergence of softened class distributions ``(batch, classes)``, times the squared temperature (Hinton 2015)."""
+    """KL divergence of softened class distributions ``(batch, classes)``, times the squared temperature."""
     return (
         functional.kl_div(
             functional.log_softmax(student / temperature, dim=-1),

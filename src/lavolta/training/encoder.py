@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as functional
@@ -62,7 +63,7 @@ class EncoderObjective:
     def split(self, batch: Batch, parts: int) -> Sequence[Batch]:
         rows = len(batch.rows)
         edges = [round(i * rows / parts) for i in range(parts + 1)]
-        return [_rows(batch, first, last) for first, last in zip(edges, edges[1:], strict=False) if last > first]
+        return [_rows(batch, first, last) for first, last in pairwise(edges) if last > first]
 
     def loss(self, batch: Batch) -> Tensor:
         out: EncoderOutput = self._student.module(batch.input_ids, batch.attention_mask, batch.type_ids)

@@ -65,7 +65,7 @@ class FixedLevels:
 
 
 class RankedLevels:
-    """Cuts of one ranking per layer, trained with the sandwich rule (Yu and Huang 2019, Universally slimmable networks).
+    """Cuts of one ranking per layer, trained with the sandwich rule (Yu and Huang 2019, slimmable networks).
 
     Every step visits the densest level, the sparsest, and ``random_visits`` levels whose cut is drawn for each layer by
     itself, uniformly in kept share between the two: levels may then change between two layers of one inference.

@@ -68,8 +68,7 @@ class MaskedLinears:
 
     def dense_weight(self, name: str) -> Tensor:
         """The trained weight without a mask, ``(out_features, in_features)``, the parameter itself."""
-        original = self.linears[name].get_parameter("parametrizations.weight.original")
-        return original
+        return self.linears[name].get_parameter("parametrizations.weight.original")
 
     def parameters(self) -> Iterator[Tensor]:
         """The dense weights and the biases of the prunable linears."""
