@@ -216,7 +216,7 @@ def build_lm(config: LmConfig, vocabulary: Vocabulary, seed: int, name: str = "t
     p = config.dropout
     module = Transformer(spec, Dropout(p, p, p, 0.0), word_scale=math.sqrt(config.hidden), tie=config.tie)
     provenance = {"source": "trained from scratch", "config": asdict(config), "seed": seed}
-    loaded = LoadedModel(module, spec, vocabulary=vocabulary, provenance=provenance)
+    loaded = LoadedModel(module.eval(), spec, vocabulary=vocabulary, provenance=provenance)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         module.embeddings.word.weight.uniform_(-0.1, 0.1, generator=generator)
