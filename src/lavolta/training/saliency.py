@@ -168,7 +168,7 @@ def importance(weight: Tensor, stats: LinearStats | None, kind: Kind, damping: f
 
     * ``magnitude``: ``w^2``; needs no statistics.
     * ``activation``: ``w^2 * E[x^2]``, Wanda's ``|w| * norm(x)`` squared: the output energy that the weight carries.
-    * ``second-order``: ``w^2 / inverse(H)_jj``: the output error left after the row's other weights made up for the loss.
+    * ``second-order``: ``w^2 / inverse(H)_jj``: the output error left when the other weights made up for the loss.
 
     Raises:
         UserInputError: an unknown kind, or statistics that the kind needs and did not get.
