@@ -1,0 +1,76 @@
+"""From a trained model and its masks to one bundle file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lavolta.errors import UserInputError
+from lavolta.models.loaded import LoadedModel
+from lavolta.runtime.bundle import write_bundle
+from lavolta.sparsity.packing import pack_linear
+from lavolta.sparsity.ranking import LevelMasks, are_nested, model_sparsity
+
+
+def export_bundle(
+    model: LoadedModel,
+    masks: Sequence[LevelMasks],
+    level_info: Sequence[Mapping[str, Any]],
+    cell_rows: int,
+    path: str | Path,
+    *,
+    sparsity_info: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    device: Mapping[str, Any] | None = None,
+) -> None:
+    """Pack every prunable layer with its levels and write the bundle, atomically.
+
+    Args:
+        model: with its trained weights; it is not changed.
+        masks: one cell mask ``(bands, in_features)`` per linear and level, densest level first.
+        level_info: one mapping per level with at least ``name``; other plain JSON fields (fidelity, score) are kept.
+            ``sparsity`` and ``kept_cells`` are computed here.
+        cell_rows: height of the cells.
+        sparsity_info: ``{"kind": "ranked" | "pattern-sets", ...}``; by default ranked if the levels are nested.
+        provenance: merged over the model's own.
+        device: the profile that the levels were searched for, or ``None``.
+
+    Raises:
+        UserInputError: masks that do not fit the model, levels that are not densest first, NaN weights.
+        BundleError: the file cannot be written (``io``).
+    """
+    if len(masks) != len(level_info):
+        raise UserInputError(f"{len(masks)} levels of masks have {len(level_info)} descriptions; give one for each.")
+    model.check_finite()
+    grids = model.grids(cell_rows)
+    for level, level_masks in enumerate(masks):
+        if set(level_masks) != set(grids):
+            different = sorted(set(level_masks) ^ set(grids))
+            raise UserInputError(
+                f"the masks of level {level} do not fit the model: {different[0]} is on one side only."
+            )
+    weights = model.weights()
+    packed = {name: pack_linear(weights[name], [level[name] for level in masks], cell_rows) for name in grids}
+    sparsities = [model_sparsity(grids, level_masks) for level_masks in masks]
+    if sparsities != sorted(sparsities):
+        raise UserInputError(f"the levels have sparsities {sparsities}; give them densest first.")
+    levels = []
+    for index, info in enumerate(level_info):
+        kept = {name: layer.kept_cells(index) for name, layer in packed.items()}
+        levels.append({**info, "sparsity": sparsities[index], "kept_cells": kept})
+    kind = "ranked" if are_nested(masks) else "pattern-sets"
+    write_bundle(
+        path,
+        model.spec,
+        model.dense_tensors(),
+        packed,
+        model.biases(),
+        levels,
+        cell_rows,
+        {"kind": kind, **(sparsity_info or {})},
+        tokenizer_json=model.tokenizer_json,
+        vocab=None if model.vocabulary is None else model.vocabulary.to_bytes(),
+        provenance={**model.provenance, **(provenance or {})},
+        device=None if device is None else dict(device),
+    )

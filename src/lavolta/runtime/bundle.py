@@ -1,0 +1,389 @@
+"""The bundle: one safetensors file with a model, its levels and its manifest; docs/reference/bundle.md is its page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lavolta import __version__
+from lavolta.errors import BundleError, UserInputError
+from lavolta.runtime.container import Container, parse_json, write_container
+from lavolta.runtime.spec import ModelSpec
+from lavolta.sparsity.cells import CELL_ROWS, CellGrid
+from lavolta.sparsity.packing import MAX_LEVELS, PackedLinear, unpack_linear
+
+FORMAT = 1
+METADATA_KEY = "lavolta"
+SPARSITY_KINDS = ("ranked", "pattern-sets")
+LIMITS = {
+    "layers": (1, 1 << 12),
+    "hidden": (1, 1 << 16),
+    "heads": (1, 1 << 16),
+    "ffn": (1, 1 << 16),
+    "vocab": (1, 1 << 30),
+    "max_tokens": (1, 1 << 20),
+    "types": (0, 2),
+    "outputs": (0, 1 << 30),
+}
+"""Smallest and largest value of each size in the manifest's model."""
+_CHECK_CELLS = 1 << 24
+
+
+def dense_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a model that is not a prunable linear: canonical name to shape."""
+    hidden = spec.hidden
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word": (spec.vocab, hidden),
+        "embeddings.position": (spec.max_tokens, hidden),
+    }
+    if spec.types:
+        shapes["embeddings.type"] = (spec.types, hidden)
+    norms = ["embeddings.norm"] if spec.embedding_norm else []
+    norms += [f"layers.{i}.{part}" for i in range(spec.layers) for part in ("attention_norm", "ffn_norm")]
+    for norm in norms:
+        shapes[f"{norm}.weight"] = shapes[f"{norm}.bias"] = (hidden,)
+    if spec.head_dense is not None:
+        shapes["head.dense.weight"], shapes["head.dense.bias"] = (hidden, hidden), (hidden,)
+    if spec.outputs:
+        shapes["head.out.weight"], shapes["head.out.bias"] = (spec.outputs, hidden), (spec.outputs,)
+    return shapes
+
+
+def write_bundle(
+    path: str | Path,
+    spec: ModelSpec,
+    tensors: Mapping[str, NDArray[np.float32]],
+    packed: Mapping[str, PackedLinear],
+    biases: Mapping[str, NDArray[np.float32] | None],
+    levels: Sequence[Mapping[str, Any]],
+    cell_rows: int,
+    sparsity_info: Mapping[str, Any],
+    tokenizer_json: bytes | None = None,
+    vocab: bytes | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    device: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a bundle, completely or not at all; it is read back and checked before it replaces an older one.
+
+    Args:
+        tensors: `dense_shapes` of the spec, float32.
+        packed: every linear of ``spec.linear_shapes()``.
+        biases: of the same linears, ``(out_features,)``; ``None`` writes zeros.
+        levels: densest first, each with ``name``, ``sparsity`` (0 to 1), ``kept_cells`` (linear name to count), and any
+            other plain JSON fields.
+        cell_rows: height of the cells.
+        sparsity_info: ``{"kind": "ranked" | "pattern-sets", ...}``.
+        tokenizer_json: bytes of a ``tokenizer.json``.
+        vocab: words of a word-level model, one a line, UTF-8.
+        provenance, device: plain JSON.
+
+    Raises:
+        UserInputError: parts that do not fit each other.
+        BundleError: ``io``, such as a full disk.
+    """
+    manifest = {
+        "format": FORMAT,
+        "lavolta_version": __version__,
+        "model": spec.as_dict(),
+        "cell_rows": cell_rows,
+        "sparsity": dict(sparsity_info),
+        "levels": [dict(level) for level in levels],
+        "linears": [
+            {"name": name, "out_features": shape[0], "in_features": shape[1]}
+            for name, shape in spec.linear_shapes().items()
+        ],
+        "provenance": dict(provenance or {}),
+        "device": dict(device or {}),
+    }
+    try:
+        text = json.dumps(manifest, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text.encode("utf-8")
+    except (TypeError, ValueError) as error:
+        raise UserInputError(
+            f"the manifest is not plain JSON ({error}); use strings, finite numbers, lists."
+        ) from error
+    _check_names("tensors", set(tensors), set(dense_shapes(spec)))
+    _check_names("packed linears", set(packed), set(spec.linear_shapes()))
+    arrays: dict[str, NDArray[Any]] = {name: np.asarray(array, dtype=np.float32) for name, array in tensors.items()}
+    for name, layer in packed.items():
+        bias = biases.get(name)
+        arrays[f"linear.{name}.values"] = np.asarray(layer.values, dtype=np.float32)
+        arrays[f"linear.{name}.columns"] = np.asarray(layer.columns, dtype=np.uint16)
+        arrays[f"linear.{name}.runs"] = np.asarray(layer.runs, dtype=np.uint32)
+        arrays[f"linear.{name}.run_ptr"] = np.asarray(layer.run_ptr, dtype=np.uint32)
+        out_features = layer.grid.out_features
+        arrays[f"linear.{name}.bias"] = (
+            np.zeros(out_features, np.float32) if bias is None else np.asarray(bias, dtype=np.float32)
+        )
+    for name, blob in (("tokenizer", tokenizer_json), ("vocab", vocab)):
+        if blob is not None:
+            arrays[name] = np.frombuffer(blob, dtype=np.uint8)
+    write_container(path, arrays, {METADATA_KEY: text}, _check_written)
+
+
+class BundleFile:
+    """A bundle, read without torch; every index and number in it was checked when it was opened.
+
+    Arrays are read-only views of the mapped file, which stays mapped as long as one of them lives.
+    """
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self.path = container.path
+        self.manifest: dict[str, Any] = self._read_manifest()
+        self.spec = self._read_spec()
+        self.cell_rows: int = self.manifest["cell_rows"]
+        self._check_levels()
+        self._check_linears()
+        self._check_tensors()
+
+    @classmethod
+    def open(cls, path: str | Path) -> BundleFile:
+        """Map and check a bundle.
+
+        Raises:
+            BundleError: ``kind`` is one of `lavolta.runtime.container.KINDS`.
+        """
+        return cls(Container(path))
+
+    @property
+    def levels(self) -> list[dict[str, Any]]:
+        """The manifest's levels, densest first."""
+        levels: list[dict[str, Any]] = self.manifest["levels"]
+        return levels
+
+    @cached_property
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """Everything that is not a prunable linear, canonical name to array."""
+        shapes = dense_shapes(self.spec)
+        return {name: self._container.tensor(name, "F32", shape) for name, shape in shapes.items()}
+
+    @property
+    def tokenizer_json(self) -> bytes | None:
+        """The bytes of ``tokenizer.json``, ``None`` where the model has no tokenizer."""
+        return self._blob("tokenizer")
+
+    @property
+    def vocab(self) -> bytes | None:
+        """The words of a word-level model, one a line, ``None`` for other models."""
+        return self._blob("vocab")
+
+    def packed(self, name: str) -> PackedLinear:
+        """One prunable linear by canonical name, with all its levels."""
+        grid = self._grid(name)
+        tensor, prefix = self._container.tensor, f"linear.{name}"
+        # Two tensors only state how many cells and runs there are; what they state must fit the others.
+        columns = tensor(f"{prefix}.columns", "U16", (None,))
+        return PackedLinear(
+            grid,
+            tensor(f"{prefix}.values", "F32", (len(columns), grid.cell_rows)),
+            columns,
+            tensor(f"{prefix}.runs", "U32", (None, 2)),
+            tensor(f"{prefix}.run_ptr", "U32", (len(self.levels), grid.bands + 1)),
+        )
+
+    def bias(self, name: str) -> NDArray[np.float32]:
+        """Bias of a prunable linear, ``(out_features,)``."""
+        return self._container.tensor(f"linear.{name}.bias", "F32", (self._grid(name).out_features,))
+
+    def dense_weight(self, name: str, level: int) -> NDArray[np.float32]:
+        """The weight ``(out_features, in_features)`` that ``level`` computes with; what it dropped is zero."""
+        if not 0 <= level < len(self.levels):
+            raise UserInputError(f"there is no level {level}; the bundle has levels 0 to {len(self.levels) - 1}.")
+        return unpack_linear(self.packed(name), level)
+
+    def level_bytes(self, level: int) -> dict[str, int]:
+        """Bytes in memory and bytes that a level uses.
+
+        Returns:
+            ``resident``: all tensors that the engine holds, the same for every level; ``streamed``: values, columns and runs
+            of the prunable linears that one pass at this level reads; ``table``: what the level adds to ``resident``.
+        """
+        entries = self._container.entries
+        resident = sum(e.end - e.begin for name, e in entries.items() if name not in ("tokenizer", "vocab"))
+        streamed = table = 0
+        for name in self.spec.linear_shapes():
+            packed = self.packed(name)
+            runs = int(packed.run_ptr[level, -1]) - int(packed.run_ptr[level, 0])
+            own = packed.run_ptr[level].nbytes + runs * 8
+            streamed += packed.kept_cells(level) * (4 * self.cell_rows + 2) + own
+            table += own
+        return {"resident": resident, "streamed": streamed, "table": table}
+
+    def _blob(self, name: str) -> bytes | None:
+        present = name in self._container.entries
+        return bytes(self._container.tensor(name, "U8", (None,))) if present else None
+
+    def _grid(self, name: str) -> CellGrid:
+        shape = self.spec.linear_shapes().get(name)
+        if shape is None:
+            raise UserInputError(f"the model has no linear layer {name!r}; see spec.linear_shapes().")
+        return CellGrid(*shape, self.cell_rows)
+
+    def _invalid(self, what: str) -> NoReturn:
+        self._container.fail("manifest-invalid", f"has an invalid manifest: {what}; write the bundle again.")
+
+    def _member(self, parent: Any, name: str, kind: type) -> Any:
+        """A member whose type is exactly ``kind`` (a bool is no int here)."""
+        if not isinstance(parent, dict) or name not in parent:
+            self._invalid(f"{name!r} is missing")
+        if type(parent[name]) is not kind:
+            self._invalid(f"{name!r} is {str(parent[name])[:40]!r}, not of type {kind.__name__}")
+        return parent[name]
+
+    def _read_manifest(self) -> dict[str, Any]:
+        metadata = self._container.metadata
+        if not isinstance(metadata, dict) or METADATA_KEY not in metadata:
+            self._container.fail("manifest-missing", "has no 'lavolta' metadata; it is no La Volta bundle.")
+        text = metadata[METADATA_KEY]
+        if not isinstance(text, str):
+            self._invalid("it is not a string")
+        try:
+            manifest = parse_json(text.encode("utf-8"))
+        except ValueError as error:
+            self._invalid(f"it is not JSON ({error})")
+        version = self._member(manifest, "format", int)
+        if version != FORMAT:
+            self._container.fail(
+                "version-unsupported",
+                f"has format {version}, this version reads {FORMAT}; update lavolta or write the bundle again.",
+            )
+        if self._member(manifest, "cell_rows", int) not in CELL_ROWS:
+            self._invalid(f"'cell_rows' is {manifest['cell_rows']}")
+        for name, kind in (("lavolta_version", str), ("model", dict), ("sparsity", dict), ("levels", list)):
+            self._member(manifest, name, kind)
+        for name, kind in (("linears", list), ("provenance", dict), ("device", dict)):
+            self._member(manifest, name, kind)
+        if self._member(manifest["sparsity"], "kind", str) not in SPARSITY_KINDS:
+            self._invalid(f"the sparsity kind is {manifest['sparsity']['kind']!r}")
+        result: dict[str, Any] = manifest
+        return result
+
+    def _read_spec(self) -> ModelSpec:
+        model = self.manifest["model"]
+        for name, (least, most) in LIMITS.items():
+            if not least <= self._member(model, name, int) <= most:
+                self._invalid(f"{name!r} is {model[name]}, not {least} to {most}")
+        for name in ("causal", "embedding_norm", "normalize"):
+            self._member(model, name, bool)
+        for name in ("name", "activation", "pooling", "task"):
+            self._member(model, name, str)
+        if missing := {field.name for field in fields(ModelSpec)} - set(model):
+            self._invalid(f"{min(missing)!r} is missing")
+        if type(model["norm_eps"]) not in (int, float) or not 0.0 <= model["norm_eps"] < 1.0:
+            self._invalid(f"'norm_eps' is {str(model['norm_eps'])[:40]}, not a number from 0 to 1")
+        if not all(type(label) is str for label in self._member(model, "labels", list)):
+            self._invalid("'labels' are not strings")
+        if type(model["head_dense"]) not in (str, type(None)):
+            self._invalid("'head_dense' is neither null nor a string")
+        try:
+            return ModelSpec.from_dict(model)
+        except UserInputError as error:
+            self._invalid(str(error).removesuffix("."))
+
+    def _check_levels(self) -> None:
+        if not 1 <= len(self.levels) <= MAX_LEVELS:
+            self._invalid(f"it has {len(self.levels)} levels, not 1 to {MAX_LEVELS}")
+        names, densest = set(), 0.0
+        for level in self.levels:
+            names.add(self._member(level, "name", str))
+            sparsity: Any = level.get("sparsity")
+            if type(sparsity) not in (int, float) or not densest <= sparsity <= 1.0:
+                self._invalid(f"the sparsities are not rising numbers from 0 to 1 at level {level['name']!r}")
+            densest = sparsity
+            kept = self._member(level, "kept_cells", dict)
+            if set(kept) != set(self.spec.linear_shapes()) or not all(type(count) is int for count in kept.values()):
+                self._invalid(f"'kept_cells' of level {level['name']!r} does not count every linear")
+        if len(names) != len(self.levels):
+            self._invalid("two levels share a name")
+
+    def _check_linears(self) -> None:
+        listed = {}
+        for entry in self.manifest["linears"]:
+            name = self._member(entry, "name", str)
+            listed[name] = (self._member(entry, "out_features", int), self._member(entry, "in_features", int))
+        if len(listed) != len(self.manifest["linears"]) or listed != self.spec.linear_shapes():
+            self._invalid("'linears' does not fit the model")
+
+    def _check_tensors(self) -> None:
+        for name, array in self.tensors.items():
+            self._check_finite(name, array)
+        for name in self.spec.linear_shapes():
+            packed = self.packed(name)
+            self._check_finite(f"linear.{name}.values", packed.values)
+            self._check_finite(f"linear.{name}.bias", self.bias(name))
+            self._check_indices(name, packed)
+        self._blob("tokenizer")
+        vocab = self._blob("vocab")
+        if vocab is not None and vocab.count(b"\n") != self.spec.vocab:
+            self._container.fail(
+                "tensor-shape",
+                f"has {vocab.count(10)} words in 'vocab', not {self.spec.vocab}; write the bundle again.",
+            )
+
+    def _check_finite(self, name: str, array: NDArray[np.float32]) -> None:
+        if not np.isfinite(array).all():
+            self._container.fail("not-finite", f"has NaN or infinity in {name!r}; repair the model and write it again.")
+
+    def _check_indices(self, name: str, packed: PackedLinear) -> None:
+        """All that the engine follows blindly: columns, runs and the table of every level."""
+
+        def broken(what: str) -> NoReturn:
+            self._container.fail("index-out-of-range", f"has a broken linear {name!r}: {what}; write the bundle again.")
+
+        grid, cells = packed.grid, len(packed.columns)
+        if cells and int(packed.columns.max()) >= grid.in_features:
+            broken(f"a column is {int(packed.columns.max())}")
+        for level in range(packed.levels):
+            pointer = packed.run_ptr[level].astype(np.int64)
+            if (np.diff(pointer) < 0).any() or pointer[-1] > len(packed.runs):
+                broken(f"the run table of level {level} does not rise or leaves the runs")
+            runs = packed.runs[pointer[0] : pointer[-1]].astype(np.int64)
+            first, end = runs[:, 0], runs.sum(axis=1)
+            # Rising and disjoint runs also bound the work of a pass by the cells in the file.
+            if len(runs) and (int(end.max()) > cells or (first[1:] < end[:-1]).any()):
+                broken(f"the runs of level {level} leave the cells or overlap")
+            kept = int(runs[:, 1].sum())
+            if kept != self.levels[level]["kept_cells"][name]:
+                self._invalid(f"level {level} keeps {kept} cells of {name!r}, not what 'kept_cells' says")
+            if _repeats_column(packed, pointer - pointer[0], runs):
+                broken(f"a band of level {level} has a column twice")
+
+
+def _repeats_column(packed: PackedLinear, pointer: NDArray[np.int64], runs: NDArray[np.int64]) -> bool:
+    """Whether a band of one level has a column twice; looks at some bands at a time to bound the memory."""
+    grid = packed.grid
+    step = max(1, _CHECK_CELLS // grid.in_features)
+    for start in range(0, grid.bands, step):
+        stop = min(start + step, grid.bands)
+        chosen = runs[pointer[start] : pointer[stop]]
+        if not len(chosen):
+            continue
+        counts = chosen[:, 1]
+        band = np.repeat(np.arange(stop - start), np.diff(pointer[start : stop + 1]))
+        before = np.cumsum(counts) - counts
+        cells = np.arange(int(counts.sum())) + np.repeat(chosen[:, 0] - before, counts)
+        seen = np.zeros((stop - start, grid.in_features), dtype=bool)
+        seen[np.repeat(band, counts), packed.columns[cells]] = True
+        if int(seen.sum()) != len(cells):
+            return True
+    return False
+
+
+def _check_names(what: str, given: set[str], wanted: set[str]) -> None:
+    if given != wanted:
+        raise UserInputError(f"the {what} do not fit the model: {min(given ^ wanted)!r} is missing or unknown.")
+
+
+def _check_written(path: Path) -> None:
+    try:
+        BundleFile.open(path)
+    except BundleError as error:
+        raise UserInputError(f"the parts of the bundle do not fit each other: {error}") from error
