@@ -1,0 +1,29 @@
+"""What a model runs on: profiles, frequencies, power, battery, predicted latency and energy."""
+
+from lavolta.devices.energy import Accounting as Accounting
+from lavolta.devices.energy import charge_runs as charge_runs
+from lavolta.devices.energy import energy_mj as energy_mj
+from lavolta.devices.energy import idle_mw as idle_mw
+from lavolta.devices.energy import run_mw as run_mw
+from lavolta.devices.fitting import LatencyFit as LatencyFit
+from lavolta.devices.fitting import LatencySample as LatencySample
+from lavolta.devices.fitting import fit_latency as fit_latency
+from lavolta.devices.latency import coefficients_ms as coefficients_ms
+from lavolta.devices.latency import latency_ms as latency_ms
+from lavolta.devices.latency import max_kept_share as max_kept_share
+from lavolta.devices.latency import require_feasible as require_feasible
+from lavolta.devices.loading import DEFAULT as DEFAULT
+from lavolta.devices.loading import load as load
+from lavolta.devices.loading import names as names
+from lavolta.devices.loading import parse as parse
+from lavolta.devices.loading import validate as validate
+from lavolta.devices.profile import Battery as Battery
+from lavolta.devices.profile import Cluster as Cluster
+from lavolta.devices.profile import DeviceProfile as DeviceProfile
+from lavolta.devices.profile import FrequencyStep as FrequencyStep
+from lavolta.devices.profile import LatencyCoefficients as LatencyCoefficients
+from lavolta.devices.profile import Power as Power
+from lavolta.devices.profile import Source as Source
+from lavolta.devices.profile import Switching as Switching
+from lavolta.devices.work import LinearWork as LinearWork
+from lavolta.devices.work import Work as Work

@@ -1,0 +1,264 @@
+"""What a device is: cores, frequency steps, power, switch costs, battery and latency coefficients, as validated data.
+
+`docs/reference/device-profile.md` is the page that explains every key. Units are part of every name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lavolta.errors import InfeasibleError, UserInputError
+
+Label = Literal[
+    "measured",
+    "confirmed",
+    "derived",
+    "assumption",
+    "unverified: high",
+    "unverified: medium",
+    "unverified: low",
+]
+CellRows = Literal["1", "2", "4", "8", "16"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+
+
+class _Record(BaseModel):
+    """Strict and frozen: a typing error or a misspelled key is refused, never converted or dropped."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Source(_Record):
+    """Where a group of numbers comes from, under which licence, and how far to trust it."""
+
+    text: Annotated[str, Field(min_length=1)]
+    licence: Annotated[str, Field(min_length=1)]
+    label: Label
+
+
+class FrequencyStep(_Record):
+    """One operating point of a cluster. `active_mw` is the power of one busy core above idle."""
+
+    freq_mhz: Positive
+    voltage_mv: Positive | None = None
+    active_mw: Positive | None = None
+
+
+class LatencyCoefficients(_Record):
+    """The latency model of one instruction set on one cluster; `lavolta.devices.latency` states the formula.
+
+    Attributes:
+        isa: name of the kernel family, such as ``neon``.
+        cycles_fixed: core cycles per inference that do not depend on the work.
+        cycles_per_kept_mac: cell height to core cycles per kept multiply-accumulate on one thread.
+        cycles_per_rest_mac: the same for the dense rest (attention, norms, head).
+        bandwidth_gb_s: memory bandwidth for streamed bytes; it does not scale with the core clock.
+        fixed_us: time per inference that does not scale with the core clock.
+        thread_efficiency: what each further thread adds, as a share of the first.
+        median_error_percent, p95_error_percent: held-out error of a fit; absent where nothing was measured.
+    """
+
+    isa: Name
+    cycles_fixed: NonNegative
+    cycles_per_kept_mac: Annotated[dict[CellRows, Positive], Field(min_length=1)]
+    cycles_per_rest_mac: NonNegative
+    bandwidth_gb_s: Positive | None = None
+    fixed_us: NonNegative = 0.0
+    thread_efficiency: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    median_error_percent: NonNegative | None = None
+    p95_error_percent: NonNegative | None = None
+    source: Source
+
+    def kept_cycles(self, cell_rows: int) -> float:
+        """Cycles per kept MAC for cells of this height."""
+        for rows, cycles in self.cycles_per_kept_mac.items():
+            if rows == str(cell_rows):
+                return cycles
+        raise UserInputError(
+            f"the latency model of {self.isa} has no coefficient for cells of {cell_rows} rows; "
+            f"it has {', '.join(self.cycles_per_kept_mac)}."
+        )
+
+    def speedup(self, threads: int) -> float:
+        """Speed of ``threads`` threads relative to one."""
+        return 1.0 + (threads - 1) * self.thread_efficiency
+
+
+class Cluster(_Record):
+    """Cores that share a clock.
+
+    A step's power is its measured `active_mw`, or ``k_uw_per_mhz_v2 * freq_mhz * V^2`` per core where it is absent.
+    """
+
+    name: Name
+    cores: Annotated[int, Field(ge=1, le=1024)]
+    k_uw_per_mhz_v2: Positive | None = None
+    steps_source: Source
+    power_source: Source
+    steps: Annotated[tuple[FrequencyStep, ...], Field(strict=False, min_length=1)]
+    latency: Annotated[tuple[LatencyCoefficients, ...], Field(strict=False, min_length=1)]
+
+    @model_validator(mode="after")
+    def _steps_are_usable(self) -> Cluster:
+        frequencies = [step.freq_mhz for step in self.steps]
+        if any(low >= high for low, high in itertools.pairwise(frequencies)):
+            raise ValueError("steps must be sorted by freq_mhz, each frequency once")
+        for step in self.steps:
+            if step.active_mw is None and (step.voltage_mv is None or self.k_uw_per_mhz_v2 is None):
+                raise ValueError(
+                    f"the step of {step.freq_mhz:g} MHz has no power; give active_mw, "
+                    "or voltage_mv and the cluster's k_uw_per_mhz_v2"
+                )
+        names = [entry.isa for entry in self.latency]
+        if len(set(names)) != len(names):
+            raise ValueError("two latency entries have the same isa; keep one")
+        return self
+
+    def step(self, freq_mhz: float) -> FrequencyStep:
+        """The step at exactly this frequency."""
+        for step in self.steps:
+            if step.freq_mhz == freq_mhz:
+                return step
+        known = ", ".join(f"{step.freq_mhz:g}" for step in self.steps)
+        raise UserInputError(f"cluster {self.name} has no step of {freq_mhz:g} MHz; its steps are {known}.")
+
+    def active_mw(self, freq_mhz: float) -> float:
+        """Power of one busy core above idle at a step, in mW."""
+        step = self.step(freq_mhz)
+        if step.active_mw is not None:
+            return step.active_mw
+        return (self.k_uw_per_mhz_v2 or 0.0) * freq_mhz * ((step.voltage_mv or 0.0) / 1000) ** 2 / 1000
+
+    def coefficients(self, isa: str | None = None) -> LatencyCoefficients:
+        """The latency coefficients of an instruction set; the first of the profile where none is named."""
+        if isa is None:
+            return self.latency[0]
+        for entry in self.latency:
+            if entry.isa == isa:
+                return entry
+        known = ", ".join(entry.isa for entry in self.latency)
+        raise UserInputError(f"cluster {self.name} has no latency model for {isa!r}; it has {known}.")
+
+    @property
+    def max_mhz(self) -> float:
+        return self.steps[-1].freq_mhz
+
+
+class Power(_Record):
+    """Power that is drawn whatever the cores do: `idle_mw` by the processor, `board_mw` by everything else."""
+
+    idle_mw: NonNegative
+    board_mw: NonNegative
+    source: Source
+
+
+class Switching(_Record):
+    """What a change of frequency or of level costs."""
+
+    frequency_us: NonNegative
+    frequency_uj: NonNegative
+    level_us: NonNegative
+    level_uj: NonNegative
+    source: Source
+
+
+class Battery(_Record):
+    """A charge: `capacity_mwh`, or `capacity_mah` at `nominal_mv`, both counted down to the cut-off.
+
+    With an internal resistance the cell also heats itself: it gives ``V I`` where the load takes ``V I - I^2 R``.
+    A load whose terminal voltage ``V - I R`` would fall below `cutoff_mv` is refused.
+    """
+
+    capacity_mwh: Positive | None = None
+    capacity_mah: Positive | None = None
+    nominal_mv: Positive
+    cutoff_mv: Positive | None = None
+    internal_resistance_mohm: NonNegative = 0.0
+    source: Source
+
+    @model_validator(mode="after")
+    def _capacity_is_given_once(self) -> Battery:
+        if (self.capacity_mwh is None) == (self.capacity_mah is None):
+            raise ValueError("give exactly one of capacity_mwh and capacity_mah")
+        if self.cutoff_mv is not None and self.cutoff_mv >= self.nominal_mv:
+            raise ValueError("cutoff_mv must be below nominal_mv")
+        return self
+
+    @property
+    def energy_mwh(self) -> float:
+        """Capacity in mWh."""
+        if self.capacity_mwh is not None:
+            return self.capacity_mwh
+        return (self.capacity_mah or 0.0) * self.nominal_mv / 1000
+
+    def current_ma(self, load_mw: float) -> float:
+        """Current that a constant load draws, in mA: the smaller root of ``V I - I^2 R = P``.
+
+        Raises:
+            InfeasibleError: the battery cannot give this power, or not above its cut-off voltage.
+        """
+        volts, ohms, watts = self.nominal_mv / 1000, self.internal_resistance_mohm / 1000, load_mw / 1000
+        discriminant = volts * volts - 4 * ohms * watts
+        if discriminant < 0:
+            raise InfeasibleError(
+                f"the battery cannot give {load_mw:.0f} mW: its internal resistance allows at most "
+                f"{1000 * volts * volts / (4 * ohms):.0f} mW; choose a lower frequency or fewer threads."
+            )
+        # Written so that it is exact for R = 0 and does not cancel for small R.
+        amperes = 2 * watts / (volts + math.sqrt(discriminant))
+        terminal_mv = 1000 * (volts - amperes * ohms)
+        if self.cutoff_mv is not None and terminal_mv < self.cutoff_mv:
+            raise InfeasibleError(
+                f"a load of {load_mw:.0f} mW pulls the battery to {terminal_mv:.0f} mV, below its cut-off of "
+                f"{self.cutoff_mv:.0f} mV; choose a lower frequency or fewer threads."
+            )
+        return 1000 * amperes
+
+    def cell_mw(self, load_mw: float) -> float:
+        """Power that the cell loses while the load draws ``load_mw``, in mW; the difference is heat in the cell."""
+        if self.internal_resistance_mohm == 0 and self.cutoff_mv is None:
+            return load_mw
+        current_ma = self.current_ma(load_mw)
+        return load_mw + (current_ma / 1000) ** 2 * self.internal_resistance_mohm
+
+
+class DeviceProfile(_Record):
+    """One device. `docs/reference/device-profile.md` explains every key; `lavolta.devices.load` reads one."""
+
+    format: Literal[1]
+    name: Name
+    title: Annotated[str, Field(min_length=1)]
+    default_cluster: Name | None = None
+    power: Power
+    switching: Switching
+    battery: Battery
+    clusters: Annotated[tuple[Cluster, ...], Field(strict=False, min_length=1)]
+
+    @field_validator("clusters")
+    @classmethod
+    def _cluster_names_differ(cls, clusters: tuple[Cluster, ...]) -> tuple[Cluster, ...]:
+        names = [cluster.name for cluster in clusters]
+        if len(set(names)) != len(names):
+            raise ValueError("two clusters have the same name; rename one")
+        return clusters
+
+    @model_validator(mode="after")
+    def _default_exists(self) -> DeviceProfile:
+        if self.default_cluster is not None and self.default_cluster not in {c.name for c in self.clusters}:
+            raise ValueError(f"default_cluster {self.default_cluster!r} is not the name of a cluster")
+        return self
+
+    def cluster(self, name: str | None = None) -> Cluster:
+        """A cluster by name; the profile's default (or its first) where none is named."""
+        wanted = name or self.default_cluster or self.clusters[0].name
+        for cluster in self.clusters:
+            if cluster.name == wanted:
+                return cluster
+        known = ", ".join(cluster.name for cluster in self.clusters)
+        raise UserInputError(f"device {self.name} has no cluster {wanted!r}; it has {known}.")

@@ -1,0 +1,199 @@
+"""What a simulation and its policies look at: a device, the levels of a model, a deadline and a rhythm of requests."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from lavolta.devices.charge import to_ns, to_uw
+from lavolta.devices.energy import Accounting, idle_mw, run_mw
+from lavolta.devices.latency import latency_ms, require_feasible
+from lavolta.devices.profile import Cluster, DeviceProfile
+from lavolta.devices.work import Work
+from lavolta.errors import InfeasibleError, UserInputError
+
+
+@dataclass(frozen=True)
+class LevelWork:
+    """One level of a model: its work per inference, and its score (any scale, higher is better)."""
+
+    name: str
+    work: Work
+    score: float
+
+
+@dataclass(frozen=True, order=True)
+class Choice:
+    """How the next inference runs."""
+
+    freq_mhz: float
+    threads: int
+    level: str
+
+
+@dataclass(frozen=True)
+class Option:
+    """A choice and what the predictor says of it, in whole units."""
+
+    choice: Choice
+    latency_ns: int
+    load_uw: int
+    cell_uw: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A periodic workload on a device.
+
+    Args:
+        levels: at least one, names differ; any order.
+        deadline_ms: from the arrival of a request to its result.
+        period_ms: time between requests; for irregular arrivals, their mean.
+        threads: thread counts that a policy may choose from; fixed policies take the first.
+        cluster, isa: the profile's defaults where not named.
+        accounting: whose power counts.
+
+    Raises:
+        UserInputError: a value outside its range.
+    """
+
+    profile: DeviceProfile
+    levels: tuple[LevelWork, ...]
+    deadline_ms: float
+    period_ms: float
+    threads: tuple[int, ...] = (1,)
+    cluster: str | None = None
+    isa: str | None = None
+    accounting: Accounting = Accounting.CPU
+
+    def __post_init__(self) -> None:
+        for name in ("deadline_ms", "period_ms"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and to_ns(value) >= 1):
+                raise UserInputError(f"{name} is {value}; give a positive number of milliseconds.")
+        names = [level.name for level in self.levels]
+        if not names:
+            raise UserInputError("there is no level to run; give at least one.")
+        if len(set(names)) != len(names):
+            raise UserInputError(f"two levels have the same name among {', '.join(names)}; rename one.")
+        for level in self.levels:
+            if not math.isfinite(level.score):
+                raise UserInputError(f"the score of level {level.name} is {level.score}; give a finite number.")
+        cores = self.used_cluster.cores
+        if not self.threads or any(not 1 <= count <= cores for count in self.threads):
+            raise UserInputError(
+                f"threads {self.threads} do not fit cluster {self.used_cluster.name}; give 1 to {cores}."
+            )
+
+    @cached_property
+    def used_cluster(self) -> Cluster:
+        return self.profile.cluster(self.cluster)
+
+    @cached_property
+    def deadline_ns(self) -> int:
+        return to_ns(self.deadline_ms)
+
+    @cached_property
+    def period_ns(self) -> int:
+        return to_ns(self.period_ms)
+
+    @cached_property
+    def limit_ns(self) -> int:
+        """The longest run that keeps the deadline and the rhythm."""
+        return min(self.deadline_ns, self.period_ns)
+
+    @cached_property
+    def idle_uw(self) -> tuple[int, int]:
+        """Power between requests: of the load, and of the cell."""
+        load = idle_mw(self.profile, self.accounting)
+        return self._cell(load)
+
+    @cached_property
+    def options(self) -> dict[Choice, Option]:
+        """Every choice that the battery can supply, with its prediction."""
+        found: dict[Choice, Option] = {}
+        for step in self.used_cluster.steps:
+            for threads in self.threads:
+                try:
+                    load_uw, cell_uw = self._cell(
+                        run_mw(self.profile, step.freq_mhz, threads, self.accounting, self.used_cluster.name)
+                    )
+                except InfeasibleError:
+                    continue
+                for level in self.levels:
+                    choice = Choice(step.freq_mhz, threads, level.name)
+                    time_ms = latency_ms(
+                        self.profile, level.work, step.freq_mhz, threads, self.isa, self.used_cluster.name
+                    )
+                    found[choice] = Option(choice, max(1, to_ns(time_ms)), load_uw, cell_uw, level.score)
+        return found
+
+    def option(self, choice: Choice) -> Option:
+        """The prediction of a choice.
+
+        Raises:
+            InfeasibleError: the battery cannot supply it.
+            UserInputError: it is not a choice of this scenario.
+        """
+        if choice in self.options:
+            return self.options[choice]
+        if choice.level in {level.name for level in self.levels} and choice.threads in self.threads:
+            load = run_mw(self.profile, choice.freq_mhz, choice.threads, self.accounting, self.used_cluster.name)
+            self._cell(load)
+        raise UserInputError(f"{choice} is not a choice here: unknown level, thread count or frequency.")
+
+    def switch_ns(self, before: Choice | None, after: Choice) -> int:
+        """Time that going from one choice to another takes; the first choice of a charge is free."""
+        cost = self.profile.switching
+        return self._changed(before, after, to_ns(cost.frequency_us / 1e3), to_ns(cost.level_us / 1e3))
+
+    def switch_fj(self, before: Choice | None, after: Choice) -> int:
+        """Energy that it takes beside the idle power of that time."""
+        cost = self.profile.switching
+        return self._changed(before, after, round(cost.frequency_uj * 1e9), round(cost.level_uj * 1e9))
+
+    @cached_property
+    def full_switch_ns(self) -> int:
+        """Time of a change of both frequency and level."""
+        cost = self.profile.switching
+        return to_ns(cost.frequency_us / 1e3) + to_ns(cost.level_us / 1e3)
+
+    def period_fj(self, option: Option) -> int:
+        """Energy of one period: the run and the idle time after it (none, where the run is longer)."""
+        idle_ns = max(0, self.period_ns - option.latency_ns)
+        return option.cell_uw * option.latency_ns + self.idle_uw[1] * idle_ns
+
+    def fitting(self, margin: float = 0.0, with_switch: bool = True) -> list[Option]:
+        """Options whose predicted latency, times ``1 + margin``, keeps deadline and rhythm.
+
+        Args:
+            with_switch: whether a change of frequency and level before the run has to fit too.
+        """
+        switch_ns = self.full_switch_ns if with_switch else 0
+        return [
+            option
+            for option in self.options.values()
+            if math.ceil(option.latency_ns * (1 + margin)) + switch_ns <= self.limit_ns
+        ]
+
+    def refuse(self, why: str = "") -> InfeasibleError:
+        """The error for a scenario that no option fits; it names the closest level and what would be needed."""
+        limit_ms = self.limit_ns / 1e6
+        binding = "" if self.deadline_ns <= self.period_ns else f" (a request every {self.period_ms:g} ms)"
+        works = {level.name: level.work for level in self.levels}
+        try:
+            require_feasible(self.profile, works, limit_ms, max(self.threads), self.isa, self.used_cluster.name)
+        except InfeasibleError as error:
+            return InfeasibleError(f"{str(error)[:-1]}{binding}.")
+        return InfeasibleError(f"no level keeps {limit_ms:g} ms on {self.profile.name}{binding}{why}.")
+
+    def _changed(self, before: Choice | None, after: Choice, frequency: int, level: int) -> int:
+        if before is None:
+            return 0
+        return frequency * (before.freq_mhz != after.freq_mhz) + level * (before.level != after.level)
+
+    def _cell(self, load_mw: float) -> tuple[int, int]:
+        load_uw = to_uw(load_mw)
+        return load_uw, max(load_uw, to_uw(self.profile.battery.cell_mw(load_mw)))

@@ -1,0 +1,96 @@
+"""Count the work of one inference of a model at one level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lavolta.devices.work import LinearWork as LinearWork
+from lavolta.devices.work import Work as Work
+from lavolta.errors import UserInputError
+from lavolta.runtime.spec import ModelSpec
+from lavolta.sparsity.cells import CellGrid
+
+VALUE_BYTES = 4
+COLUMN_BYTES = 2
+# Element operations, counted as multiply-accumulates of the dense rest.
+NORM_OPERATIONS = 4
+SOFTMAX_OPERATIONS = 8
+GELU_OPERATIONS = 12
+RELU_OPERATIONS = 1
+
+
+def work_of(spec: ModelSpec, kept_cells: Mapping[str, int], cell_rows: int, tokens: int) -> Work:
+    """The work of one inference of ``tokens`` tokens (batch 1) at a level.
+
+    Kept multiply-accumulates are ``kept cells * cell_rows * tokens``: a ragged last band runs its padding too. Weights
+    and columns are streamed once. The dense rest is attention scores and values (halved by a causal mask), norms,
+    softmax, activation, embedding rows and head.
+
+    Args:
+        kept_cells: prunable linear name to kept cells, for every linear of the model.
+        cell_rows: height of the cells.
+        tokens: 1 to the model's ``max_tokens``.
+
+    Raises:
+        UserInputError: a linear that is missing, unknown or keeps more cells than it has, or a bad number of tokens.
+    """
+    if not 1 <= tokens <= spec.max_tokens:
+        raise UserInputError(f"{tokens} tokens do not fit {spec.name}; give 1 to {spec.max_tokens}.")
+    shapes = spec.linear_shapes()
+    wrong = sorted(set(shapes) ^ set(kept_cells))
+    if wrong:
+        raise UserInputError(f"kept cells and the linears of {spec.name} differ in {', '.join(wrong[:3])}.")
+    linears = []
+    for name, (out_features, in_features) in shapes.items():
+        grid = CellGrid(out_features, in_features, cell_rows)
+        cells = kept_cells[name]
+        if not 0 <= cells <= grid.cells:
+            raise UserInputError(f"{name} keeps {cells} cells; it has {grid.cells}.")
+        linears.append(
+            LinearWork(
+                name,
+                kept_macs=cells * cell_rows * tokens,
+                streamed_bytes=cells * (cell_rows * VALUE_BYTES + COLUMN_BYTES) + out_features * VALUE_BYTES,
+            )
+        )
+    return Work(
+        cell_rows=cell_rows,
+        tokens=tokens,
+        kept_macs=sum(linear.kept_macs for linear in linears),
+        kept_bytes=sum(linear.streamed_bytes for linear in linears),
+        rest_macs=_rest_macs(spec, tokens),
+        rest_bytes=_rest_bytes(spec, tokens),
+        linears=tuple(linears),
+    )
+
+
+def dense_cells(spec: ModelSpec, cell_rows: int) -> dict[str, int]:
+    """Kept cells of a level that keeps everything."""
+    return {name: CellGrid(out, into, cell_rows).cells for name, (out, into) in spec.linear_shapes().items()}
+
+
+def _rest_macs(spec: ModelSpec, tokens: int) -> int:
+    pairs = tokens * (tokens + 1) // 2 if spec.causal else tokens * tokens
+    activation = GELU_OPERATIONS if spec.activation == "gelu" else RELU_OPERATIONS
+    per_layer = (
+        2 * pairs * spec.hidden
+        + SOFTMAX_OPERATIONS * pairs * spec.heads
+        + 2 * NORM_OPERATIONS * tokens * spec.hidden
+        + activation * tokens * spec.ffn
+    )
+    embedding = tokens * spec.hidden * (1 + bool(spec.types) + NORM_OPERATIONS * spec.embedding_norm)
+    return spec.layers * per_layer + embedding + _head_vectors(spec, tokens) * _head_weights(spec)
+
+
+def _rest_bytes(spec: ModelSpec, tokens: int) -> int:
+    rows = tokens * (2 + bool(spec.types))
+    norms = 2 * spec.hidden * (2 * spec.layers + spec.embedding_norm)
+    return VALUE_BYTES * (rows * spec.hidden + norms + _head_weights(spec))
+
+
+def _head_vectors(spec: ModelSpec, tokens: int) -> int:
+    return tokens if spec.pooling == "none" else 1
+
+
+def _head_weights(spec: ModelSpec) -> int:
+    return (spec.hidden * spec.hidden if spec.head_dense else 0) + spec.hidden * spec.outputs
