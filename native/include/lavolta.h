@@ -1,0 +1,122 @@
+/* La Volta: one resident Transformer with a dial. The C interface of the engine.
+ *
+ * Threads. Every function may be called from any thread. Runs of one model are executed one after another (a second caller
+ * waits); `lavolta_switch`, `lavolta_level` and `lavolta_describe` never wait for a run. A run uses, from its first layer to
+ * its last, the level that was set when it began. Nothing else may use a model while or after `lavolta_close` is called on it.
+ *
+ * Errors. Functions that can fail return a status; `lavolta_last_error` has the sentence for the calling thread. No function
+ * throws, aborts or writes a part of its output before it has checked its arguments.
+ */
+#ifndef LAVOLTA_H
+#define LAVOLTA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define LAVOLTA_API __attribute__((visibility("default")))
+#else
+#define LAVOLTA_API
+#endif
+
+typedef enum lavolta_status {
+    LAVOLTA_OK = 0,
+    /* Defects of a bundle; the names are those of the Python reader. */
+    LAVOLTA_NOT_A_BUNDLE = 1,
+    LAVOLTA_TRUNCATED = 2,
+    LAVOLTA_HEADER_TOO_LARGE = 3,
+    LAVOLTA_HEADER_NOT_JSON = 4,
+    LAVOLTA_MANIFEST_MISSING = 5,
+    LAVOLTA_MANIFEST_INVALID = 6,
+    LAVOLTA_VERSION_UNSUPPORTED = 7,
+    LAVOLTA_TENSOR_MISSING = 8,
+    LAVOLTA_TENSOR_SHAPE = 9,
+    LAVOLTA_TENSOR_DTYPE = 10,
+    LAVOLTA_OFFSETS_INVALID = 11,
+    LAVOLTA_INDEX_OUT_OF_RANGE = 12,
+    LAVOLTA_NOT_FINITE = 13,
+    LAVOLTA_IO = 14,
+    /* Defects of a call. */
+    LAVOLTA_INVALID_ARGUMENT = 32,
+    LAVOLTA_NO_SUCH_LEVEL = 33,
+    LAVOLTA_TOKEN_OUT_OF_RANGE = 34,
+    LAVOLTA_TOO_LONG = 35,
+    LAVOLTA_EMPTY_INPUT = 36,
+    LAVOLTA_OUTPUT_TOO_SMALL = 37,
+    LAVOLTA_OUT_OF_MEMORY = 38,
+    LAVOLTA_INTERNAL = 39
+} lavolta_status;
+
+typedef struct lavolta_model lavolta_model;
+
+/* Zero means the default of every field. */
+typedef struct lavolta_options {
+    uint32_t threads; /* threads of a run, the caller's included; 0 and 1: only the caller's; at most 256 */
+    uint32_t spin_us; /* how long an idle worker spins before it blocks; 0: it blocks at once */
+    const char *isa;  /* "reference", "avx2", "avx512": the best kernels that are allowed; NULL: all the CPU has.
+                         The environment variable LAVOLTA_ISA is the default for NULL. */
+} lavolta_options;
+
+typedef struct lavolta_batch {
+    const int32_t *token_ids; /* (sum of lengths), the sequences one after another */
+    const int32_t *type_ids;  /* the same, or NULL: all 0 */
+    const uint32_t *lengths;  /* (sequences), each 1 to max_tokens */
+    size_t sequences;
+    int per_token; /* not 0: the last hidden state of every token, without pooling and head */
+} lavolta_batch;
+
+/* Open a bundle. `options` may be NULL. On success `*model` is to be closed with `lavolta_close`. */
+LAVOLTA_API lavolta_status lavolta_open(const char *path, const lavolta_options *options, lavolta_model **model);
+
+/* The same from memory that stays unchanged until `lavolta_close`. */
+LAVOLTA_API lavolta_status lavolta_open_memory(const void *data, size_t bytes, const lavolta_options *options,
+                                               lavolta_model **model);
+
+/* The manifest, JSON, valid until `lavolta_close`. */
+LAVOLTA_API const char *lavolta_describe(const lavolta_model *model);
+
+LAVOLTA_API uint32_t lavolta_level_count(const lavolta_model *model);
+LAVOLTA_API uint32_t lavolta_level(const lavolta_model *model);
+
+/* Turn the dial: one store, no weight moves. The next run uses the level. */
+LAVOLTA_API lavolta_status lavolta_switch(lavolta_model *model, uint32_t level);
+
+/* Rows and columns of what `lavolta_run` writes for a batch: one row per sequence, or per token where the model has no
+ * pooling or `per_token` is set. */
+LAVOLTA_API lavolta_status lavolta_output_shape(const lavolta_model *model, const lavolta_batch *batch, size_t *rows,
+                                                size_t *columns);
+
+/* Run a batch at the present level. `output (rows, columns)` row-major, `output_floats` its size. */
+LAVOLTA_API lavolta_status lavolta_run(lavolta_model *model, const lavolta_batch *batch, float *output,
+                                       size_t output_floats);
+
+/* A uint8 tensor of the bundle, "tokenizer" or "vocab"; `*data` is NULL where it is absent. Valid until `lavolta_close`. */
+LAVOLTA_API lavolta_status lavolta_blob(const lavolta_model *model, const char *name, const uint8_t **data, size_t *bytes);
+
+/* Measure every step of the following runs (not 0) or stop measuring (0). Measured times appear in `lavolta_explain`. */
+LAVOLTA_API lavolta_status lavolta_profile(lavolta_model *model, int enabled);
+
+/* What runs: a JSON array with one object per level and step. Free it with `lavolta_free`. NULL on failure. */
+LAVOLTA_API char *lavolta_explain(lavolta_model *model);
+LAVOLTA_API void lavolta_free(char *text);
+
+/* NULL is allowed. */
+LAVOLTA_API void lavolta_close(lavolta_model *model);
+
+/* The sentence of the last failure in this thread, "" when there was none; valid until the thread's next failing call. */
+LAVOLTA_API const char *lavolta_last_error(void);
+
+/* The stable name of a status, such as "truncated". */
+LAVOLTA_API const char *lavolta_status_name(lavolta_status status);
+
+/* Instruction sets that this CPU runs and this build has, best last: "reference avx2 avx512". */
+LAVOLTA_API const char *lavolta_isas(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

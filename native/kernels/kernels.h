@@ -1,0 +1,123 @@
+// What every kernel promises: arguments, shapes and padding. Kernels are listed in table.inc and nowhere else.
+//
+// Activations are feature-major, (features, stride) float, tokens side by side. `stride` is at least the token count rounded
+// up to 16, and a buffer ends with `kSlack` readable floats: kernels may read past the last token, and `linear`, `dense`
+// and `norm` may also write the padding of a row. `token_begin` is a multiple of 16.
+//
+// One output element is one accumulator that adds its products in stored order, so results depend neither on the number of
+// tokens nor on how the work was divided.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace lavolta {
+
+constexpr size_t kTokenPad = 16;
+constexpr size_t kSlack = 64;
+
+enum class Isa : uint8_t { reference, avx2, avx512 };
+constexpr int kIsaCount = 3;
+
+enum class Activation : uint8_t { none, gelu, relu, tanh };
+
+struct Run {
+    uint32_t first;  // cell
+    uint32_t count;  // cells
+};
+
+// y = activation(W x + bias) + residual for bands [band_begin, band_end) and tokens [token_begin, token_end).
+struct LinearArgs {
+    const float* values;      // (cells, cell_rows)
+    const uint16_t* columns;  // (cells,)
+    const Run* runs;          // (n,)
+    const uint32_t* run_ptr;  // (bands + 1,), the row of the level
+    const float* bias;        // (out_features,)
+    const float* x;           // (in_features, stride)
+    const float* residual;    // (out_features, stride) or null
+    float* y;                 // (out_features, stride)
+    size_t stride;            // floats
+    size_t token_begin, token_end;
+    uint32_t band_begin, band_end;
+    uint32_t cell_rows, out_features;
+    Activation activation;
+};
+
+// y = activation(W x + bias) for rows [row_begin, row_end); W is not packed.
+struct DenseArgs {
+    const float* weight;  // (out_features, in_features)
+    const float* bias;    // (out_features,)
+    const float* x;       // (in_features, stride)
+    float* y;             // (out_features, stride)
+    size_t stride;
+    size_t token_begin, token_end;
+    uint32_t row_begin, row_end, in_features;
+    Activation activation;
+};
+
+// One head, queries [query_begin, query_end) of one sequence; q, k, v, out point at the head's first feature and the
+// sequence's first token. Writes nothing outside those queries.
+struct AttentionArgs {
+    const float *q, *k, *v;  // (head_size, stride)
+    float* out;              // (head_size, stride)
+    float* scratch;          // attention_scratch(tokens) floats
+    size_t stride;
+    size_t tokens;  // of the sequence
+    size_t query_begin, query_end;
+    uint32_t head_size;
+    float scale;
+    bool causal;
+};
+
+constexpr size_t kQueryTile = 48;
+constexpr size_t attention_scratch(size_t tokens) { return (tokens + 16) * kQueryTile; }
+
+// y = (x - mean) / sqrt(variance + eps) * weight + bias over the features of each token.
+struct NormArgs {
+    const float* x;       // (features, stride)
+    const float* weight;  // (features,)
+    const float* bias;    // (features,)
+    float* y;             // (features, stride), may be x
+    size_t stride;
+    size_t token_begin, token_end;
+    uint32_t features;
+    float eps;
+};
+
+// values = activation(values), elementwise.
+struct ActivationArgs {
+    float* values;  // (count,)
+    size_t count;
+    Activation activation;
+};
+
+using LinearKernel = void(const LinearArgs&);
+using DenseKernel = void(const DenseArgs&);
+using AttentionKernel = void(const AttentionArgs&);
+using NormKernel = void(const NormArgs&);
+using ActivationKernel = void(const ActivationArgs&);
+
+// op, type of its kernels
+#define LAVOLTA_OPS(OP)           \
+    OP(linear, LinearKernel)      \
+    OP(dense, DenseKernel)        \
+    OP(attention, AttentionKernel) \
+    OP(norm, NormKernel)          \
+    OP(activation, ActivationKernel)
+
+
+// The kernel of every op, and the instruction set that each came from.
+struct KernelSet {
+#define LAVOLTA_OP(op, type) \
+    type* op;                \
+    Isa op##_isa;
+    LAVOLTA_OPS(LAVOLTA_OP)
+#undef LAVOLTA_OP
+};
+
+// Best kernels up to `limit` that this CPU runs: starts from the reference, overwrites what is there.
+KernelSet select_kernels(Isa limit);
+
+const char* isa_name(Isa isa);
+
+}  // namespace lavolta

@@ -1,0 +1,150 @@
+// Sparse and dense linear layers for any register type. A band is walked in row tiles, a token range in register tiles.
+//
+// Tile shapes, chosen by measurement (benchmarks/engine_levels.py): tall cells hold 8 rows x 3 registers (AVX-512) or 4 x 3
+// (AVX2, which has half the registers); lower cells trade rows for tokens, so that enough sums are independent to hide the
+// latency of a multiply-add.
+#pragma once
+
+#include "../math.h"
+#include "../tile.h"
+
+namespace lavolta {
+namespace {
+
+// Registers of tokens in the widest tile of R rows.
+template <class V, int R>
+constexpr int most_registers() {
+    return V::width == 16 ? (R == 8 ? 3 : R == 4 ? 6 : 8) : (R == 4 ? 3 : R == 2 ? 6 : 8);
+}
+
+template <class V>
+constexpr int tallest() {
+    return V::width == 16 ? 8 : 4;
+}
+
+template <class V, int R, int T>
+inline __attribute__((always_inline)) void finish(typename V::Reg (&acc)[R][T], float* y, const float* residual, size_t stride,
+                                                  int rows, Activation activation) {
+    if (activation != Activation::none) {
+        for (int r = 0; r < R; ++r) {
+            for (int t = 0; t < T; ++t) acc[r][t] = activate<V>(acc[r][t], activation);
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+        if (r >= rows) break;
+#pragma GCC unroll 16
+        for (int t = 0; t < T; ++t) {
+            auto v = acc[r][t];
+            if (residual) v = V::add(v, V::load(residual + r * stride + t * V::width));
+            V::store(y + r * stride + t * V::width, v);
+        }
+    }
+}
+
+template <class V, int R, int T>
+inline __attribute__((always_inline)) void start(typename V::Reg (&acc)[R][T], const float* bias, int rows) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+        for (int t = 0; t < T; ++t) acc[r][t] = r < rows ? V::set1(bias[r]) : V::zero();
+    }
+}
+
+// Rows [first_row, first_row + R) of one band.
+template <class V, int R, int T>
+__attribute__((noinline)) void sparse_tile(const LinearArgs& a, uint32_t band, uint32_t first_row, size_t token) {
+    const size_t row = size_t{band} * a.cell_rows + first_row;
+    const int rows = a.out_features - row < size_t{R} ? static_cast<int>(a.out_features - row) : R;
+    typename V::Reg acc[R][T];
+    start<V>(acc, a.bias + row, rows);
+    for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
+        const size_t cell = a.runs[r].first;
+        accumulate<V, R, T, true>(acc, a.values + cell * a.cell_rows + first_row, 1, a.cell_rows, a.columns + cell,
+                                  a.runs[r].count, a.x + token, a.stride);
+    }
+    finish<V>(acc, a.y + row * a.stride + token, a.residual ? a.residual + row * a.stride + token : nullptr, a.stride, rows,
+              a.activation);
+}
+
+template <class V, int R, int T>
+__attribute__((noinline)) void dense_tile(const DenseArgs& a, size_t row, size_t token) {
+    typename V::Reg acc[R][T];
+    start<V>(acc, a.bias + row, R);
+    accumulate<V, R, T, false>(acc, a.weight + row * a.in_features, a.in_features, 1, nullptr, a.in_features, a.x + token,
+                               a.stride);
+    finish<V>(acc, a.y + row * a.stride + token, nullptr, a.stride, R, a.activation);
+}
+
+template <int T>
+struct Count {
+    static constexpr int value = T;
+};
+
+// body(Count<registers>): a run-time count, 1 to Most, as a compile-time one.
+template <int Most, class Body>
+inline void with_registers(int registers, const Body& body) {
+    if constexpr (Most > 0) {
+        if (registers == Most) return body(Count<Most>{});
+        with_registers<Most - 1>(registers, body);
+    }
+}
+
+// The tokens of [begin, end) as register tiles of about equal width, none wider than R rows allow.
+template <class V, int R, class Body>
+inline void for_token_tiles(size_t begin, size_t end, const Body& body) {
+    constexpr size_t most = most_registers<V, R>();
+    const size_t registers = (end - begin + V::width - 1) / V::width;
+    const size_t tiles = (registers + most - 1) / most;
+    for (size_t tile = 0; tile < tiles; ++tile) {
+        const size_t first = registers * tile / tiles;
+        const size_t last = registers * (tile + 1) / tiles;
+        with_registers<static_cast<int>(most)>(static_cast<int>(last - first),
+                                               [&](auto t) { body(t, begin + first * V::width); });
+    }
+}
+
+template <class V, int R>
+void sparse_bands(const LinearArgs& a) {
+    for (uint32_t band = a.band_begin; band < a.band_end; ++band) {
+        for (uint32_t row = 0; row < a.cell_rows && size_t{band} * a.cell_rows + row < a.out_features; row += R) {
+            for_token_tiles<V, R>(a.token_begin, a.token_end, [&](auto t, size_t token) {
+                sparse_tile<V, R, decltype(t)::value>(a, band, row, token);
+            });
+        }
+    }
+}
+
+template <class V>
+void linear(const LinearArgs& a) {
+    constexpr int tall = tallest<V>();
+    switch (a.cell_rows) {
+        case 1:
+            return sparse_bands<V, 1>(a);
+        case 2:
+            return sparse_bands<V, 2>(a);
+        case 4:
+            return sparse_bands<V, 4>(a);
+        default:
+            return sparse_bands<V, tall>(a);
+    }
+}
+
+template <class V, int R>
+size_t dense_rows(const DenseArgs& a, size_t row) {
+    for (; row + R <= a.row_end; row += R) {
+        for_token_tiles<V, R>(a.token_begin, a.token_end, [&](auto t, size_t token) {
+            dense_tile<V, R, decltype(t)::value>(a, row, token);
+        });
+    }
+    return row;
+}
+
+template <class V>
+void dense(const DenseArgs& a) {
+    const size_t row = dense_rows<V, tallest<V>()>(a, a.row_begin);
+    dense_rows<V, 1>(a, row);
+}
+
+}  // namespace
+}  // namespace lavolta

@@ -1,0 +1,24 @@
+// Activations of one number, from the C library.
+#pragma once
+
+#include <cmath>
+
+#include "kernels.h"
+
+namespace lavolta {
+
+inline float activate(float x, Activation activation) {
+    switch (activation) {
+        case Activation::gelu:
+            return 0.5f * x * (1.0f + std::erf(x * 0.70710678118654752f));
+        case Activation::relu:
+            return x > 0.0f ? x : 0.0f;
+        case Activation::tanh:
+            return std::tanh(x);
+        case Activation::none:
+            break;
+    }
+    return x;
+}
+
+}  // namespace lavolta

@@ -1,0 +1,288 @@
+// lavolta._native: the C interface for Python, and single kernels for the tests. Checks of values are in engine.py.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cpu.h"
+#include "kernels.h"
+#include "lavolta.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Counts = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Pairs = nb::ndarray<const uint32_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
+using Columns = nb::ndarray<const uint16_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Output = nb::ndarray<nb::numpy, float, nb::ndim<2>, nb::c_contig>;
+
+// (name of the status, sentence); engine.py turns it into the exception family.
+[[noreturn]] void raise(lavolta_status status) {
+    nb::object type = nb::module_::import_("lavolta._native").attr("NativeError");
+    nb::object error = type(lavolta_status_name(status), lavolta_last_error());
+    PyErr_SetObject(type.ptr(), error.ptr());
+    throw nb::python_error();
+}
+
+void check(lavolta_status status) {
+    if (status != LAVOLTA_OK) raise(status);
+}
+
+Output make_output(size_t rows, size_t columns) {
+    auto data = std::make_unique<float[]>(rows * columns + 1);
+    float* pointer = data.release();
+    nb::capsule owner(pointer, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+    return Output(pointer, {rows, columns}, owner);
+}
+
+class NativeModel {
+   public:
+    NativeModel(const std::string& path, uint32_t threads, uint32_t spin_us, const std::string& isa) {
+        const lavolta_options options{threads, spin_us, isa.empty() ? nullptr : isa.c_str()};
+        lavolta_status status;
+        {
+            nb::gil_scoped_release release;
+            status = lavolta_open(path.c_str(), &options, &model_);
+        }
+        check(status);
+    }
+    ~NativeModel() { lavolta_close(model_); }
+    NativeModel(const NativeModel&) = delete;
+    NativeModel& operator=(const NativeModel&) = delete;
+
+    std::string describe() const { return lavolta_describe(model_); }
+    uint32_t level() const { return lavolta_level(model_); }
+    uint32_t level_count() const { return lavolta_level_count(model_); }
+
+    int64_t switch_level(uint32_t level) {
+        const auto start = std::chrono::steady_clock::now();
+        const lavolta_status status = lavolta_switch(model_, level);
+        const auto end = std::chrono::steady_clock::now();
+        check(status);
+        return std::chrono::duration_cast<std::chrono::nanoseconds>(end - start).count();
+    }
+
+    Output run(const Ints& token_ids, const std::optional<Ints>& type_ids, const Counts& lengths, bool per_token) {
+        uint64_t total = 0;
+        for (size_t i = 0; i < lengths.size(); ++i) total += lengths.data()[i];
+        if (total != token_ids.size() || (type_ids && type_ids->size() != total)) {
+            throw nb::value_error("lengths do not add up to the ids");
+        }
+        const lavolta_batch batch{token_ids.data(), type_ids ? type_ids->data() : nullptr, lengths.data(), lengths.size(),
+                                  per_token};
+        size_t rows = 0, columns = 0;
+        check(lavolta_output_shape(model_, &batch, &rows, &columns));
+        Output output = make_output(rows, columns);
+        lavolta_status status;
+        {
+            nb::gil_scoped_release release;
+            status = lavolta_run(model_, &batch, output.data(), rows * columns);
+        }
+        check(status);
+        return output;
+    }
+
+    std::optional<nb::bytes> blob(const std::string& name) const {
+        const uint8_t* data = nullptr;
+        size_t bytes = 0;
+        check(lavolta_blob(model_, name.c_str(), &data, &bytes));
+        if (!data) return std::nullopt;
+        return nb::bytes(data, bytes);
+    }
+
+    void profile(bool enabled) {
+        nb::gil_scoped_release release;
+        lavolta_profile(model_, enabled);
+    }
+
+    std::string explain() {
+        char* text;
+        {
+            nb::gil_scoped_release release;
+            text = lavolta_explain(model_);
+        }
+        if (!text) raise(LAVOLTA_INTERNAL);
+        std::string rows = text;
+        lavolta_free(text);
+        return rows;
+    }
+
+   private:
+    lavolta_model* model_ = nullptr;
+};
+
+lavolta::KernelSet kernels_of(const std::string& isa) {
+    for (int i = 0; i < lavolta::kIsaCount; ++i) {
+        const auto candidate = static_cast<lavolta::Isa>(i);
+        if (isa == lavolta::isa_name(candidate) && lavolta::cpu_has(candidate)) return lavolta::select_kernels(candidate);
+    }
+    throw nb::value_error("this CPU or build does not have the instruction set");
+}
+
+// Feature-major copy of (features, tokens) with the padding that kernels may touch; `poison` marks the padding.
+struct Padded {
+    size_t stride;
+    std::vector<float> values;
+
+    Padded(size_t features, size_t tokens, float poison)
+        : stride((tokens + lavolta::kTokenPad - 1) / lavolta::kTokenPad * lavolta::kTokenPad),
+          values(features * stride + lavolta::kSlack, poison) {}
+
+    Padded(const Matrix& from, float poison) : Padded(from.shape(0), from.shape(1), poison) {
+        for (size_t f = 0; f < from.shape(0); ++f) {
+            std::memcpy(values.data() + f * stride, from.data() + f * from.shape(1), from.shape(1) * sizeof(float));
+        }
+    }
+
+    Output take(size_t features, size_t tokens) const {
+        Output out = make_output(features, tokens);
+        for (size_t f = 0; f < features; ++f) {
+            std::memcpy(out.data() + f * tokens, values.data() + f * stride, tokens * sizeof(float));
+        }
+        return out;
+    }
+};
+
+lavolta::Activation activation_of(const std::string& name) {
+    if (name == "gelu") return lavolta::Activation::gelu;
+    if (name == "relu") return lavolta::Activation::relu;
+    if (name == "tanh") return lavolta::Activation::tanh;
+    return lavolta::Activation::none;
+}
+
+Output test_linear(const std::string& isa, const Matrix& values, const Columns& columns, const Pairs& runs,
+                   const Counts& run_ptr, const Vector& bias, const Matrix& x, const std::optional<Matrix>& residual,
+                   const std::string& activation) {
+    const lavolta::KernelSet kernels = kernels_of(isa);
+    const size_t tokens = x.shape(1);
+    const Padded in(x, NAN);
+    Padded out(bias.size(), tokens, NAN);
+    std::optional<Padded> added;
+    if (residual) added.emplace(*residual, NAN);
+    lavolta::LinearArgs args{};
+    args.values = values.data();
+    args.columns = columns.data();
+    args.runs = reinterpret_cast<const lavolta::Run*>(runs.data());
+    args.run_ptr = run_ptr.data();
+    args.bias = bias.data();
+    args.x = in.values.data();
+    args.residual = added ? added->values.data() : nullptr;
+    args.y = out.values.data();
+    args.stride = in.stride;
+    args.token_end = tokens;
+    args.band_end = static_cast<uint32_t>(run_ptr.size() - 1);
+    args.cell_rows = static_cast<uint32_t>(values.shape(1));
+    args.out_features = static_cast<uint32_t>(bias.size());
+    args.activation = activation_of(activation);
+    kernels.linear(args);
+    return out.take(bias.size(), tokens);
+}
+
+Output test_dense(const std::string& isa, const Matrix& weight, const Vector& bias, const Matrix& x,
+                  const std::string& activation) {
+    const lavolta::KernelSet kernels = kernels_of(isa);
+    const Padded in(x, NAN);
+    Padded out(bias.size(), x.shape(1), NAN);
+    lavolta::DenseArgs args{};
+    args.weight = weight.data();
+    args.bias = bias.data();
+    args.x = in.values.data();
+    args.y = out.values.data();
+    args.stride = in.stride;
+    args.token_end = x.shape(1);
+    args.row_end = static_cast<uint32_t>(weight.shape(0));
+    args.in_features = static_cast<uint32_t>(weight.shape(1));
+    args.activation = activation_of(activation);
+    kernels.dense(args);
+    return out.take(bias.size(), x.shape(1));
+}
+
+// q, k, v are (head_size, all tokens); the sequence is [start, start + tokens) of them. Everything else of the result is `keep`.
+Output test_attention(const std::string& isa, const Matrix& q, const Matrix& k, const Matrix& v, size_t start, size_t tokens,
+                      float scale, bool causal, float keep) {
+    const lavolta::KernelSet kernels = kernels_of(isa);
+    const Padded qs(q, NAN), ks(k, NAN), vs(v, NAN);
+    Padded out(q.shape(0), q.shape(1), keep);
+    std::vector<float> scratch(lavolta::attention_scratch(tokens), NAN);
+    for (size_t query = 0; query < tokens; query += lavolta::kQueryTile) {
+        lavolta::AttentionArgs args{};
+        args.q = qs.values.data() + start;
+        args.k = ks.values.data() + start;
+        args.v = vs.values.data() + start;
+        args.out = out.values.data() + start;
+        args.scratch = scratch.data();
+        args.stride = qs.stride;
+        args.tokens = tokens;
+        args.query_begin = query;
+        args.query_end = query + lavolta::kQueryTile < tokens ? query + lavolta::kQueryTile : tokens;
+        args.head_size = static_cast<uint32_t>(q.shape(0));
+        args.scale = scale;
+        args.causal = causal;
+        kernels.attention(args);
+    }
+    return out.take(q.shape(0), q.shape(1));
+}
+
+Output test_norm(const std::string& isa, const Matrix& x, const Vector& weight, const Vector& bias, float eps) {
+    const lavolta::KernelSet kernels = kernels_of(isa);
+    Padded in(x, NAN);
+    lavolta::NormArgs args{};
+    args.x = in.values.data();
+    args.weight = weight.data();
+    args.bias = bias.data();
+    args.y = in.values.data();
+    args.stride = in.stride;
+    args.token_end = x.shape(1);
+    args.features = static_cast<uint32_t>(x.shape(0));
+    args.eps = eps;
+    kernels.norm(args);
+    return in.take(x.shape(0), x.shape(1));
+}
+
+Output test_activation(const std::string& isa, const Matrix& x, const std::string& activation) {
+    const lavolta::KernelSet kernels = kernels_of(isa);
+    Output out = make_output(x.shape(0), x.shape(1));
+    std::memcpy(out.data(), x.data(), x.size() * sizeof(float));
+    kernels.activation({out.data(), x.size(), activation_of(activation)});
+    return out;
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    m.doc() = "The native engine of La Volta; use lavolta.runtime.engine.";
+    m.attr("NativeError") =
+        nb::steal<nb::object>(PyErr_NewException("lavolta._native.NativeError", PyExc_RuntimeError, nullptr));
+    nb::class_<NativeModel>(m, "NativeModel")
+        .def(nb::init<const std::string&, uint32_t, uint32_t, const std::string&>(), nb::arg("path"), nb::arg("threads"),
+             nb::arg("spin_us"), nb::arg("isa"))
+        .def("describe", &NativeModel::describe)
+        .def("level", &NativeModel::level)
+        .def("level_count", &NativeModel::level_count)
+        .def("switch", &NativeModel::switch_level, nb::arg("level"))
+        .def("run", &NativeModel::run, nb::arg("token_ids"), nb::arg("type_ids").none(), nb::arg("lengths"),
+             nb::arg("per_token"))
+        .def("blob", &NativeModel::blob, nb::arg("name"))
+        .def("profile", &NativeModel::profile, nb::arg("enabled"))
+        .def("explain", &NativeModel::explain);
+    m.def("isas", [] { return std::string(lavolta_isas()); });
+    m.def("linear", &test_linear, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"), nb::arg("run_ptr"),
+          nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(), nb::arg("activation"));
+    m.def("dense", &test_dense, nb::arg("isa"), nb::arg("weight"), nb::arg("bias"), nb::arg("x"), nb::arg("activation"));
+    m.def("attention", &test_attention, nb::arg("isa"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("start"),
+          nb::arg("tokens"), nb::arg("scale"), nb::arg("causal"), nb::arg("keep"));
+    m.def("norm", &test_norm, nb::arg("isa"), nb::arg("x"), nb::arg("weight"), nb::arg("bias"), nb::arg("eps"));
+    m.def("activation", &test_activation, nb::arg("isa"), nb::arg("x"), nb::arg("activation"));
+}

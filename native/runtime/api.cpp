@@ -1,0 +1,198 @@
+// The C interface: no exception leaves it.
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <system_error>
+
+#include "cpu.h"
+#include "error.h"
+#include "lavolta.h"
+#include "model.h"
+
+struct lavolta_model {
+    lavolta::Model model;
+};
+
+namespace {
+
+thread_local std::string last_error;
+
+template <class Body>
+lavolta_status guarded(const Body& body) noexcept {
+    try {
+        try {
+            body();
+            return LAVOLTA_OK;
+        } catch (const lavolta::Error& error) {
+            last_error = error.message;
+            return error.status;
+        } catch (const std::bad_alloc&) {
+            last_error = "there is not enough memory; use shorter or fewer sequences.";
+            return LAVOLTA_OUT_OF_MEMORY;
+        } catch (const std::system_error& error) {
+            last_error = std::string("the system refused: ") + error.what() + ".";
+            return LAVOLTA_INTERNAL;
+        } catch (const std::exception& error) {
+            last_error = std::string("unexpected: ") + error.what() + ".";
+            return LAVOLTA_INTERNAL;
+        }
+    } catch (...) {
+        // Even the sentence found no memory.
+        return LAVOLTA_OUT_OF_MEMORY;
+    }
+}
+
+void require(bool condition, const char* message) {
+    if (!condition) lavolta::fail(LAVOLTA_INVALID_ARGUMENT, message);
+}
+
+lavolta_options options_or_default(const lavolta_options* options) { return options ? *options : lavolta_options{}; }
+
+}  // namespace
+
+lavolta_status lavolta_open(const char* path, const lavolta_options* options, lavolta_model** model) {
+    return guarded([&] {
+        require(path && model, "path and model must not be NULL.");
+        auto file = std::make_unique<lavolta::MappedFile>(path);
+        const uint8_t* data = file->data();
+        const size_t bytes = file->bytes();
+        *model = new lavolta_model{{std::move(file), data, bytes, options_or_default(options)}};
+    });
+}
+
+lavolta_status lavolta_open_memory(const void* data, size_t bytes, const lavolta_options* options, lavolta_model** model) {
+    return guarded([&] {
+        require((data || bytes == 0) && model, "data and model must not be NULL.");
+        *model = new lavolta_model{{nullptr, static_cast<const uint8_t*>(data), bytes, options_or_default(options)}};
+    });
+}
+
+const char* lavolta_describe(const lavolta_model* model) { return model ? model->model.bundle().manifest.c_str() : ""; }
+
+uint32_t lavolta_level_count(const lavolta_model* model) {
+    return model ? static_cast<uint32_t>(model->model.bundle().levels.size()) : 0;
+}
+
+uint32_t lavolta_level(const lavolta_model* model) { return model ? model->model.level() : 0; }
+
+lavolta_status lavolta_switch(lavolta_model* model, uint32_t level) {
+    return guarded([&] {
+        require(model, "model must not be NULL.");
+        model->model.switch_level(level);
+    });
+}
+
+lavolta_status lavolta_output_shape(const lavolta_model* model, const lavolta_batch* batch, size_t* rows, size_t* columns) {
+    return guarded([&] {
+        require(model && batch && rows && columns && (batch->lengths || batch->sequences == 0), "no argument may be NULL.");
+        model->model.output_shape(*batch, *rows, *columns);
+    });
+}
+
+lavolta_status lavolta_run(lavolta_model* model, const lavolta_batch* batch, float* output, size_t output_floats) {
+    return guarded([&] {
+        require(model && batch, "model and batch must not be NULL.");
+        model->model.run(*batch, output, output_floats);
+    });
+}
+
+lavolta_status lavolta_blob(const lavolta_model* model, const char* name, const uint8_t** data, size_t* bytes) {
+    return guarded([&] {
+        require(model && name && data && bytes, "no argument may be NULL.");
+        const bool tokenizer = std::strcmp(name, "tokenizer") == 0;
+        require(tokenizer || std::strcmp(name, "vocab") == 0, "the name of a blob is 'tokenizer' or 'vocab'.");
+        const lavolta::Bundle& bundle = model->model.bundle();
+        const lavolta::Blob& blob = tokenizer ? bundle.tokenizer : bundle.vocab;
+        *data = blob.data;
+        *bytes = blob.bytes;
+    });
+}
+
+lavolta_status lavolta_profile(lavolta_model* model, int enabled) {
+    return guarded([&] {
+        require(model, "model must not be NULL.");
+        model->model.profile(enabled != 0);
+    });
+}
+
+char* lavolta_explain(lavolta_model* model) {
+    char* text = nullptr;
+    guarded([&] {
+        require(model, "model must not be NULL.");
+        const std::string rows = model->model.explain();
+        text = static_cast<char*>(std::malloc(rows.size() + 1));
+        if (!text) throw std::bad_alloc();
+        std::memcpy(text, rows.c_str(), rows.size() + 1);
+    });
+    return text;
+}
+
+void lavolta_free(char* text) { std::free(text); }
+
+void lavolta_close(lavolta_model* model) { delete model; }
+
+const char* lavolta_last_error(void) { return last_error.c_str(); }
+
+const char* lavolta_status_name(lavolta_status status) {
+    switch (status) {
+        case LAVOLTA_OK:
+            return "ok";
+        case LAVOLTA_NOT_A_BUNDLE:
+            return "not-a-bundle";
+        case LAVOLTA_TRUNCATED:
+            return "truncated";
+        case LAVOLTA_HEADER_TOO_LARGE:
+            return "header-too-large";
+        case LAVOLTA_HEADER_NOT_JSON:
+            return "header-not-json";
+        case LAVOLTA_MANIFEST_MISSING:
+            return "manifest-missing";
+        case LAVOLTA_MANIFEST_INVALID:
+            return "manifest-invalid";
+        case LAVOLTA_VERSION_UNSUPPORTED:
+            return "version-unsupported";
+        case LAVOLTA_TENSOR_MISSING:
+            return "tensor-missing";
+        case LAVOLTA_TENSOR_SHAPE:
+            return "tensor-shape";
+        case LAVOLTA_TENSOR_DTYPE:
+            return "tensor-dtype";
+        case LAVOLTA_OFFSETS_INVALID:
+            return "offsets-invalid";
+        case LAVOLTA_INDEX_OUT_OF_RANGE:
+            return "index-out-of-range";
+        case LAVOLTA_NOT_FINITE:
+            return "not-finite";
+        case LAVOLTA_IO:
+            return "io";
+        case LAVOLTA_INVALID_ARGUMENT:
+            return "invalid-argument";
+        case LAVOLTA_NO_SUCH_LEVEL:
+            return "no-such-level";
+        case LAVOLTA_TOKEN_OUT_OF_RANGE:
+            return "token-out-of-range";
+        case LAVOLTA_TOO_LONG:
+            return "too-long";
+        case LAVOLTA_EMPTY_INPUT:
+            return "empty-input";
+        case LAVOLTA_OUTPUT_TOO_SMALL:
+            return "output-too-small";
+        case LAVOLTA_OUT_OF_MEMORY:
+            return "out-of-memory";
+        case LAVOLTA_INTERNAL:
+            return "internal";
+    }
+    return "unknown";
+}
+
+const char* lavolta_isas(void) {
+    static const std::string names = [] {
+        std::string text;
+        for (int i = 0; i < lavolta::kIsaCount; ++i) {
+            const auto isa = static_cast<lavolta::Isa>(i);
+            if (lavolta::cpu_has(isa)) text += (text.empty() ? "" : " ") + std::string(lavolta::isa_name(isa));
+        }
+        return text;
+    }();
+    return names.c_str();
+}

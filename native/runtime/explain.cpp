@@ -1,0 +1,91 @@
+// What runs at every level, as JSON: kernel, cells, work, and measured time where a profiled run was made.
+#include <cinttypes>
+#include <cstdio>
+
+#include "json.h"
+#include "model.h"
+
+namespace lavolta {
+namespace {
+
+struct LinearStep {
+    const char* name;
+    Step step;
+    const Linear Layer::*linear;
+};
+
+constexpr LinearStep kLinearSteps[] = {
+    {"attention.query", Step::query, &Layer::query}, {"attention.key", Step::key, &Layer::key},
+    {"attention.value", Step::value, &Layer::value}, {"attention.output", Step::output, &Layer::output},
+    {"ffn.up", Step::up, &Layer::up},                {"ffn.down", Step::down, &Layer::down},
+};
+
+std::string number(double value, const char* format) {
+    char text[40];
+    std::snprintf(text, sizeof text, format, value);
+    // The caller's locale may write a comma for the point.
+    for (char* c = text; *c; ++c) {
+        if (*c == ',') *c = '.';
+    }
+    return text;
+}
+
+class Rows {
+   public:
+    void add(const std::string& level, const std::string& layer, const char* op, Isa isa, double total_ms, uint64_t runs,
+             const std::string& more) {
+        text_ += text_.size() > 1 ? ", {" : "{";
+        text_ += "\"level\": " + json_quote(level) + ", \"layer\": " + json_quote(layer) + ", \"op\": \"" + op +
+                 "\", \"kernel\": \"" + op + "_" + isa_name(isa) + "\", \"isa\": \"" + isa_name(isa) + "\"" + more +
+                 ", \"measured_ms\": " + (runs ? number(total_ms / static_cast<double>(runs), "%.6f") : "null") + "}";
+    }
+
+    std::string finish() const { return text_ + "]"; }
+
+   private:
+    std::string text_ = "[";
+};
+
+}  // namespace
+
+std::string Model::explain() {
+    std::lock_guard<std::mutex> lock(run_mutex_);
+    Rows rows;
+    for (uint32_t level = 0; level < bundle_.levels.size(); ++level) {
+        const Profile& profile = profiles_[level];
+        const std::string& name = bundle_.levels[level];
+        const auto edge = [&](const char* layer, const char* op, Isa isa, Edge e) {
+            rows.add(name, layer, op, isa, profile.edge_ms[static_cast<size_t>(e)], profile.runs, "");
+        };
+        edge("embeddings", "norm", kernels_.norm_isa, Edge::embeddings);
+        for (size_t i = 0; i < bundle_.layers.size(); ++i) {
+            const Layer& layer = bundle_.layers[i];
+            const std::string prefix = "layers." + std::to_string(i) + ".";
+            const auto ms = [&](Step step) { return profile.runs ? profile.layer_ms[i][static_cast<size_t>(step)] : 0.0; };
+            for (const LinearStep& entry : kLinearSteps) {
+                const Linear& linear = layer.*entry.linear;
+                const uint64_t kept = linear.kept_cells(level);
+                const uint64_t cells = uint64_t{linear.bands} * linear.in_features;
+                const uint32_t* row = linear.level(level);
+                // The last band may have fewer rows than its cells hold; the kernel computes the missing ones for nothing.
+                const uint64_t macs = kept * bundle_.cell_rows;
+                rows.add(name, prefix + entry.name, "linear", kernels_.linear_isa, ms(entry.step), profile.runs,
+                         ", \"cell_rows\": " + std::to_string(bundle_.cell_rows) + ", \"cells\": " + std::to_string(cells) +
+                             ", \"cells_kept\": " + std::to_string(kept) + ", \"sparsity\": " +
+                             number(1.0 - static_cast<double>(kept) / static_cast<double>(cells), "%.6f") +
+                             ", \"runs\": " + std::to_string(row[linear.bands] - row[0]) +
+                             ", \"macs_per_token\": " + std::to_string(macs));
+            }
+            const auto plain = [&](const char* part, const char* op, Isa isa, Step step) {
+                rows.add(name, prefix + part, op, isa, ms(step), profile.runs, "");
+            };
+            plain("attention", "attention", kernels_.attention_isa, Step::attention);
+            plain("attention_norm", "norm", kernels_.norm_isa, Step::attention_norm);
+            plain("ffn_norm", "norm", kernels_.norm_isa, Step::ffn_norm);
+        }
+        edge("head", "dense", kernels_.dense_isa, Edge::head);
+    }
+    return rows.finish();
+}
+
+}  // namespace lavolta

@@ -1,0 +1,301 @@
+// The computation of docs/design/architecture.md, "Canonical model", over feature-major activations.
+#include <algorithm>
+#include <cmath>
+
+#include "error.h"
+#include "model.h"
+
+namespace lavolta {
+namespace {
+
+// More tokens than this go through the layers in several passes: activations stay in the cache, and memory is bounded.
+constexpr size_t kPassTokens = 1024;
+
+size_t round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
+
+// Floats between two features: whole cache lines, an odd number of them, so that the columns of a tile do not fall on the same
+// few cache sets.
+size_t stride_of(size_t tokens) { return (round_up(tokens, kTokenPad) / kTokenPad | 1) * kTokenPad; }
+
+// Tokens whose inputs stay in a core's second-level cache while all bands pass over them; a multiple of 48, the widest tile of
+// tall cells.
+size_t token_block(size_t in_features) {
+    constexpr size_t budget_floats = (size_t{1} << 20) / sizeof(float);
+    return std::max<size_t>(budget_floats / in_features / 48, 1) * 48;
+}
+
+}  // namespace
+
+struct Model::Pass {
+    const int32_t* token_ids;
+    const int32_t* type_ids;
+    const uint32_t* lengths;  // (sequences,)
+    size_t sequences, tokens, stride;
+    std::vector<size_t> starts;  // (sequences,), first token of each
+    Profile* profile;
+    float *x, *next;              // (hidden, stride)
+    float *q, *k, *v, *context;  // (hidden, stride)
+    float* ffn;                   // (ffn, stride), shares the memory of the four above
+};
+
+template <class Body>
+void Model::timed(double* ms, const Body& body) {
+    if (!ms) return body();
+    const auto start = std::chrono::steady_clock::now();
+    body();
+    *ms += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+void Model::run(const lavolta_batch& batch, float* output, size_t output_floats) {
+    check(batch);
+    size_t rows, columns;
+    output_shape(batch, rows, columns);
+    if (!output || output_floats / columns < rows) {
+        fail(LAVOLTA_OUTPUT_TOO_SMALL, "the output has room for " + std::to_string(output_floats) + " numbers, " +
+                                           std::to_string(rows) + " x " + std::to_string(columns) + " are needed.");
+    }
+    std::lock_guard<std::mutex> lock(run_mutex_);
+    const uint32_t present = level();
+    const Spec& spec = bundle_.spec;
+    Pass pass{};
+    pass.profile = profiling_ ? &profiles_[present] : nullptr;
+    if (pass.profile) ++pass.profile->runs;
+    size_t token = 0;
+    for (size_t first = 0; first < batch.sequences; first += pass.sequences) {
+        pass.token_ids = batch.token_ids + token;
+        pass.type_ids = batch.type_ids ? batch.type_ids + token : nullptr;
+        pass.lengths = batch.lengths + first;
+        pass.sequences = pass.tokens = 0;
+        pass.starts.clear();
+        while (first + pass.sequences < batch.sequences) {
+            const size_t length = pass.lengths[pass.sequences];
+            if (pass.sequences && pass.tokens + length > kPassTokens) break;
+            pass.starts.push_back(pass.tokens);
+            pass.tokens += length;
+            ++pass.sequences;
+        }
+        token += pass.tokens;
+        pass.stride = stride_of(pass.tokens);
+        const size_t block = spec.hidden * pass.stride;
+        pass.x = hidden_.reserve(block + kSlack);
+        pass.next = next_.reserve(block + kSlack);
+        pass.q = pass.ffn = work_.reserve(std::max(4 * block, spec.ffn * pass.stride) + kSlack);
+        pass.k = pass.q + block;
+        pass.v = pass.k + block;
+        pass.context = pass.v + block;
+        embed(pass);
+        encode(pass, present);
+        size_t out_rows = pass.tokens, out_stride = pass.stride;
+        const float* result = batch.per_token ? pass.x : head(pass, out_rows, out_stride);
+        write_rows(result, out_stride, out_rows, columns, output);
+        output += out_rows * columns;
+    }
+}
+
+void Model::embed(const Pass& pass) {
+    const Spec& spec = bundle_.spec;
+    timed(pass.profile ? &pass.profile->edge_ms[static_cast<size_t>(Edge::embeddings)] : nullptr, [&] {
+        for (size_t s = 0; s < pass.sequences; ++s) {
+            for (size_t i = 0; i < pass.lengths[s]; ++i) {
+                const size_t token = pass.starts[s] + i;
+                const float* word = bundle_.word + static_cast<size_t>(pass.token_ids[token]) * spec.hidden;
+                const float* position = bundle_.position + i * spec.hidden;
+                const size_t type_id = pass.type_ids ? static_cast<size_t>(pass.type_ids[token]) : 0;
+                const float* type = bundle_.type ? bundle_.type + type_id * spec.hidden : nullptr;
+                float* x = pass.x + token;
+                for (size_t f = 0; f < spec.hidden; ++f) {
+                    const float sum = word[f] + position[f];
+                    x[f * pass.stride] = type ? sum + type[f] : sum;
+                }
+            }
+        }
+        if (spec.embedding_norm) normalize(pass, bundle_.embedding_norm, pass.x, pass.x);
+    });
+}
+
+void Model::encode(const Pass& pass, uint32_t level) {
+    for (size_t i = 0; i < bundle_.layers.size(); ++i) {
+        const Layer& layer = bundle_.layers[i];
+        const auto ms = [&](Step step) {
+            return pass.profile ? &pass.profile->layer_ms[i][static_cast<size_t>(step)] : nullptr;
+        };
+        const auto apply = [&](Step step, const Linear& linear_layer, const float* x, float* y, const float* residual,
+                               Activation activation) {
+            timed(ms(step), [&] { linear(pass, linear_layer, level, x, y, residual, activation); });
+        };
+        apply(Step::query, layer.query, pass.x, pass.q, nullptr, Activation::none);
+        apply(Step::key, layer.key, pass.x, pass.k, nullptr, Activation::none);
+        apply(Step::value, layer.value, pass.x, pass.v, nullptr, Activation::none);
+        timed(ms(Step::attention), [&] { attend(pass); });
+        apply(Step::output, layer.output, pass.context, pass.next, pass.x, Activation::none);
+        timed(ms(Step::attention_norm), [&] { normalize(pass, layer.attention_norm, pass.next, pass.x); });
+        apply(Step::up, layer.up, pass.x, pass.ffn, nullptr, bundle_.spec.activation);
+        apply(Step::down, layer.down, pass.ffn, pass.next, pass.x, Activation::none);
+        timed(ms(Step::ffn_norm), [&] { normalize(pass, layer.ffn_norm, pass.next, pass.x); });
+    }
+}
+
+void Model::linear(const Pass& pass, const Linear& layer, uint32_t level, const float* x, float* y, const float* residual,
+                   Activation activation) {
+    LinearArgs all{};
+    all.values = layer.values;
+    all.columns = layer.columns;
+    all.runs = layer.runs;
+    all.run_ptr = layer.level(level);
+    all.bias = layer.bias;
+    all.x = x;
+    all.residual = residual;
+    all.y = y;
+    all.stride = pass.stride;
+    all.cell_rows = bundle_.cell_rows;
+    all.out_features = layer.out_features;
+    all.activation = activation;
+    const size_t block = token_block(layer.in_features);
+    const size_t blocks = (pass.tokens + block - 1) / block;
+    // Four chunks a thread even out bands of different fill; one chunk where nobody shares.
+    const size_t chunks = std::min<size_t>(layer.bands, pool_.threads() > 1 ? pool_.threads() * 4 : 1);
+    pool_.run(blocks * chunks, [&](size_t item, uint32_t) {
+        LinearArgs part = all;
+        part.token_begin = item / chunks * block;
+        part.token_end = std::min(part.token_begin + block, pass.tokens);
+        part.band_begin = static_cast<uint32_t>(layer.bands * (item % chunks) / chunks);
+        part.band_end = static_cast<uint32_t>(layer.bands * (item % chunks + 1) / chunks);
+        kernels_.linear(part);
+    });
+}
+
+void Model::attend(const Pass& pass) {
+    const Spec& spec = bundle_.spec;
+    struct Item {
+        uint32_t sequence, head;
+        size_t query;
+    };
+    std::vector<Item> items;
+    size_t longest = 0;
+    for (uint32_t s = 0; s < pass.sequences; ++s) {
+        longest = std::max<size_t>(longest, pass.lengths[s]);
+        for (uint32_t h = 0; h < spec.heads; ++h) {
+            for (size_t query = 0; query < pass.lengths[s]; query += kQueryTile) items.push_back({s, h, query});
+        }
+    }
+    const size_t scratch_floats = round_up(attention_scratch(longest), 16);
+    float* scratch = scratch_.reserve(scratch_floats * pool_.threads());
+    const uint32_t head_size = spec.hidden / spec.heads;
+    pool_.run(items.size(), [&](size_t index, uint32_t thread) {
+        const Item& item = items[index];
+        const size_t at = size_t{item.head} * head_size * pass.stride + pass.starts[item.sequence];
+        AttentionArgs args{};
+        args.q = pass.q + at;
+        args.k = pass.k + at;
+        args.v = pass.v + at;
+        args.out = pass.context + at;
+        args.scratch = scratch + thread * scratch_floats;
+        args.stride = pass.stride;
+        args.tokens = pass.lengths[item.sequence];
+        args.query_begin = item.query;
+        args.query_end = std::min(item.query + kQueryTile, args.tokens);
+        args.head_size = head_size;
+        args.scale = 1.0f / std::sqrt(static_cast<float>(head_size));
+        args.causal = spec.causal;
+        kernels_.attention(args);
+    });
+}
+
+void Model::normalize(const Pass& pass, const Norm& norm, const float* from, float* to) {
+    constexpr size_t chunk = 4 * kTokenPad;
+    pool_.run((pass.tokens + chunk - 1) / chunk, [&](size_t item, uint32_t) {
+        NormArgs args{};
+        args.x = from;
+        args.weight = norm.weight;
+        args.bias = norm.bias;
+        args.y = to;
+        args.stride = pass.stride;
+        args.token_begin = item * chunk;
+        args.token_end = std::min(args.token_begin + chunk, pass.tokens);
+        args.features = bundle_.spec.hidden;
+        args.eps = bundle_.spec.norm_eps;
+        kernels_.norm(args);
+    });
+}
+
+void Model::dense(const float* weight, const float* bias, uint32_t outputs, Activation activation, const float* x, float* y,
+                  size_t tokens, size_t stride) {
+    const size_t block = token_block(bundle_.spec.hidden);
+    const size_t blocks = (tokens + block - 1) / block;
+    const size_t chunks = pool_.threads() > 1 ? std::min<size_t>((outputs + 15) / 16, pool_.threads() * 4) : 1;
+    pool_.run(blocks * chunks, [&](size_t item, uint32_t) {
+        DenseArgs args{};
+        args.weight = weight;
+        args.bias = bias;
+        args.x = x;
+        args.y = y;
+        args.stride = stride;
+        args.token_begin = item / chunks * block;
+        args.token_end = std::min(args.token_begin + block, tokens);
+        args.row_begin = static_cast<uint32_t>(outputs * (item % chunks) / chunks);
+        args.row_end = static_cast<uint32_t>(outputs * (item % chunks + 1) / chunks);
+        args.in_features = bundle_.spec.hidden;
+        args.activation = activation;
+        kernels_.dense(args);
+    });
+}
+
+// Pooling and head: the result is (columns, stride), `rows` of its tokens are real.
+float* Model::head(const Pass& pass, size_t& rows, size_t& stride) {
+    const Spec& spec = bundle_.spec;
+    float* at = pass.x;
+    timed(pass.profile ? &pass.profile->edge_ms[static_cast<size_t>(Edge::head)] : nullptr, [&] {
+        if (spec.pooling != Pooling::none) {
+            rows = pass.sequences;
+            stride = stride_of(rows);
+            at = head_a_.reserve(spec.hidden * stride + kSlack);
+            for (size_t f = 0; f < spec.hidden; ++f) {
+                for (size_t s = 0; s < pass.sequences; ++s) {
+                    const float* x = pass.x + f * pass.stride + pass.starts[s];
+                    float sum = x[0];
+                    if (spec.pooling == Pooling::mean) {
+                        for (size_t i = 1; i < pass.lengths[s]; ++i) sum += x[i];
+                        sum /= static_cast<float>(pass.lengths[s]);
+                    }
+                    at[f * stride + s] = sum;
+                }
+            }
+        }
+        size_t columns = spec.hidden;
+        if (spec.has_head_dense) {
+            float* y = at == pass.x ? pass.next : head_b_.reserve(spec.hidden * stride + kSlack);
+            dense(bundle_.head_dense_weight, bundle_.head_dense_bias, spec.hidden, spec.head_dense, at, y, rows, stride);
+            at = y;
+        }
+        if (spec.outputs) {
+            columns = spec.outputs;
+            float* y = logits_.reserve(columns * stride + kSlack);
+            dense(bundle_.head_out_weight, bundle_.head_out_bias, spec.outputs, Activation::none, at, y, rows, stride);
+            at = y;
+        }
+        if (!spec.normalize) return;
+        for (size_t row = 0; row < rows; ++row) {
+            double square = 0.0;
+            for (size_t f = 0; f < columns; ++f) square += static_cast<double>(at[f * stride + row]) * at[f * stride + row];
+            const float scale = square > 0.0 ? static_cast<float>(1.0 / std::sqrt(square)) : 0.0f;
+            for (size_t f = 0; f < columns; ++f) at[f * stride + row] *= scale;
+        }
+    });
+    return at;
+}
+
+void Model::write_rows(const float* from, size_t stride, size_t rows, size_t columns, float* to) {
+    constexpr size_t chunk = 16;
+    pool_.run((rows + chunk - 1) / chunk, [&](size_t item, uint32_t) {
+        const size_t end = std::min(rows, (item + 1) * chunk);
+        // Blocks of columns, so that the rows that are written stay in the cache.
+        for (size_t first = 0; first < columns; first += 256) {
+            const size_t last = std::min(columns, first + 256);
+            for (size_t column = first; column < last; ++column) {
+                for (size_t row = item * chunk; row < end; ++row) to[row * columns + column] = from[column * stride + row];
+            }
+        }
+    });
+}
+
+}  // namespace lavolta

@@ -1,0 +1,83 @@
+// One resident model: a bundle, kernels, threads, and the present level.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "bundle.h"
+#include "kernels.h"
+#include "lavolta.h"
+#include "pool.h"
+
+namespace lavolta {
+
+// Zeroed floats, aligned to a cache line, that only grow.
+class Buffer {
+   public:
+    float* reserve(size_t floats);
+
+   private:
+    struct Free {
+        void operator()(float* p) const;
+    };
+    std::unique_ptr<float[], Free> data_;
+    size_t size_ = 0;
+};
+
+// The steps that a profiled run measures, once per layer and once per model.
+enum class Step : uint8_t { query, key, value, attention, output, attention_norm, up, down, ffn_norm, count };
+enum class Edge : uint8_t { embeddings, head, count };
+
+struct Profile {
+    uint64_t runs = 0;
+    std::vector<std::array<double, static_cast<size_t>(Step::count)>> layer_ms;  // (layers)
+    std::array<double, static_cast<size_t>(Edge::count)> edge_ms{};
+};
+
+class Model {
+   public:
+    Model(std::unique_ptr<MappedFile> file, const uint8_t* data, size_t bytes, const lavolta_options& options);
+
+    const Bundle& bundle() const { return bundle_; }
+    uint32_t level() const { return level_.load(std::memory_order_relaxed); }
+    void switch_level(uint32_t level);
+    void output_shape(const lavolta_batch& batch, size_t& rows, size_t& columns) const;
+    void run(const lavolta_batch& batch, float* output, size_t output_floats);
+    void profile(bool enabled);
+    std::string explain();
+
+   private:
+    struct Pass;  // sequences that go through the layers together
+
+    void check(const lavolta_batch& batch) const;
+    void embed(const Pass& pass);
+    void encode(const Pass& pass, uint32_t level);
+    void attend(const Pass& pass);
+    void normalize(const Pass& pass, const Norm& norm, const float* from, float* to);
+    void linear(const Pass& pass, const Linear& layer, uint32_t level, const float* x, float* y, const float* residual,
+                Activation activation);
+    void dense(const float* weight, const float* bias, uint32_t outputs, Activation activation, const float* x, float* y,
+               size_t tokens, size_t stride);
+    float* head(const Pass& pass, size_t& rows, size_t& stride);
+    void write_rows(const float* from, size_t stride, size_t rows, size_t columns, float* to);
+    template <class Body>
+    void timed(double* ms, const Body& body);
+
+    std::unique_ptr<MappedFile> file_;
+    Bundle bundle_;
+    KernelSet kernels_;
+    Pool pool_;
+    std::atomic<uint32_t> level_{0};
+    std::mutex run_mutex_;
+    // Below: used by one run at a time.
+    bool profiling_ = false;
+    std::vector<Profile> profiles_;  // (levels)
+    Buffer hidden_, next_, work_, scratch_, head_a_, head_b_, logits_;
+};
+
+}  // namespace lavolta

@@ -1,0 +1,295 @@
+"""The native engine: open a bundle, run it, turn the dial."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from os import PathLike, fspath
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lavolta import _native
+from lavolta.errors import BundleError, EngineError, UserInputError
+from lavolta.runtime.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Tokens = Sequence[int] | NDArray[np.integer]
+Text = str | tuple[str, str]
+
+_USER_INPUT = {"no-such-level", "token-out-of-range", "too-long", "empty-input"}
+_CALL = {"invalid-argument", "output-too-small", "out-of-memory", "internal"}
+_MAX_THREADS = 256
+_PROFILE_RUNS = 5
+
+
+def open_bundle(
+    path: str | PathLike[str], threads: int = 1, *, spin_us: int = 0, isa: str | None = None
+) -> Model:
+    """Open a bundle with the native engine.
+
+    Args:
+        path: a file that `lavolta compress` or `write_bundle` wrote.
+        threads: threads of a run, the caller's included, 1 to 256.
+        spin_us: how long an idle thread spins before it blocks; 0 blocks at once.
+        isa: the best instruction set allowed, one of `instruction_sets()`; None takes the environment variable
+            ``LAVOLTA_ISA``, else the best there is.
+
+    Raises:
+        BundleError: the file is broken; `kind` names how.
+        UserInputError: a wrong argument.
+    """
+    if not 1 <= threads <= _MAX_THREADS:
+        raise UserInputError(f"threads is {threads}; choose 1 to {_MAX_THREADS}.")
+    if spin_us < 0:
+        raise UserInputError(f"spin_us is {spin_us}; it must be 0 or more.")
+    if isa is not None and isa not in instruction_sets():
+        raise UserInputError(f"this CPU has no '{isa}'; choose one of {', '.join(instruction_sets())}.")
+    name = fspath(path)
+    try:
+        native = _native.NativeModel(name, threads, spin_us, isa or "")
+    except _native.NativeError as error:
+        raise _translate(error, name) from None
+    return Model(native)
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Instruction sets that this CPU runs and this build has, best last."""
+    return tuple(_native.isas().split())
+
+
+class Model:
+    """One resident model with a dial. Make one with `open_bundle`.
+
+    Runs from several threads are executed one after another; `switch` never waits for a run, and a run uses the level that was
+    set when it began.
+
+    Attributes:
+        spec: what the model is.
+        manifest: the bundle's manifest.
+        levels: names of the levels, densest first.
+    """
+
+    def __init__(self, native: Any) -> None:
+        self._native = native
+        self.manifest: dict[str, Any] = json.loads(native.describe())
+        try:
+            self.spec = ModelSpec.from_dict(self.manifest["model"])
+        except UserInputError as error:
+            raise BundleError("manifest-invalid", f"the manifest is invalid: {error}") from None
+        self.levels: list[str] = [level["name"] for level in self.manifest["levels"]]
+        self._encoder: _Encoder | None = None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the model; every later call is an `EngineError`. Closing twice is allowed."""
+        # The native object lives until the last run that holds it returns.
+        self._native = None
+        self._encoder = None
+
+    @property
+    def level(self) -> int:
+        """Index of the present level, 0 is the densest."""
+        return int(self._open().level())
+
+    def switch(self, level: int | str) -> int:
+        """Turn the dial: the next run uses `level`, an index or a name. No weight moves.
+
+        Returns:
+            The nanoseconds that the switch took.
+
+        Raises:
+            UserInputError: the bundle has no such level.
+        """
+        if isinstance(level, str):
+            if level not in self.levels:
+                raise UserInputError(f"there is no level '{level}'; the bundle has {', '.join(self.levels)}.")
+            level = self.levels.index(level)
+        native = self._open()
+        if not 0 <= level < len(self.levels):
+            raise UserInputError(f"there is no level {level}; the bundle has levels 0 to {len(self.levels) - 1}.")
+        return int(native.switch(level))
+
+    def run(
+        self, token_ids: Sequence[Tokens], type_ids: Sequence[Tokens] | None = None, per_token: bool = False
+    ) -> NDArray[np.float32]:
+        """Run sequences of token ids, of any lengths, at the present level; nothing is padded.
+
+        Args:
+            token_ids: one sequence of ids per row, each 1 to ``spec.max_tokens`` long.
+            type_ids: the same shape, for models with token types; None is all 0.
+            per_token: return the last hidden state of every token, before pooling and head.
+
+        Returns:
+            ``(sequences, outputs)``, or ``(sequences, hidden)`` for a model without outputs. ``(tokens of all sequences, ...)``
+            where the model's pooling is ``"none"``, and ``(tokens of all sequences, hidden)`` with ``per_token``.
+
+        Raises:
+            UserInputError: no sequence, an empty or too long one, an id out of range, types that do not fit.
+            EngineError: the model is closed, or there is not enough memory.
+        """
+        native = self._open()
+        if len(token_ids) == 0:
+            raise UserInputError("the batch is empty; give at least one sequence.")
+        ids, lengths = _flatten(token_ids, "token")
+        types = None
+        if type_ids is not None:
+            types, type_lengths = _flatten(type_ids, "type")
+            if not np.array_equal(lengths, type_lengths):
+                raise UserInputError("type_ids do not have the lengths of token_ids; give one type per token.")
+        try:
+            output: NDArray[np.float32] = native.run(ids, types, lengths, per_token)
+        except _native.NativeError as error:
+            raise _translate(error, "") from None
+        return output
+
+    def encode(self, texts: Sequence[Text], per_token: bool = False) -> NDArray[np.float32]:
+        """Tokenize texts (or pairs of texts, as tuples) with the bundle's own vocabulary, cut to ``spec.max_tokens``, and run.
+
+        Raises:
+            UserInputError: no text, something that is not text, or a bundle without tokenizer and vocabulary.
+        """
+        token_ids, type_ids = self.tokenize(texts)
+        return self.run(token_ids, type_ids if self.spec.types > 1 else None, per_token)
+
+    def tokenize(self, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids and type ids of texts (or pairs of texts), as `encode` runs them."""
+        native = self._open()
+        if isinstance(texts, str):
+            raise UserInputError("encode takes a list of texts, not one text; write encode([text]).")
+        if len(texts) == 0:
+            raise UserInputError("there is no text; give at least one.")
+        for index, text in enumerate(texts):
+            pair = isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text)
+            if not pair and not isinstance(text, str):
+                raise UserInputError(f"text {index} is neither a string nor a pair of strings.")
+        if self._encoder is None:
+            self._encoder = _make_encoder(native, self.spec.max_tokens)
+        return self._encoder(texts)
+
+    def explain(self, measure_tokens: int | None = None) -> list[dict[str, Any]]:
+        """What runs: one record per level and step, in the order of the computation.
+
+        Every record has ``level``, ``layer``, ``op``, ``kernel``, ``isa`` and ``measured_ms``; those of linear layers also have
+        ``cell_rows``, ``cells``, ``cells_kept``, ``sparsity`` (of cells), ``runs`` and ``macs_per_token``.
+
+        Args:
+            measure_tokens: length of a sequence to run and time at every level; None leaves ``measured_ms`` None. While it
+                measures, other runs share the clock; the level is put back.
+        """
+        native = self._open()
+        if measure_tokens is not None:
+            ids = [np.arange(measure_tokens) % self.spec.vocab]
+            before = self.level
+            native.profile(True)
+            try:
+                for _ in range(_PROFILE_RUNS):
+                    for level in range(len(self.levels)):
+                        self.switch(level)
+                        self.run(ids, per_token=self.spec.pooling == "none" and self.spec.outputs == 0)
+            finally:
+                self.switch(before)
+        records: list[dict[str, Any]] = json.loads(native.explain())
+        if measure_tokens is not None:
+            native.profile(False)
+        return records
+
+    def _open(self) -> Any:
+        native = self._native
+        if native is None:
+            raise EngineError("the model is closed; open the bundle again.")
+        return native
+
+
+class _Encoder:
+    """Texts to token ids and type ids."""
+
+    def __call__(self, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]]]:
+        raise NotImplementedError
+
+
+class _TokenizerEncoder(_Encoder):
+    """A `tokenizers` pipeline."""
+
+    def __init__(self, data: bytes, max_tokens: int) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            # The library raises plain Exception for any broken file; from_buffer has no narrower type.
+            self._tokenizer: Tokenizer = Tokenizer.from_buffer(data)
+        except ValueError as error:
+            raise BundleError("manifest-invalid", f"the bundle's tokenizer cannot be read: {error}.") from None
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_tokens)
+
+    def __call__(self, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]]]:
+        encodings = self._tokenizer.encode_batch(list(texts))
+        return [e.ids for e in encodings], [e.type_ids for e in encodings]
+
+
+class _WordEncoder(_Encoder):
+    """Words between white space, and an end of sentence after each text: the paper's language model."""
+
+    def __init__(self, data: bytes, max_tokens: int) -> None:
+        words = data.decode("utf-8").split("\n")
+        self._ids = {word: index for index, word in enumerate(words) if word}
+        self._max_tokens = max_tokens
+        missing = {"<unk>", "<eos>"} - set(self._ids)
+        if missing:
+            raise BundleError("manifest-invalid", f"the bundle's vocabulary has no {' and no '.join(sorted(missing))}.")
+
+    def __call__(self, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]]]:
+        unknown, end = self._ids["<unk>"], self._ids["<eos>"]
+        rows = []
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise UserInputError(f"text {index} is a pair; a word-level language model takes single texts.")
+            rows.append(([self._ids.get(word, unknown) for word in text.split()] + [end])[: self._max_tokens])
+        return rows, [[0] * len(row) for row in rows]
+
+
+def _make_encoder(native: Any, max_tokens: int) -> _Encoder:
+    tokenizer = native.blob("tokenizer")
+    if tokenizer is not None:
+        return _TokenizerEncoder(tokenizer, max_tokens)
+    vocab = native.blob("vocab")
+    if vocab is not None:
+        return _WordEncoder(vocab, max_tokens)
+    raise UserInputError("the bundle has neither tokenizer nor vocabulary; tokenize yourself and call run.")
+
+
+def _flatten(rows: Sequence[Tokens], what: str) -> tuple[NDArray[np.int32], NDArray[np.uint32]]:
+    """Rows of ids one after another, and their lengths."""
+    arrays = []
+    for index, row in enumerate(rows):
+        array = np.asarray(row)
+        if array.size == 0:
+            raise UserInputError(f"sequence {index} has no tokens; leave it out.")
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise UserInputError(
+                f"the {what} ids of sequence {index} are {array.dtype} of shape {array.shape}; give a flat list of integers."
+            )
+        # Clipping keeps a number that 32 bits cannot hold out of every range, so that the engine names it.
+        arrays.append(np.clip(array, -1, np.iinfo(np.int32).max).astype(np.int32))
+    lengths = np.array([len(array) for array in arrays], dtype=np.uint32)
+    return np.concatenate(arrays), lengths
+
+
+def _translate(error: Exception, path: str) -> BundleError | UserInputError | EngineError:
+    kind, message = error.args
+    if kind in _USER_INPUT:
+        return UserInputError(message)
+    if kind in _CALL:
+        return EngineError(message)
+    return BundleError(kind, f"{path}: {message}" if path else message)
