@@ -59,7 +59,12 @@ def test_equal_weights_score_equally_in_a_ragged_band() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [((4, 4, 3), "cell_rows"), ((0, 4, 4), "no cells"), ((4, 0, 4), "no cells"), ((4, MAX_IN_FEATURES + 1, 4), "16 bits")],
+    [
+        ((4, 4, 3), "cell_rows"),
+        ((0, 4, 4), "no cells"),
+        ((4, 0, 4), "no cells"),
+        ((4, MAX_IN_FEATURES + 1, 4), "16 bits"),
+    ],
 )
 def test_impossible_grid_is_refused_in_words(arguments: tuple[int, int, int], word: str) -> None:
     with pytest.raises(UserInputError, match=word):
