@@ -1,0 +1,204 @@
+"""`lavolta run`: answers of a bundle at a chosen level, with the time that they took here."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lavolta.cli.compress import check_positive
+from lavolta.cli.output import JsonOption, cell, say, show, table
+from lavolta.errors import InfeasibleError, UserInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from lavolta.runtime.engine import Model, Text
+
+TRIES = 5
+LIKELY_WORDS = 5
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="A bundle that `lavolta compress` wrote.")],
+    level: Annotated[
+        str | None, typer.Option("--level", help="Name or number of the level; the densest (0) when absent.")
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option("--max-latency-ms", help="Take the densest level that answers within T ms here.")
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="A text, or two with a tab between them; repeat it. Absent: lines of stdin."),
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads of the engine.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Run texts through a bundle, natively, at one level of the dial.
+
+    Example: `lavolta run my.lavolta --max-latency-ms 10 --text 'a cat sleeps' --text 'a dog rests'`
+    """
+    if level is not None and max_latency_ms is not None:
+        raise UserInputError("--level and --max-latency-ms exclude one another; give one of them.")
+    if max_latency_ms is not None:
+        check_positive("--max-latency-ms", max_latency_ms)
+    import lavolta
+
+    with lavolta.open(bundle, threads=threads) as model:
+        texts = _texts(text)
+        if max_latency_ms is not None:
+            _switch_within(model, texts, max_latency_ms)
+        elif level is not None:
+            switch_to(model, level)
+        answers, times_ms = [], []
+        token_ids, type_ids = model.tokenize(texts)
+        pairs = model.spec.types > 1
+        model.run(token_ids[:1], type_ids[:1] if pairs else None)  # The first run also pages the weights in.
+        for ids, types in zip(token_ids, type_ids, strict=True):
+            start_ns = time.perf_counter_ns()
+            output = model.run([ids], [types] if pairs else None)
+            times_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+            answers.append(output.tolist())
+        task, labels, name = model.spec.task, model.spec.labels, model.levels[model.level]
+    rows = [
+        {"text": " | ".join(given) if isinstance(given, tuple) else given, "latency_ms": taken_ms}
+        for given, taken_ms in zip(texts, times_ms, strict=True)
+    ]
+    words = _vocabulary(bundle) if task == "language-model" else []
+    for row, answer in zip(rows, answers, strict=True):
+        row.update(_interpret(task, labels, words, answer))
+    data = {"bundle": bundle, "level": name, "task": task, "latency_ms": median(times_ms), "answers": rows}
+
+    def draw(console: Console) -> None:
+        _draw(console, data)
+
+    show(as_json, data, draw)
+
+
+def switch_to(model: Model, level: str) -> None:
+    """Turn the dial to a level that is given by name or by number."""
+    if level not in model.levels and level.isdecimal():
+        model.switch(int(level))
+    else:
+        model.switch(level)
+
+
+def _texts(given: Sequence[str] | None) -> list[Text]:
+    if given:
+        lines = list(given)
+    elif sys.stdin is None or sys.stdin.isatty():
+        raise UserInputError("there is no text; give --text 'some words', or pipe lines into the command.")
+    else:
+        try:
+            lines = sys.stdin.buffer.read().decode("utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise UserInputError(f"the input is not UTF-8 text at byte {error.start}; convert it to UTF-8.") from error
+    texts: list[Text] = []
+    for line in lines:
+        if line.strip():
+            first, tab, second = line.partition("\t")
+            texts.append((first, second) if tab else line)
+    if not texts:
+        raise UserInputError("there is no text, only white space; give at least one word.")
+    return texts
+
+
+def _switch_within(model: Model, texts: Sequence[Text], max_latency_ms: float) -> None:
+    """Take the densest level whose median time on the longest text keeps the limit."""
+    token_ids, type_ids = model.tokenize(texts)
+    longest = max(range(len(token_ids)), key=lambda index: len(token_ids[index]))
+    ids, types = [token_ids[longest]], [type_ids[longest]] if model.spec.types > 1 else None
+    measured_ms = []
+    for level in range(len(model.levels)):
+        model.switch(level)
+        times_ms = []
+        for attempt in range(TRIES + 1):
+            start_ns = time.perf_counter_ns()
+            model.run(ids, types)
+            if attempt:  # The first one warms the caches.
+                times_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+        measured_ms.append(median(times_ms))
+        if measured_ms[-1] <= max_latency_ms:
+            return
+    closest = min(range(len(measured_ms)), key=measured_ms.__getitem__)
+    raise InfeasibleError(
+        f"no level answers the longest text ({len(ids[0])} tokens) within {max_latency_ms:g} ms here; the closest is "
+        f"{model.levels[closest]} with {measured_ms[closest]:.2f} ms, so allow that, shorten the text, or add threads."
+    )
+
+
+def _vocabulary(bundle: Path) -> list[str]:
+    from lavolta.runtime.bundle import BundleFile
+
+    words = BundleFile.open(bundle).vocab
+    return [] if words is None else words.decode("utf-8").splitlines()
+
+
+def _interpret(task: str, labels: Sequence[str], words: Sequence[str], answer: list[list[float]]) -> dict[str, Any]:
+    """What an output `(rows, outputs)` of one text means for its task."""
+    if task == "language-model":
+        # The last position is the end of the sentence that the tokenizer added; the word before it predicts the next.
+        logits = answer[-2] if len(answer) > 1 else answer[-1]
+        shares = _softmax(logits)
+        best = sorted(range(len(shares)), key=lambda index: -shares[index])[:LIKELY_WORDS]
+        return {"next": [{"word": _name(words, index), "probability": shares[index]} for index in best]}
+    output = answer[0] if len(answer) == 1 else answer
+    if task == "classification" and len(answer) == 1:
+        shares = _softmax(answer[0])
+        best_label = max(range(len(shares)), key=shares.__getitem__)
+        return {"output": output, "label": _name(labels, best_label), "probability": shares[best_label]}
+    return {"output": output}
+
+
+def _softmax(logits: Sequence[float]) -> list[float]:
+    highest = max(logits)
+    weights = [math.exp(value - highest) for value in logits]
+    total = sum(weights)
+    return [weight / total for weight in weights]
+
+
+def _name(names: Sequence[str], index: int) -> str:
+    return names[index] if index < len(names) else str(index)
+
+
+def _draw(console: Console, data: dict[str, Any]) -> None:
+    answers = data["answers"]
+    title = f"Level {data['level']}, median {data['latency_ms']:.2f} ms a text"
+    texts = [[row["text"], cell(row["latency_ms"])] for row in answers]
+    if data["task"] == "classification":
+        rows = [
+            [*text, row.get("label", ""), cell(row.get("probability"), 3)]
+            for text, row in zip(texts, answers, strict=True)
+        ]
+        table(console, title, ["text", "ms", "label", "probability"], rows)
+    elif data["task"] == "regression":
+        rows = [[*text, cell(row["output"][0], 3)] for text, row in zip(texts, answers, strict=True)]
+        table(console, title, ["text", "ms", "value"], rows)
+    elif data["task"] == "language-model":
+        rows = [
+            [*text, ", ".join(f"{w['word']} {100 * w['probability']:.0f} %" for w in row["next"])]
+            for text, row in zip(texts, answers, strict=True)
+        ]
+        table(console, title, ["text", "ms", "likely next words"], rows)
+    else:
+        rows = [
+            [*text, cell(_cosine(row["output"], answers[0]["output"]), 3)]
+            for text, row in zip(texts, answers, strict=True)
+        ]
+        table(console, title, ["text", "ms", "cosine to the first"], rows)
+        say(console, "The embeddings themselves: add --json.")
+
+
+def _cosine(left: Sequence[Any], right: Sequence[Any]) -> float | None:
+    if not left or isinstance(left[0], list):
+        return None
+    product = sum(a * b for a, b in zip(left, right, strict=True))
+    size = math.sqrt(sum(a * a for a in left) * sum(b * b for b in right))
+    return product / size if size else None
