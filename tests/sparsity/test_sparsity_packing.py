@@ -60,7 +60,7 @@ def test_runs_of_a_band_are_ascending_apart_and_inside_it(grid: CellGrid, seed: 
 
 
 def test_golden_layout_of_two_nested_levels() -> None:
-    # By hand: band 0 keeps columns 2 in both levels, 0 and 3 only in the first; band 1 (one real row) column 1 in the first.
+    # By hand: band 0 keeps column 2 in both levels, 0 and 3 in the first; band 1 (one real row) column 1 in the first.
     weight = np.arange(12, dtype=np.float64).reshape(3, 4)
     dense = np.array([[True, False, True, True], [False, True, False, False]])
     sparse = np.array([[False, False, True, False], [False, False, False, False]])

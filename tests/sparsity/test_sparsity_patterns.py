@@ -274,7 +274,7 @@ def test_wrong_values_are_refused_in_words() -> None:
         generate_pattern_set(grids, scores, 4, 0, 0.5, rng)
     with pytest.raises(UserInputError, match="0 patterns"):
         random_pattern_set(4, 1, 0, 0.5, rng)
-    with pytest.raises(UserInputError, match="sparsity of 1.5"):
+    with pytest.raises(UserInputError, match=r"sparsity of 1\.5"):
         generate_pattern_set(grids, scores, 4, 1, 1.5, rng)
     with pytest.raises(UserInputError, match=r"sparsity of 1\.0"):
         pattern_set_for_model(grids, scores, 4, 1, 1.0, rng)
