@@ -203,8 +203,8 @@ class BundleFile:
         """Bytes in memory and bytes that a level uses.
 
         Returns:
-            ``resident``: all tensors that the engine holds, the same for every level; ``streamed``: values, columns and runs
-            of the prunable linears that one pass at this level reads; ``table``: what the level adds to ``resident``.
+            ``resident``: all tensors that the engine holds, the same for every level; ``streamed``: values, columns and
+            runs that one pass at this level reads; ``table``: what the level adds to ``resident``.
         """
         entries = self._container.entries
         resident = sum(e.end - e.begin for name, e in entries.items() if name not in ("tokenizer", "vocab"))

@@ -74,8 +74,8 @@ class Container:
     """A safetensors file, mapped; its header is checked, its tensors are read when asked for.
 
     Raises:
-        BundleError: ``io``, ``truncated``, ``header-too-large``, ``not-a-bundle``, ``header-not-json``, ``offsets-invalid``,
-            ``tensor-dtype`` or ``tensor-shape``.
+        BundleError: ``io``, ``truncated``, ``header-too-large``, ``not-a-bundle``, ``header-not-json``,
+            ``offsets-invalid``, ``tensor-dtype`` or ``tensor-shape``.
     """
 
     def __init__(self, path: str | Path) -> None:

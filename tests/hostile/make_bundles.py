@@ -1,0 +1,317 @@
+"""Broken bundles, one or more per kind of error: every reader, in any language, must name the kind.
+
+As a script it writes them to a folder: ``python tests/hostile/make_bundles.py DIR`` makes ``<kind>.<what>.lavolta`` for
+every reader, ``strict.<kind>.<what>.lavolta`` for readers that check more than the engine needs, and ``valid.lavolta``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lavolta.runtime.bundle import dense_shapes, write_bundle
+from lavolta.runtime.spec import ModelSpec
+from lavolta.sparsity.cells import CellGrid
+from lavolta.sparsity.packing import pack_linear
+
+
+@dataclass
+class Parts:
+    """A valid file taken apart: the header's tensors, the manifest, the bytes of every tensor."""
+
+    header: dict[str, Any]
+    manifest: dict[str, Any]
+    tensors: dict[str, bytes]
+
+
+Change = Callable[[Parts], None]
+"""Breaks the parts in place."""
+
+QUERY = "linear.layers.0.attention.query"
+
+
+def tiny_spec() -> ModelSpec:
+    """The smallest model with every optional part; ffn 5 with cells of 2 rows has a ragged last band."""
+    return ModelSpec(
+        name="tiny",
+        layers=1,
+        hidden=4,
+        heads=2,
+        ffn=5,
+        vocab=3,
+        max_tokens=3,
+        types=2,
+        head_dense="tanh",
+        pooling="cls",
+        outputs=2,
+        task="classification",
+        labels=["no", "yes"],
+    )
+
+
+def write_tiny(path: Path, seed: int = 0) -> None:
+    """A valid bundle with a dense level, a half level and one that keeps nothing of the first layer's query."""
+    spec, generator = tiny_spec(), np.random.default_rng(seed)
+    tensors = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in dense_shapes(spec).items()}
+    packed, biases = {}, {}
+    for name, shape in spec.linear_shapes().items():
+        grid = CellGrid(*shape, 2)
+        dense = np.ones(grid.shape, dtype=bool)
+        half = generator.random(grid.shape) < 0.5
+        sparse = (
+            np.zeros_like(half) if name == "layers.0.attention.query" else half & (generator.random(grid.shape) < 0.5)
+        )
+        weight = generator.standard_normal(shape).astype(np.float32)
+        packed[name] = pack_linear(weight, [dense, half, sparse], 2)
+        biases[name] = generator.standard_normal(shape[0]).astype(np.float32)
+    levels = [
+        {
+            "name": f"L{level}",
+            "sparsity": 0.4 * level,
+            "kept_cells": {name: layer.kept_cells(level) for name, layer in packed.items()},
+        }
+        for level in range(3)
+    ]
+    write_bundle(path, spec, tensors, packed, biases, levels, 2, {"kind": "ranked"}, tokenizer_json=b"{}")
+
+
+def take_apart(data: bytes) -> Parts:
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    manifest = json.loads(header.pop("__metadata__")["lavolta"])
+    payload = data[8 + length :]
+    tensors = {name: payload[slice(*entry["data_offsets"])] for name, entry in header.items()}
+    return Parts(header, manifest, tensors)
+
+
+def build(header: dict[str, Any], manifest: object, tensors: dict[str, bytes]) -> bytes:
+    """The file of such parts; offsets stay as the header has them."""
+    text = manifest if isinstance(manifest, str) else json.dumps(manifest)
+    return raw(json.dumps({"__metadata__": {"lavolta": text}, **header}).encode(), payload_of(header, tensors))
+
+
+def payload_of(header: dict[str, Any], tensors: dict[str, bytes]) -> bytes:
+    """The tensors' bytes in the order of the valid file."""
+    return b"".join(tensors[name] for name in header if name in tensors)
+
+
+def raw(header: bytes, payload: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header + payload
+
+
+def _set(tensor: str, index: int, value: float, dtype: str) -> Change:
+    def change(parts: Parts) -> None:
+        array = np.frombuffer(parts.tensors[tensor], dtype=dtype).copy()
+        array[index] = value
+        parts.tensors[tensor] = array.tobytes()
+
+    return change
+
+
+def _manifest(*path: str | int, value: Any) -> Change:
+    def change(parts: Parts) -> None:
+        at: Any = parts.manifest
+        for step in path[:-1]:
+            at = at[step]
+        if value is ...:
+            del at[path[-1]]
+        else:
+            at[path[-1]] = value
+
+    return change
+
+
+def _entry(tensor: str, **fields: Any) -> Change:
+    def change(parts: Parts) -> None:
+        parts.header[tensor] = {**parts.header[tensor], **fields} if isinstance(parts.header[tensor], dict) else fields
+
+    return change
+
+
+def _replace_entry(tensor: str, value: Any) -> Change:
+    def change(parts: Parts) -> None:
+        parts.header[tensor] = value
+
+    return change
+
+
+def _drop(tensor: str) -> Change:
+    """Remove a tensor and close the hole."""
+
+    def change(parts: Parts) -> None:
+        begin, end = parts.header.pop(tensor)["data_offsets"]
+        del parts.tensors[tensor]
+        for entry in parts.header.values():
+            if entry["data_offsets"][0] >= end:
+                entry["data_offsets"] = [offset - (end - begin) for offset in entry["data_offsets"]]
+
+    return change
+
+
+def _overlap(parts: Parts) -> None:
+    first, second = list(parts.header)[:2]
+    size = parts.header[second]["data_offsets"][1] - parts.header[second]["data_offsets"][0]
+    parts.header[second]["data_offsets"] = [
+        parts.header[first]["data_offsets"][0],
+        parts.header[first]["data_offsets"][0] + size,
+    ]
+
+
+def _swap_run_ptr(parts: Parts) -> None:
+    table = np.frombuffer(parts.tensors[f"{QUERY}.run_ptr"], dtype="<u4").copy()
+    table[1] = table[2] + 1
+    parts.tensors[f"{QUERY}.run_ptr"] = table.tobytes()
+
+
+def _same_column(parts: Parts) -> None:
+    columns = np.frombuffer(parts.tensors[f"{QUERY}.columns"], dtype="<u2").copy()
+    columns[1] = columns[0]
+    parts.tensors[f"{QUERY}.columns"] = columns.tobytes()
+
+
+def _shared_cells(parts: Parts) -> None:
+    """The second band of the dense level runs over the cells of the first: in range, and no column twice in a band."""
+    runs = np.frombuffer(parts.tensors[f"{QUERY}.runs"], dtype="<u4").copy().reshape(-1, 2)
+    runs[1] = runs[0]
+    parts.tensors[f"{QUERY}.runs"] = runs.tobytes()
+
+
+CHANGES: dict[str, Change] = {
+    "manifest-invalid.no-levels": _manifest("levels", value=[]),
+    "manifest-invalid.too-many-levels": _manifest("levels", value=[{"name": str(i)} for i in range(65)]),
+    "manifest-invalid.levels-missing": _manifest("levels", value=...),
+    "manifest-invalid.level-without-name": _manifest("levels", 1, "name", value=...),
+    "manifest-invalid.two-levels-one-name": _manifest("levels", 1, "name", value="L0"),
+    "manifest-invalid.no-model": _manifest("model", value=...),
+    "manifest-invalid.model-is-a-list": _manifest("model", value=[]),
+    "manifest-invalid.hidden-zero": _manifest("model", "hidden", value=0),
+    "manifest-invalid.hidden-negative": _manifest("model", "hidden", value=-4),
+    "manifest-invalid.hidden-huge": _manifest("model", "hidden", value=1 << 40),
+    "manifest-invalid.hidden-a-string": _manifest("model", "hidden", value="4"),
+    "manifest-invalid.hidden-a-bool": _manifest("model", "heads", value=True),
+    "manifest-invalid.heads-do-not-divide": _manifest("model", "heads", value=3),
+    "manifest-invalid.three-types": _manifest("model", "types", value=3),
+    "manifest-invalid.unknown-activation": _manifest("model", "activation", value="swish"),
+    "manifest-invalid.unknown-pooling": _manifest("model", "pooling", value="max"),
+    "manifest-invalid.unknown-head": _manifest("model", "head_dense", value="sigmoid"),
+    "manifest-invalid.eps-negative": _manifest("model", "norm_eps", value=-1.0),
+    "manifest-invalid.causal-a-number": _manifest("model", "causal", value=1),
+    "manifest-invalid.cell-rows-3": _manifest("cell_rows", value=3),
+    "manifest-invalid.cell-rows-32": _manifest("cell_rows", value=32),
+    "manifest-invalid.linear-not-listed": _manifest("linears", 0, "name", value="layers.0.attention.what"),
+    "manifest-invalid.linear-of-another-shape": _manifest("linears", 0, "in_features", value=5),
+    "version-unsupported.newer": _manifest("format", value=2),
+    "version-unsupported.zero": _manifest("format", value=0),
+    "manifest-invalid.format-a-string": _manifest("format", value="1"),
+    "tensor-missing.embedding": _drop("embeddings.word"),
+    "tensor-missing.bias": _drop(f"{QUERY}.bias"),
+    "tensor-missing.columns": _drop(f"{QUERY}.columns"),
+    "tensor-missing.head": _drop("head.out.weight"),
+    "tensor-shape.embedding-transposed": _entry("embeddings.word", shape=[4, 3]),
+    "tensor-shape.values-flat": _entry(f"{QUERY}.values", shape=[16]),
+    "tensor-shape.two-sizes-for-columns": _entry(f"{QUERY}.columns", shape=[8, 1]),
+    "tensor-shape.negative": _entry("embeddings.word", shape=[-3, -4]),
+    "tensor-shape.product-overflows": _entry("embeddings.word", shape=[1 << 33, 1 << 33, 1 << 33]),
+    "tensor-shape.a-float": _entry("embeddings.word", shape=[3.0, 4]),
+    "tensor-dtype.integers-for-floats": _entry("embeddings.word", dtype="U32"),
+    "tensor-dtype.signed-columns": _entry(f"{QUERY}.columns", dtype="I16"),
+    "tensor-dtype.unknown": _entry("embeddings.word", dtype="F31"),
+    "offsets-invalid.reversed": _entry("embeddings.word", data_offsets=[48, 0]),
+    "offsets-invalid.negative": _entry("embeddings.word", data_offsets=[-48, 0]),
+    "offsets-invalid.fractions": _entry("embeddings.word", data_offsets=[0.5, 48.5]),
+    "offsets-invalid.shape-too-small": _entry("embeddings.word", shape=[2, 4]),
+    "offsets-invalid.overlap": _overlap,
+    "index-out-of-range.column": _set(f"{QUERY}.columns", 0, 4, "<u2"),
+    "index-out-of-range.column-65535": _set(f"{QUERY}.columns", -1, 65535, "<u2"),
+    "index-out-of-range.column-twice": _same_column,
+    "index-out-of-range.run-first": _set(f"{QUERY}.runs", 0, 1 << 31, "<u4"),
+    "index-out-of-range.run-count": _set(f"{QUERY}.runs", 1, (1 << 32) - 1, "<u4"),
+    "index-out-of-range.run-ptr-beyond": _set(f"{QUERY}.run_ptr", -1, (1 << 32) - 1, "<u4"),
+    "index-out-of-range.run-ptr-falls": _swap_run_ptr,
+    "not-finite.nan-embedding": _set("embeddings.word", 5, float("nan"), "<f4"),
+    "not-finite.infinite-value": _set(f"{QUERY}.values", 3, float("-inf"), "<f4"),
+    "not-finite.nan-bias": _set(f"{QUERY}.bias", 0, float("nan"), "<f4"),
+    "not-finite.nan-norm": _set("layers.0.ffn_norm.bias", 3, float("nan"), "<f4"),
+    "header-not-json.entry-a-number": _replace_entry("embeddings.word", 7),
+    "header-not-json.entry-without-shape": _replace_entry("embeddings.word", {"dtype": "F32", "data_offsets": [0, 48]}),
+    "header-not-json.three-offsets": _entry("embeddings.word", data_offsets=[0, 24, 48]),
+    "strict.manifest-invalid.kept-cells-lie": _manifest("levels", 0, "kept_cells", "layers.0.attention.query", value=7),
+    "strict.manifest-invalid.kept-cells-missing": _manifest("levels", 2, "kept_cells", value=...),
+    "strict.manifest-invalid.sparsity-falls": _manifest("levels", 2, "sparsity", value=0.1),
+    "strict.manifest-invalid.unknown-field": _manifest("model", "rotary", value=True),
+    "strict.manifest-invalid.unknown-task": _manifest("model", "task", value="vision"),
+    "strict.manifest-invalid.sparsity-kind": _manifest("sparsity", "kind", value="butterfly"),
+    "strict.index-out-of-range.bands-share-cells": _shared_cells,
+}
+
+
+def hostile_bundles() -> dict[str, bytes]:
+    """Name to bytes of every broken file; the first word (the second after ``strict.``) is the kind of its error."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "valid.lavolta"
+        write_tiny(path)
+        valid = path.read_bytes()
+    whole_parts = take_apart(valid)
+    files = {}
+    for name, change in CHANGES.items():
+        changed = deepcopy(whole_parts)
+        change(changed)
+        files[name] = build(changed.header, changed.manifest, changed.tensors)
+    header, manifest, tensors = whole_parts.header, whole_parts.manifest, whole_parts.tensors
+    whole, payload = build(header, manifest, tensors), payload_of(header, tensors)
+    length = 8 + int.from_bytes(whole[:8], "little")
+    text = whole[8:length]
+    plain = json.dumps(header).encode()
+    files |= {
+        "truncated.empty": b"",
+        "truncated.seven-bytes": whole[:7],
+        "truncated.inside-header": whole[: length - 5],
+        "truncated.header-only": whole[:length],
+        "truncated.last-byte": whole[:-1],
+        "offsets-invalid.trailing-bytes": whole + b"\0",
+        "offsets-invalid.hole-at-start": build(_shifted(header, 8), manifest, tensors) + bytes(8),
+        "header-too-large.huge": (1 << 63).to_bytes(8, "little") + text,
+        "header-too-large.text-file": b"Dear reader, this is a letter and not a bundle.\n",
+        "header-too-large.pickle": b"PK\x03\x04" + bytes(range(64)),
+        "not-a-bundle.no-brace": raw(b"[" + text[1:], payload),
+        "not-a-bundle.no-header": raw(b"", payload),
+        "header-not-json.cut-brace": raw(text[:-1] + b" ", payload),
+        "header-not-json.not-utf8": raw(text.replace(b"tiny", b"\xff\xfe\xfd\xfc", 1), payload),
+        "header-not-json.key-twice": raw(text[:-1] + b', "embeddings.word": {}}', payload),
+        "header-not-json.deep": raw(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", payload),
+        "header-not-json.nan": raw(text[:-1] + b', "x": NaN}', payload),
+        "manifest-missing.no-metadata": raw(plain, payload),
+        "manifest-missing.other-metadata": raw(b'{"__metadata__":{"format":"pt"},' + plain[1:], payload),
+        "manifest-invalid.an-object": raw(b'{"__metadata__":{"lavolta":{}},' + plain[1:], payload),
+        "manifest-invalid.not-json": build(header, "{", tensors),
+        "manifest-invalid.a-list": build(header, "[]", tensors),
+        "manifest-invalid.deep": build(header, '{"format":1,"a":' + "[" * 100_000 + "]" * 100_000 + "}", tensors),
+        "manifest-invalid.nan": build(header, json.dumps(manifest).replace("1e-12", "NaN"), tensors),
+    }
+    return files
+
+
+def _shifted(header: dict[str, Any], by: int) -> dict[str, Any]:
+    moved = deepcopy(header)
+    for entry in moved.values():
+        entry["data_offsets"] = [offset + by for offset in entry["data_offsets"]]
+    return moved
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tiny(folder / "valid.lavolta")
+    for name, data in hostile_bundles().items():
+        (folder / f"{name}.lavolta").write_bytes(data)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
