@@ -51,8 +51,9 @@ class Policy(Protocol):
     Attributes:
         name: short and stable.
         words: what it does, with its thresholds, in one sentence.
-        steady: promises that, while one choice is repeated at a constant rhythm, the policy changes its mind at most
-            once before the change is acted on; a simulation may then look for that moment instead of asking every time.
+        breaks_ns: a promise that lets a simulation look for the next change instead of asking at every request: while
+            one choice is repeated at a constant rhythm, the policy changes its mind at most once between two of these
+            times before the change is acted on. None promises nothing.
     """
 
     @property
@@ -62,7 +63,7 @@ class Policy(Protocol):
     def words(self) -> str: ...
 
     @property
-    def steady(self) -> bool: ...
+    def breaks_ns(self) -> tuple[int, ...] | None: ...
 
     def choose(self, state: State) -> Choice:
         """How the request that starts now runs."""
@@ -76,7 +77,7 @@ class ModesPolicy:
     name: str
     words: str
     modes: tuple[Choice, ...]
-    steady: bool = True
+    breaks_ns: tuple[int, ...] | None = ()
 
     def choose(self, state: State) -> Choice:
         count = len(self.modes)
@@ -99,7 +100,7 @@ def no_reconfiguration(scenario: Scenario, level: str | None = None) -> ModesPol
 
 
 def hardware_only(scenario: Scenario, level: str | None = None) -> ModesPolicy:
-    """E2: the frequency falls with the charge in the paper's modes, the level stays that of E1; so deadlines are missed.
+    """E2: the frequency falls with the charge in the paper's modes, the level stays; so deadlines are missed.
 
     Args:
         level: that of `no_reconfiguration` where not named.
@@ -161,7 +162,6 @@ class LavoltaPolicy:
     """
 
     name = "lavolta"
-    steady = True
 
     def __init__(
         self,
@@ -181,6 +181,8 @@ class LavoltaPolicy:
         self._margin = margin
         self._until_ns = None if until_h is None else round(until_h * 3.6e12)
         self._reserve = reserve
+        # At the wanted hour every choice that leaves the reserve becomes affordable: a second reason to change.
+        self.breaks_ns: tuple[int, ...] | None = () if self._until_ns is None else (self._until_ns,)
         roomy, tight = (
             [o for o in scenario.fitting(margin, with_switch) if min_score is None or o.score >= min_score]
             for with_switch in (True, False)
@@ -189,11 +191,15 @@ class LavoltaPolicy:
             raise scenario.refuse(_refusal(margin, min_score))
         # Where no choice leaves room for a switch before the run, stay with one choice.
         self._frontier = _frontier(scenario, roomy) if roomy else _frontier(scenario, tight)[:1]
-        self._fastest = min(roomy or [self._frontier[0]], key=lambda o: (o.latency_ns, o.cell_uw)).choice
+        self._usable = roomy or self._frontier
+        self._fastest = min(self._usable, key=lambda o: (o.latency_ns, o.cell_uw)).choice
         self.words = self._describe(min_score, until_h)
 
     def choose(self, state: State) -> Choice:
-        in_time = [option for option in self._frontier if self._keeps_deadline(option, state)]
+        in_time = self._frontier
+        if state.waited_ns > 0:
+            # A request that has waited needs a faster choice than the rhythm asks for.
+            in_time = _frontier(self._scenario, [o for o in self._usable if self._keeps_deadline(o, state)])
         if not in_time:
             return self._fastest
         affordable = [option for option in in_time if self._affordable(option, state)]
@@ -241,7 +247,7 @@ def _frontier(scenario: Scenario, options: list[Option]) -> list[Option]:
 
 
 def mode_frequencies(scenario: Scenario) -> list[float]:
-    """The paper's three modes on this device: the steps closest to 1, 5/7 and 4/7 of the highest, each once, falling."""
+    """The paper's three modes on this device: the steps closest to 1, 5/7, 4/7 of the highest, each once, falling."""
     steps = [step.freq_mhz for step in scenario.used_cluster.steps]
     modes = [min(steps, key=lambda step: abs(step - share * steps[-1])) for share in PAPER_MODES]
     return sorted(set(modes), reverse=True)

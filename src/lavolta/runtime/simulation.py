@@ -1,7 +1,7 @@
 """A whole charge, request by request: how many inferences, how many in time, and where the energy went.
 
-All quantities are whole nanoseconds, microwatts and femtojoules. While a steady policy repeats a choice, stretches of
-equal requests are taken at once; the result is exactly that of taking them one by one.
+All quantities are whole nanoseconds, microwatts and femtojoules. While a policy repeats a choice, stretches of equal
+requests are taken at once; the result is exactly that of taking them one by one.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def simulate(
         if not run.idle_until(arrival):
             break
         option, switched = run.choose(arrival)
-        if arrivals is None and batch and policy.steady and not noise and not switched:
+        if arrivals is None and batch and policy.breaks_ns is not None and not noise and not switched:
             taken = run.stretch(option, arrival)
             request += taken
             if taken:
@@ -232,6 +232,9 @@ class _Run:
         most = self.charge.remaining_fj // step_fj
         if drift < 0:
             most = min(most, waited // -drift)
+        for moment in self.policy.breaks_ns or ():
+            if moment > self.time_ns:
+                most = min(most, -(-(moment - self.time_ns) // (run_ns + gap)))
         taken = self._until_change(option.choice, most, step_fj, run_ns + gap, waited, drift)
         if taken == 0:
             return 0
