@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import sqlalchemy
@@ -72,3 +73,14 @@ def run_and_die(config: StudyConfig, statements: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     run_study(space(), scores, REWARD, config)
+
+
+def claim_and_wait(config: StudyConfig, writer: Connection) -> None:
+    """Be a process in the middle of a trial: tell its number, then wait to be killed."""
+
+    def wait(choice: tuple[Candidate, ...]) -> list[float]:
+        writer.send(0)
+        signal.pause()
+        return scores(choice)
+
+    run_study(space(), wait, REWARD, config)

@@ -172,9 +172,8 @@ class StudyFile:
                 counted += frozen.state is not TrialState.FAIL
                 waiting += frozen.state is TrialState.WAITING
                 if frozen.state is TrialState.RUNNING and self._locks.hold(frozen.number):
-                    self._put_back(study, frozen.number)
+                    waiting += self._put_back(study, frozen.number)
                     self._locks.release(frozen.number)
-                    waiting += 1
             if counted - waiting >= trials or (not waiting and counted >= trials):
                 return None
             trial = study.ask()
@@ -185,10 +184,13 @@ class StudyFile:
         """Let go of a trial; one that is not finished goes back to the queue at the next claim by anyone."""
         self._locks.release(trial.number)
 
-    def _put_back(self, study: Study, number: int) -> None:
+    def _put_back(self, study: Study, number: int) -> bool:
+        """Return a trial whose lock is free to the queue; false where it was finished since the trials were read."""
         study_id = self._storage.get_study_id_from_name(study.study_name)
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
-        self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        if self._storage.get_trial(trial_id).state is not TrialState.RUNNING:
+            return False
+        return self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
 def _prepare(path: Path) -> None:

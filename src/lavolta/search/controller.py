@@ -121,7 +121,8 @@ class ReinforceSampler(BaseSampler):
         log = sorted(
             (trial.datetime_complete, trial.number, tuple(trial.params[step.name] for step in self.steps), trial.value)
             for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            if trial.value is not None and all(0 <= trial.params.get(step.name, -1) < step.choices for step in self.steps)
+            if trial.value is not None
+            and all(0 <= trial.params.get(step.name, -1) < step.choices for step in self.steps)
         )
         keys = [(study.study_name, number) for _, number, _, _ in log]
         state = self._state
