@@ -77,7 +77,7 @@ def rendered(result: dict[str, Any], folder: Path) -> Page:
 
 def test_the_page_says_the_numbers_in_words(sample_result: dict[str, Any], tmp_path: Path) -> None:
     words = rendered(sample_result, tmp_path).words
-    assert "answers 3.46 times as many requests: 1,391,200 instead of 402,113." in words
+    assert "answers 3.46 times as many requests in time: 1,391,200 instead of 402,113." in words
     assert "the dense model at the highest clock" in words
     assert "The battery lasts 38 h 36 min instead of 11 h 12 min." in words
     assert "moves 0 bytes" in words

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -87,15 +86,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     app = build_app(settings)
     try:
         code = app(words, prog_name="lavolta", standalone_mode=False)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return _interrupted(words)
-    except typer.Abort:
-        return _interrupted(words)
-    except BrokenPipeError:
-        # The reader of our output left, as `head` does: nothing is wrong, and nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except _UsageError as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "lavolta"

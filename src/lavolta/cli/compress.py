@@ -28,7 +28,10 @@ def compress(
     model: Annotated[str, typer.Argument(help="A model folder, or the name of a model that is installed.")],
     out: Annotated[Path, typer.Option("--out", help="The bundle to write.")],
     text: Annotated[
-        Path | None, typer.Option("--text", help="UTF-8 text to learn from, one sentence or paragraph a line.")
+        Path | None,
+        typer.Option(
+            "--text", help="UTF-8 text to learn from, a sentence a line; absent: text that comes with Python."
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option("--task", help="A task with labels instead of text, such as stsb.")
@@ -38,16 +41,23 @@ def compress(
         str, typer.Option("--device", help="A device name (see `lavolta device list`) or a .toml profile.")
     ] = "odroid-xu3-a7",
     deadline_ms: Annotated[
-        float | None, typer.Option("--deadline-ms", help="Longest allowed time of one answer on the device, in ms.")
+        float | None,
+        typer.Option(
+            "--deadline-ms", help="Longest time of one answer on the device; absent: what the dense model keeps."
+        ),
     ] = None,
-    levels: Annotated[int, typer.Option("--levels", min=1, max=32, help="How many positions the dial has.")] = 5,
+    levels: Annotated[int, typer.Option("--levels", min=1, max=32, help="How many positions the dial has.")] = 6,
     cell_rows: Annotated[
-        int | None, typer.Option("--cell-rows", help="Height of a cell: 1, 2, 4, 8 or 16; chosen when absent.")
+        int | None, typer.Option("--cell-rows", help="Height of a cell: 1, 2, 4, 8 or 16; absent: the usual one.")
     ] = None,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the text that the deadline is for.")] = 128,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the device that run it.")] = 1,
     mode: Annotated[
         Mode, typer.Option("--mode", help="distill: train the weights (better); one-shot: calibrate only (minutes).")
     ] = Mode.DISTILL,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps of the distillation.")] = 300,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps of the distillation.")] = 500,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of a training step.")] = 32,
+    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 4e-4,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is random.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -59,10 +69,9 @@ def compress(
     """
     if text is not None and task is not None:
         raise UserInputError("--text and --task exclude one another; give the one to learn from.")
-    if text is None and task is None:
-        raise UserInputError("there is nothing to learn from; give --text FILE or --task TASK.")
     if task is not None and data is None:
         raise UserInputError(f"the task {task} needs its files; give --data DIR.")
+    check_positive("--lr", lr)
     if deadline_ms is not None:
         check_positive("--deadline-ms", deadline_ms)
     if text is not None:
@@ -89,7 +98,11 @@ def compress(
             levels=levels,
             out=out,
             cell_rows=cell_rows,
+            tokens=tokens,
+            threads=threads,
             steps=steps,
+            batch_size=batch_size,
+            lr=lr,
             seed=seed,
             mode=mode.value,
             progress=open_progress(),

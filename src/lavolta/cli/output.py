@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -22,12 +23,21 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 def show(as_json: bool, data: Any, draw: Callable[[Console], None]) -> None:
     """Print `data` as JSON, or let `draw` print it for a person."""
     if as_json:
-        print(json.dumps(plain(data), ensure_ascii=False, indent=2, allow_nan=False))
-        return
-    from rich.console import Console
+        text = json.dumps(plain(data), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    else:
+        from rich.console import Console
 
-    # Piped output has no width of its own; tables should not break there.
-    draw(Console(width=None if sys.stdout.isatty() else 160, highlight=False))
+        # Piped output has no width of its own; tables should not break there.
+        console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+        with console.capture() as captured:
+            draw(console)
+        text = captured.get()
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader left, as `head` does: nothing is wrong, and the flush at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

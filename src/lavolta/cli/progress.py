@@ -31,6 +31,11 @@ def left(seconds: float) -> str:
     return f"about {minutes} min" if minutes < 90 else f"about {minutes // 60} h {minutes % 60} min"
 
 
+def _plan_words(expected_s: Mapping[str, float]) -> str:
+    steps = "one step" if len(expected_s) == 1 else f"{len(expected_s)} steps"
+    return f"{steps}, {left(sum(expected_s.values()))}"
+
+
 class Forecast:
     """Seconds that are left: the running stage by its own pace, the later ones by the plan.
 
@@ -45,11 +50,6 @@ class Forecast:
         self._name = ""
         self._total: int | None = None
         self._done = 0
-
-    @property
-    def stages(self) -> int:
-        """Number of stages planned and not begun, the running one included (a count)."""
-        return len(self._plan) + (1 if self._name else 0)
 
     def plan(self, expected_s: Mapping[str, float]) -> None:
         self._plan = dict(expected_s)
@@ -101,7 +101,7 @@ class LineProgress:
 
     def plan(self, expected_s: Mapping[str, float]) -> None:
         self._forecast.plan(expected_s)
-        self._line(f"{len(expected_s)} steps, {left(sum(expected_s.values()))} together")
+        self._line(_plan_words(expected_s))
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Stage]:
@@ -149,7 +149,7 @@ class BarProgress:
 
     def plan(self, expected_s: Mapping[str, float]) -> None:
         self._forecast.plan(expected_s)
-        self.say(f"{len(expected_s)} steps, {left(sum(expected_s.values()))} together")
+        self.say(_plan_words(expected_s))
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Stage]:

@@ -32,8 +32,8 @@ def simulate(
     bundle: Annotated[Path, typer.Argument(help="A bundle that `lavolta compress` wrote.")],
     deadline_ms: Annotated[float, typer.Option("--deadline-ms", help="Longest allowed time of one answer, in ms.")],
     device: Annotated[
-        str, typer.Option("--device", help="A device name (see `lavolta device list`) or a .toml profile.")
-    ] = "odroid-xu3-a7",
+        str | None, typer.Option("--device", help="A device name or a .toml profile; absent: that of the bundle.")
+    ] = None,
     period_ms: Annotated[
         float | None, typer.Option("--period-ms", help="A request arrives every so many ms; the deadline when absent.")
     ] = None,
@@ -44,7 +44,11 @@ def simulate(
         ),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option("--tokens", min=1, help="Tokens of one request; those of the bundle's device search.")
+        int | None,
+        typer.Option("--tokens", min=1, help="Tokens of one request; absent: as the bundle was made for."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads of the device; absent: as the bundle was made for.")
     ] = None,
     power: Annotated[Power, typer.Option("--power", help="Whose power the battery pays for.")] = Power.CPU,
     as_json: JsonOption = False,
@@ -56,18 +60,21 @@ def simulate(
     check_positive("--deadline-ms", deadline_ms)
     if period_ms is not None:
         check_positive("--period-ms", period_ms)
-    from lavolta.devices import Accounting, load
+    from lavolta.devices import DEFAULT, Accounting, load
     from lavolta.runtime.bundle import BundleFile
     from lavolta.runtime.policies import POLICIES, make_policy
     from lavolta.runtime.scenario import Scenario
     from lavolta.runtime.simulation import compare, improvement
 
-    profile = load(device)
+    opened = BundleFile.open(bundle)
+    made_for = opened.manifest["device"]
+    profile = load(device or str(made_for.get("name", DEFAULT)))
     scenario = Scenario(
         profile,
-        _levels(BundleFile.open(bundle), tokens),
+        _levels(opened, tokens or _count(made_for.get("tokens"), min(USUAL_TOKENS, opened.spec.max_tokens))),
         deadline_ms=deadline_ms,
         period_ms=deadline_ms if period_ms is None else period_ms,
+        threads=(threads or _count(made_for.get("threads"), 1),),
         accounting=Accounting(power.value),
     )
     results = compare(scenario, [make_policy(name, scenario) for name in dict.fromkeys(policy or POLICIES)])
@@ -85,17 +92,19 @@ def simulate(
     show(as_json, data, lambda console: _draw(console, data))
 
 
-def _levels(bundle: BundleFile, tokens: int | None) -> tuple[LevelWork, ...]:
+def _count(value: object, usual: int) -> int:
+    """A count that a manifest may hold."""
+    return value if isinstance(value, int) and value > 0 else usual
+
+
+def _levels(bundle: BundleFile, tokens: int) -> tuple[LevelWork, ...]:
     """The levels of a bundle with the work of one request."""
     from lavolta.runtime.scenario import LevelWork
     from lavolta.runtime.work import work_of
 
-    searched = bundle.manifest["device"].get("tokens")
-    usual = searched if isinstance(searched, int) and searched > 0 else USUAL_TOKENS
-    count = min(usual, bundle.spec.max_tokens) if tokens is None else tokens
     return tuple(
         LevelWork(
-            level["name"], work_of(bundle.spec, level["kept_cells"], bundle.cell_rows, count), score=_score(level)
+            level["name"], work_of(bundle.spec, level["kept_cells"], bundle.cell_rows, tokens), score=_score(level)
         )
         for level in bundle.levels
     )

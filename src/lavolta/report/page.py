@@ -131,7 +131,7 @@ def _tiles(result: Result) -> str:
     ours = result.ours()
     tiles: list[tuple[str, str]] = []
     if result.improvement is not None:
-        tiles.append((f"{number(result.improvement)} ×", "answers per battery charge"))
+        tiles.append((f"{number(result.improvement)} ×", "answers in time per battery charge"))
     if ours is not None and ours[1].mean_fidelity is not None:
         tiles.append((fixed(ours[1].mean_fidelity, 3), "mean fidelity of the answers"))
     if ours is not None:
@@ -239,7 +239,7 @@ def _figure(chart: Chart) -> str:
 
 def _policies(result: Result) -> str:
     ours, base = result.ours(), result.base()
-    most = base[1].inferences if base is not None else 0
+    most = base[1].on_time if base is not None else 0
 
     def cells(name: str) -> list[str]:
         policy = result.policies[name]
@@ -249,7 +249,7 @@ def _policies(result: Result) -> str:
             escape(policy.title or name),
             number(policy.inferences, 9),
             f'<span class="{css}">{number(policy.misses, 9)}</span>',
-            _times(policy.inferences, most),
+            _times(policy.on_time, most),
             percent(share),
             duration(policy.time_h),
             fixed(policy.mean_fidelity, 3),
@@ -260,7 +260,7 @@ def _policies(result: Result) -> str:
             "Policy",
             "Answers",
             "Deadlines<br>missed",
-            "Against<br>baseline",
+            "In time,<br>against baseline",
             "Missed",
             "Battery<br>lasts",
             "Mean<br>fidelity",
@@ -288,7 +288,7 @@ def _words(result: Result) -> str:
             "the mean cosine between the level's answers and the dense model's on text that was not used "
             "for the compression; 1 is the same answer.",
         ),
-        ("Improvement", "answers per battery charge under our policy, divided by those of the baseline."),
+        ("Improvement", "answers in time per battery charge under our policy, divided by those of the baseline."),
         ("Baseline", f"{result.baseline.rstrip('.')}." if result.baseline else "the first policy of the table."),
     ]
     if result.deadline_ms is not None:

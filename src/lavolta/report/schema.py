@@ -50,8 +50,8 @@ class PolicyResult(_Part):
     """What one policy made of one battery charge."""
 
     title: str | None = Field(None, description="the policy in words")
-    inferences: Count = Field(description="answered requests in one charge")
-    misses: Count = Field(description="requests that were answered late or not at all")
+    inferences: Count = Field(description="answered requests in one charge, late answers included")
+    misses: Count = Field(description="answers that came later than the deadline")
     time_h: NonNegative | None = Field(None, description="hours until the battery was empty")
     curve: list[tuple[NonNegative, Share]] = Field(
         default_factory=list, description="pairs of hours and share of the charge that is left"
@@ -63,6 +63,11 @@ class PolicyResult(_Part):
         default_factory=dict, description="hours during which the level was chosen, by level name"
     )
     mean_fidelity: float | None = Field(None, description="mean over the answered requests")
+
+    @property
+    def on_time(self) -> int:
+        """Answers that kept the deadline."""
+        return max(0, self.inferences - self.misses)
 
 
 class Assumption(_Part):
@@ -92,7 +97,9 @@ class Result(_Part):
     baseline_policy: str | None = Field(None, description="what ours is compared with; absent: the first one")
     inferences_per_charge: dict[str, Count] = Field(default_factory=dict, description="by policy")
     deadline_misses: dict[str, Count] = Field(default_factory=dict, description="by policy")
-    improvement: NonNegative | None = Field(None, description="inferences per charge: ours divided by the baseline's")
+    improvement: NonNegative | None = Field(
+        None, description="answers in time per charge: ours divided by the baseline's"
+    )
     baseline: str | None = Field(None, description="what the baseline is, in words")
     assumptions: list[Assumption] = Field(default_factory=list, description="what the numbers rest on")
     environment: dict[str, Any] = Field(default_factory=dict, description="`cpu`, `threads`, `date` and free fields")

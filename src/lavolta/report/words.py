@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lavolta.report.schema import Result
 
 MISSING = "–"
+MAX_TITLE = 40
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -59,8 +60,9 @@ def duration(hours: float | None) -> str:
 
 
 def device_title(result: Result) -> str:
-    """The device as a person calls it."""
-    return str(result.device.get("title") or result.device.get("name") or "the device")
+    """The device as a person calls it: of a long title, what comes before the details."""
+    title = str(result.device.get("title") or result.device.get("name") or "the device")
+    return title if len(title) <= MAX_TITLE else title.partition(",")[0].partition(" (")[0]
 
 
 def model_title(result: Result) -> str:
@@ -79,8 +81,8 @@ def headline(result: Result) -> str:
             f"from {percent(result.levels[0].sparsity, 0)} to {percent(sparsest.sparsity, 0)} sparsity."
         )
     return (
-        f"One battery charge of {device_title(result)} answers {number(result.improvement)} times as many requests: "
-        f"{number(ours[1].inferences, 9)} instead of {number(base[1].inferences, 9)}."
+        f"One battery charge of {device_title(result)} answers {number(result.improvement)} times as many requests "
+        f"in time: {number(ours[1].on_time, 9)} instead of {number(base[1].on_time, 9)}."
     )
 
 

@@ -1,0 +1,377 @@
+"""The command line without an engine: help, JSON, exit codes, and what is refused before any work begins."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+
+from lavolta.cli.app import _Global, build_app
+from lavolta.errors import BundleError, InfeasibleError
+
+if TYPE_CHECKING:
+    from .conftest import Invoke
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
+RESULT: dict[str, Any] = {
+    "levels": [
+        {"name": "L0", "sparsity": 0.0, "fidelity": 1.0, "latency_ms": 9.0, "dense_latency_ms": 9.5},
+        {"name": "L1", "sparsity": 0.75, "fidelity": 0.9, "latency_ms": 4.0, "dense_latency_ms": 9.5},
+    ],
+    "policies": {"E1": {"inferences": 100, "misses": 0}, "dial": {"inferences": 400, "misses": 0}},
+    "improvement": 4.0,
+}
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command with its full name."""
+
+    def walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+        parts = getattr(command, "commands", None)
+        if parts is None:
+            yield path, command
+            return
+        for name, part in parts.items():
+            yield from walk(part, f"{path} {name}".strip())
+
+    yield from walk(typer.main.get_command(build_app(_Global())), "")
+
+
+ALL = dict(commands())
+
+
+def test_the_commands_are_those_of_the_promise() -> None:
+    promised = ["compress", "run", "explain", "simulate", "report", "demo"]
+    assert set(ALL) == {*promised, "device list", "device show", "rt3 train-lm"}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_command_has_help_with_an_example_and_json(name: str, invoke: Invoke) -> None:
+    outcome = invoke(*name.split(), "--help")
+    assert outcome.code == 0
+    assert f"Example: lavolta {name}" in outcome.out
+    assert "--json" in outcome.out
+    assert outcome.err == ""
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_option_is_explained(name: str) -> None:
+    for parameter in ALL[name].params:
+        assert getattr(parameter, "help", None), f"{name}: {parameter.name} has no help"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_reference_page_has_every_command_and_option(name: str) -> None:
+    section = re.search(rf"^## `lavolta {name}`\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    assert section, f"{PAGE.name} has no section for lavolta {name}"
+    for parameter in ALL[name].params:
+        words = [option for option in parameter.opts if option.startswith("--")] or [parameter.name.upper()]
+        for word in words:
+            row = next((line for line in section[1].splitlines() if line.startswith(f"| `{word}` |")), "")
+            assert row.endswith(f"| {parameter.help} |"), (
+                f"{PAGE.name}: `lavolta {name}` lacks {word} or says another thing"
+            )
+
+
+def test_every_example_on_the_pages_is_a_real_command_line() -> None:
+    for page in (PAGE, PAGE.parents[1] / "tutorial.md"):
+        blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+        lines = [
+            line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines() if "lavolta " in line
+        ]
+        assert lines
+        for line in lines:
+            words = line.split("lavolta ", 1)[1].split(" #")[0].split()
+            name = " ".join(words[:2]) if words[0] in ("device", "rt3") else words[0]
+            if name.startswith("-"):
+                continue
+            known = {option for parameter in ALL[name].params for option in parameter.opts}
+            assert {word for word in words if word.startswith("--")} <= known, line
+
+
+def test_nothing_heavy_is_loaded_for_help() -> None:
+    code = (
+        "import sys; from lavolta.cli import main; main(['--help']); main(['compress', '--help']);"
+        "heavy = {'torch', 'transformers', 'numpy', 'plotly', 'optuna', 'scipy'} & set(sys.modules);"
+        "print(sorted(heavy), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr.strip() == "[]"
+
+
+def test_the_version(invoke: Invoke) -> None:
+    import lavolta
+
+    assert invoke("--version").out == f"lavolta {lavolta.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "out", "err"),
+    [
+        (["--version"], 0, "lavolta ", ""),
+        (["device", "list", "--json"], 0, "[", ""),
+        (["device", "show", "nothing-like-it"], 2, "", "lavolta: unknown device 'nothing-like-it'"),
+        (["dance"], 2, "", "lavolta: No such command 'dance'; `lavolta --help` shows what is allowed."),
+        (["report"], 2, "", "lavolta: Missing argument"),
+        (["report", "."], 2, "", "lavolta: there is no result.json; run `lavolta demo`"),
+        (["report", ".", "--color"], 2, "", "lavolta: No such option: --color"),
+    ],
+)
+def test_exit_codes_of_the_real_program(arguments: list[str], code: int, out: str, err: str, tmp_path: Path) -> None:
+    start = "import sys; from lavolta.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", start, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=60
+    )
+    assert done.returncode == code
+    assert done.stdout.startswith(out)
+    assert done.stderr.startswith(err)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == (1 if err else 0)
+
+
+@pytest.mark.parametrize("more", ["", ", '--json'"])
+def test_a_reader_that_leaves_early_is_no_error(more: str) -> None:
+    program = f"import sys; from lavolta.cli import main; sys.exit(main(['device', 'list'{more}]))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, timeout=60)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_devices_are_listed_and_shown(invoke: Invoke) -> None:
+    from lavolta.devices import load, names
+
+    assert [row["name"] for row in invoke("device", "list", "--json").data] == names()
+    assert all(name in invoke("device", "list").out for name in names())
+    shown = invoke("device", "show", "odroid-xu3-a7", "--json").data
+    assert [step["freq_mhz"] for step in shown["clusters"][0]["steps"]] == [
+        step.freq_mhz for step in load("odroid-xu3-a7").cluster().steps
+    ]
+    assert "1,400" in invoke("device", "show", "odroid-xu3-a7").out
+
+
+def test_report_writes_the_page_beside_the_result(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(RESULT), encoding="utf-8")
+    outcome = invoke("report", tmp_path, "--json")
+    page = Path(outcome.data["report"])
+    assert page == tmp_path / "report.html"
+    assert outcome.data["bytes"] == page.stat().st_size
+    other = invoke("report", tmp_path / "result.json", "--out", tmp_path / "other.html")
+    assert other.code == 0
+    assert (tmp_path / "other.html").read_bytes() == page.read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"levels": []}', b'{"levels": [{"name": "a"}]}'])
+def test_a_broken_result_is_one_sentence(content: bytes, invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_bytes(content)
+    outcome = invoke("report", tmp_path)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A stand-in for the recipe, so that these tests need no torch; `calls` keeps what it was given."""
+    module = ModuleType("lavolta.systems.rt3.recipe")
+    calls: list[dict[str, Any]] = []
+
+    def compress(source: str, **options: Any) -> dict[str, Any]:
+        print("a library talks")
+        with options.pop("progress").stage("train", total=1) as stage:
+            stage.advance()
+        calls.append({"source": source, **options})
+        return RESULT
+
+    def run_demo(out: Path, progress: Any) -> dict[str, Any]:
+        progress.say("the demo talks")
+        calls.append({"out": out})
+        return RESULT
+
+    module.compress, module.run_demo, module.calls = compress, run_demo, calls  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "notes.txt"
+    path.write_text("One sentence.\nAnother, naïve one.\n", encoding="utf-8")
+    return path
+
+
+def test_compress_hands_everything_to_the_recipe(
+    recipe: ModuleType, text: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "m.lavolta"
+    options = ["--deadline-ms", 200, "--levels", 7, "--cell-rows", 4, "--mode", "one-shot", "--steps", 3, "--seed", 9]
+    outcome = invoke("compress", "some/model", "--text", text, "--out", out, *options, "--json")
+    assert outcome.code == 0
+    assert outcome.data == RESULT
+    assert "a library talks" in outcome.err
+    assert "train: done in" in outcome.err
+    assert recipe.calls == [
+        {
+            "source": "some/model",
+            "text": text,
+            "task": None,
+            "data": None,
+            "device": "odroid-xu3-a7",
+            "deadline_ms": 200.0,
+            "levels": 7,
+            "out": out,
+            "cell_rows": 4,
+            "tokens": 128,
+            "threads": 1,
+            "steps": 3,
+            "batch_size": 32,
+            "lr": 4e-4,
+            "seed": 9,
+            "mode": "one-shot",
+        }
+    ]
+
+
+def test_the_options_of_compress_are_those_of_the_recipe() -> None:
+    from dataclasses import fields
+
+    from lavolta.systems.rt3.recipe import CompressOptions
+
+    given = {parameter.name: parameter.default for parameter in ALL["compress"].params}
+    for option in fields(CompressOptions):
+        if option.name != "source":
+            assert given[option.name] == option.default, option.name
+
+
+def test_compress_shows_people_the_levels(recipe: ModuleType, text: Path, invoke: Invoke, tmp_path: Path) -> None:
+    outcome = invoke("compress", "m", "--text", text, "--out", tmp_path / "m.lavolta")
+    assert outcome.code == 0
+    assert "75.0" in outcome.out
+    assert "lavolta run" in outcome.out
+    assert len(recipe.calls) == 1
+
+
+def test_demo_ends_with_words(recipe: ModuleType, invoke: Invoke, tmp_path: Path) -> None:
+    outcome = invoke("demo", "--out", tmp_path / "demo")
+    assert outcome.code == 0
+    assert "answers 4 times as many requests in time: 400 instead of 100." in outcome.out
+    assert "report.html" in outcome.out
+    assert recipe.calls == [{"out": tmp_path / "demo"}]
+    assert invoke("demo", "--out", tmp_path / "demo", "--json").data == RESULT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--text", "{text}", "--lr", "-1"], "--lr is -1; give a number above 0."),
+        (["--text", "{text}", "--task", "stsb"], "--text and --task exclude one another"),
+        (["--task", "stsb"], "the task stsb needs its files; give --data DIR."),
+        (["--text", "{dir}/absent.txt"], "there is no file"),
+        (["--text", "{dir}"], "is a folder; give a text file."),
+        (["--text", "{dir}/empty.txt"], "is empty; give text like that which the model will see."),
+        (["--text", "{dir}/blank.txt"], "is empty"),
+        (["--text", "{dir}/latin.txt"], "is not UTF-8 text at byte 3; save it as UTF-8."),
+        (["--text", "{text}", "--device", "odroid-xu9"], "unknown device 'odroid-xu9'; the closest are odroid-xu3"),
+        (["--text", "{text}", "--device", "{dir}/absent.toml"], "cannot read the device profile"),
+        (["--text", "{text}", "--deadline-ms", "0"], "--deadline-ms is 0; give a number above 0."),
+        (["--text", "{text}", "--deadline-ms", "nan"], "--deadline-ms is nan; give a number above 0."),
+        (["--text", "{text}", "--deadline-ms", "soon"], "--deadline-ms"),
+        (["--text", "{text}", "--levels", "0"], "--levels"),
+        (["--text", "{text}", "--levels", "33"], "--levels"),
+        (["--text", "{text}", "--cell-rows", "3"], "--cell-rows is 3; choose one of 1, 2, 4, 8, 16."),
+        (["--text", "{text}", "--mode", "magic"], "--mode"),
+        (["--text", "{text}", "--steps", "0"], "--steps"),
+        (["--text", "{text}", "--seed", "-1"], "--seed"),
+        (["--text", "{text}", "--out", "{dir}"], "is a folder; give the name of a file in it"),
+        (["--text", "{text}", "--out", "{text}/m.lavolta"], "is a file, not a folder; choose another place."),
+    ],
+)
+def test_compress_refuses_before_it_works(
+    arguments: list[str], sentence: str, recipe: ModuleType, text: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "blank.txt").write_text(" \n\t\n", encoding="utf-8")
+    (tmp_path / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    before = sorted(entry.name for entry in tmp_path.iterdir())
+    given = [word.replace("{text}", str(text)).replace("{dir}", str(tmp_path)) for word in arguments]
+    out = [] if "--out" in given else ["--out", str(tmp_path / "m.lavolta")]
+    outcome = invoke("compress", "m", *given, *out)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert sentence in outcome.err
+    assert recipe.calls == []
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (InfeasibleError("no level meets 1 ms; the closest is L4."), 2, "no level meets 1 ms; the closest is L4."),
+        (BundleError("io", "two\nlines"), 2, "two lines"),
+        (OSError(errno.ENOSPC, "No space left on device", "m.lavolta"), 2, "cannot write m.lavolta: no space left on"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "free some space and run the same command again."),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/root/x"),
+            2,
+            "choose a place that you may read and write",
+        ),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "x"), 2, "cannot use x: is a directory."),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 2, "pip install 'lavolta[compress]'"),
+        (ModuleNotFoundError("no engine", name="lavolta._native"), 2, "the native engine is not built here"),
+        (KeyboardInterrupt(), 130, "interrupted; finished steps are kept, so `lavolta demo --out"),
+    ],
+)
+def test_what_goes_wrong_later_is_one_sentence_too(
+    error: BaseException, code: int, sentence: str, recipe: ModuleType, invoke: Invoke, tmp_path: Path
+) -> None:
+    def fail(_out: Path, _progress: Any) -> None:
+        raise error
+
+    recipe.run_demo = fail  # type: ignore[attr-defined]
+    outcome = invoke("demo", "--out", tmp_path)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert sentence in outcome.err
+    assert outcome.err.strip().count("\n") == 0
+
+
+def test_debug_shows_the_traceback(recipe: ModuleType, invoke: Invoke, tmp_path: Path) -> None:
+    def fail(_out: Path, _progress: Any) -> None:
+        raise InfeasibleError("no level")
+
+    recipe.run_demo = fail  # type: ignore[attr-defined]
+    with pytest.raises(InfeasibleError):
+        invoke("--debug", "demo", "--out", tmp_path)
+
+
+def test_a_defect_of_ours_keeps_its_traceback(recipe: ModuleType, invoke: Invoke, tmp_path: Path) -> None:
+    def fail(_out: Path, _progress: Any) -> None:
+        raise ZeroDivisionError
+
+    recipe.run_demo = fail  # type: ignore[attr-defined]
+    with pytest.raises(ZeroDivisionError):
+        invoke("demo", "--out", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--data", "absent"], "--data absent is not a folder"),
+        (["--data", ".", "--epochs", "-1"], "--epochs is -1; give a number above 0."),
+        (["--data", ".", "--lr", "nan"], "--lr is nan; give a number above 0."),
+        (["--data", ".", "--hidden", "10", "--heads", "3"], "--hidden 10 is not a multiple of --heads 3"),
+        ([], "--data"),
+    ],
+)
+def test_train_lm_refuses_before_it_works(arguments: list[str], sentence: str, invoke: Invoke) -> None:
+    outcome = invoke("rt3", "train-lm", *arguments)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert sentence in outcome.err
