@@ -8,7 +8,8 @@ the weighted sum of all levels' errors
     sum_l a_l E || W x + b - (V * M_l) x - c ||^2
 
 over the shared ``V`` and ``c``. It is one quadratic per row, its gradient costs a product with the Hessian per level,
-and conjugate gradients solve it for all rows together, for any masks, nested or not.
+and conjugate gradients solve it for all rows together, for any masks, nested or not. The order in which cells leave is
+found gradually: some go, the rest adapts, and only then are the next ones chosen.
 """
 
 from __future__ import annotations
@@ -16,16 +17,105 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lavolta.errors import UserInputError
-from lavolta.sparsity.cells import CellGrid
-from lavolta.sparsity.ranking import LevelMasks
+from lavolta.sparsity.cells import BoolArray, CellGrid
+from lavolta.sparsity.ranking import NEVER, LayerRanking, LevelMasks
 from lavolta.training.saliency import DAMPING, LinearStats
 
 ITERATIONS = 40
-"""Steps of conjugate gradients; the error no longer changes in the third digit well before."""
+"""Steps of conjugate gradients of a final solution."""
+
+ADAPT_ITERATIONS = 8
+"""Steps of conjugate gradients between two rounds of a ranking; each starts where the one before it ended."""
+
+
+def gradual_rankings(
+    linears: Mapping[str, nn.Linear],
+    grids: Mapping[str, CellGrid],
+    stats: Mapping[str, LinearStats],
+    sparsest: float = 0.75,
+    rounds: int = 8,
+    removed: Mapping[str, BoolArray] | None = None,
+    damping: float = DAMPING,
+) -> dict[str, LayerRanking]:
+    """Rank the cells of every layer, letting the layer adapt between the rounds of removal.
+
+    Round ``k`` leaves a share of ``(1 - sparsest) ** (k / rounds)`` of the cells. Within a round, and beyond the last
+    one, an adapted weight ``v`` counts ``v^2 * sqrt(H_jj / inverse(H)_jj)``: between the loss if no other weight could
+    make up for it, ``v^2 * H_jj``, and the loss if all others could, ``v^2 / inverse(H)_jj``; some of them are gone.
+
+    A saliency taken once from the dense layer misjudges cells of which a group is redundant: each alone could be made
+    up for, all together not.
+
+    Args:
+        stats: calibration statistics with input products.
+        sparsest: share of the cells that the sparsest level will drop, 0 to below 1.
+        removed: cells that block pruning took; they rank ``NEVER``.
+
+    Returns:
+        Canonical name to ranking. The layers are not changed; ``compensate_linears`` makes the weights for the levels.
+
+    Raises:
+        UserInputError: a sparsity outside 0 <= sparsest < 1, no round, or weights that are not finite.
+    """
+    if not 0.0 <= sparsest < 1.0 or rounds < 1:
+        raise UserInputError(f"{rounds} rounds to a sparsity of {sparsest}; give at least one, and 0 <= sparsity < 1.")
+    return {
+        name: _gradual_ranking(
+            name,
+            linear,
+            grids[name],
+            stats[name],
+            sparsest,
+            rounds,
+            None if removed is None else removed.get(name),
+            damping,
+        )
+        for name, linear in linears.items()
+    }
+
+
+def _gradual_ranking(
+    name: str,
+    linear: nn.Linear,
+    grid: CellGrid,
+    stats: LinearStats,
+    sparsest: float,
+    rounds: int,
+    removed: BoolArray | None,
+    damping: float,
+) -> LayerRanking:
+    if not bool(torch.isfinite(linear.weight).all()):
+        raise UserInputError(f"the weight of {name} contains NaN or infinity; repair the model before pruning it.")
+    hessian = stats.hessian(damping)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+    worth = (hessian.diagonal() / inverse.diagonal()).sqrt()
+    old = _with_bias(linear.weight, linear.bias)
+    augmented = _augmented(stats, damping, linear.bias is not None)
+    alive = np.ones(grid.shape, dtype=bool) if removed is None else ~removed
+    adapted = old
+    dropped: list[np.ndarray] = []
+    for round_ in range(1, rounds + 2):
+        target = 0 if round_ > rounds else int(np.ceil((1.0 - sparsest) ** (round_ / rounds) * grid.cells))
+        count = int(alive.sum()) - target
+        if count <= 0:
+            continue
+        saliency = adapted[:, : grid.in_features].double().square() * worth
+        scores = np.where(alive, grid.cell_scores(saliency.numpy()), np.inf)
+        gone = np.argsort(scores, axis=None, kind="stable")[:count]
+        dropped.append(gone)
+        alive.ravel()[gone] = False
+        if target:
+            kept = _with_constant(torch.from_numpy(grid.expand(alive)), linear.bias is not None)
+            adapted = _conjugate_gradients(old, adapted, [kept], [1.0], augmented, ADAPT_ITERATIONS)
+    rank = np.full(grid.cells, NEVER, dtype=np.int32)
+    order = np.concatenate(dropped)[::-1] if dropped else np.empty(0, dtype=np.int64)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    return LayerRanking(grid, rank.reshape(grid.shape))
 
 
 @dataclass(frozen=True)
@@ -68,13 +158,10 @@ def compensate(
     if not masks or any(mask.shape != weight.shape for mask in masks):
         raise UserInputError(f"compensation needs masks of shape {tuple(weight.shape)}, at least one.")
     hessian = _augmented(stats, damping, bias is not None)
-    old = weight.detach().float().cpu()
-    kept = [mask.cpu().float() for mask in masks]
-    if bias is not None:
-        old = torch.cat([old, bias.detach().float().cpu()[:, None]], dim=1)
-        kept = [torch.cat([mask, torch.ones(len(mask), 1)], dim=1) for mask in kept]
+    old = _with_bias(weight, bias)
+    kept = [_with_constant(mask, bias is not None) for mask in masks]
     shares = _level_shares(old, kept, hessian, level_weights)
-    solution = _conjugate_gradients(old, kept, shares, hessian, iterations)
+    solution = _conjugate_gradients(old, old, kept, shares, hessian, iterations)
     used = torch.stack(kept).any(dim=0)
     new = torch.where(used, solution, old)
     columns = weight.shape[1]
@@ -132,6 +219,18 @@ def _augmented(stats: LinearStats, damping: float, with_constant: bool) -> Tenso
     return full.float()
 
 
+def _with_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The weight, float32 on the CPU, with the bias as one more column."""
+    old = weight.detach().float().cpu()
+    return old if bias is None else torch.cat([old, bias.detach().float().cpu()[:, None]], dim=1)
+
+
+def _with_constant(mask: Tensor, with_constant: bool) -> Tensor:
+    """A mask as float32 factors; the column of the bias is kept by every level."""
+    kept = mask.cpu().float()
+    return torch.cat([kept, torch.ones(len(kept), 1)], dim=1) if with_constant else kept
+
+
 def _level_shares(
     old: Tensor, kept: Sequence[Tensor], hessian: Tensor, level_weights: Sequence[float] | None
 ) -> list[float]:
@@ -146,11 +245,10 @@ def _level_shares(
 
 
 def _conjugate_gradients(
-    old: Tensor, kept: Sequence[Tensor], shares: Sequence[float], hessian: Tensor, iterations: int
+    old: Tensor, start: Tensor, kept: Sequence[Tensor], shares: Sequence[float], hessian: Tensor, iterations: int
 ) -> Tensor:
-    """Minimize ``sum_l a_l |(V * M_l - W) H^(1/2)|^2`` row by row from ``V = W``; Jacobi preconditioned."""
-    scale = sum(shares)
-    weights = [share / scale for share in shares]
+    """Minimize ``sum_l a_l |(V * M_l - W) H^(1/2)|^2`` row by row from ``V = start``; Jacobi preconditioned."""
+    weights = [share / sum(shares) for share in shares]
 
     def apply(direction: Tensor) -> Tensor:
         total = torch.zeros_like(direction)
@@ -158,14 +256,13 @@ def _conjugate_gradients(
             total += share * (((direction * mask) @ hessian) * mask)
         return total
 
-    target = old @ hessian
-    solution = old.clone()
-    residual = torch.zeros_like(old)
-    diagonal = torch.zeros_like(old)
+    coverage = torch.zeros_like(old)
     for share, mask in zip(weights, kept, strict=True):
-        residual += share * ((target - (old * mask) @ hessian) * mask)
-        diagonal += share * mask * hessian.diagonal()
+        coverage += share * mask
+    diagonal = coverage * hessian.diagonal()
     precondition = torch.where(diagonal > 0, 1.0 / diagonal, torch.zeros_like(diagonal))
+    solution = start.clone()
+    residual = (old @ hessian) * coverage - apply(start)
     scaled = residual * precondition
     direction = scaled.clone()
     energy = (residual * scaled).sum(dim=1)
