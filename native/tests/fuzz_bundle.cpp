@@ -1,0 +1,33 @@
+// Fuzz target of the bundle reader, in libFuzzer's form: whatever opens must also run at every level.
+// With clang: clang++ -std=c++17 -g -O1 -fsanitize=fuzzer,address,undefined -Inative/include -Inative/kernels -Inative/runtime
+//             native/tests/fuzz_bundle.cpp native/runtime/*.cpp native/kernels/*.cpp native/kernels/*/reference.cpp
+// Without it, mutate_bundle.cpp calls this function with its own mutations.
+#include <cstdint>
+#include <cstdlib>
+#include <vector>
+
+#include "lavolta.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+    lavolta_model* model = nullptr;
+    if (lavolta_open_memory(data, size, nullptr, &model) != LAVOLTA_OK) {
+        // A refusal has a sentence and leaves no model.
+        if (model || !*lavolta_last_error()) std::abort();
+        return 0;
+    }
+    const int32_t ids[] = {0, 0, 0};
+    const uint32_t lengths[] = {1, 2};
+    for (uint32_t level = 0; level < lavolta_level_count(model); ++level) {
+        if (lavolta_switch(model, level) != LAVOLTA_OK) std::abort();
+        for (int per_token = 0; per_token < 2; ++per_token) {
+            const lavolta_batch batch{ids, nullptr, lengths, 2, per_token};
+            size_t rows = 0, columns = 0;
+            if (lavolta_output_shape(model, &batch, &rows, &columns) != LAVOLTA_OK) std::abort();
+            std::vector<float> output(rows * columns);
+            lavolta_run(model, &batch, output.data(), output.size());
+        }
+    }
+    lavolta_free(lavolta_explain(model));
+    lavolta_close(model);
+    return 0;
+}

@@ -1,0 +1,169 @@
+"""Every kernel of every instruction set against float64, odd sizes first; padding is poisoned with NaN by the binding."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from reference_model import ACTIVATIONS
+
+from lavolta import _native
+from lavolta.sparsity.cells import CELL_ROWS, CellGrid
+from lavolta.sparsity.packing import pack_linear, unpack_linear
+
+ISAS = _native.isas().split()
+FAST = [isa for isa in ISAS if isa != "reference"]
+EPS = float(np.finfo(np.float32).eps)
+# One less, equal and one more than a register (8, 16), a tile (24, 48, 64, 96, 128 tokens), and a prime.
+TOKENS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 65, 97, 127, 128, 129)
+
+
+def product_bound(weight: NDArray[np.floating], x: NDArray[np.floating], bias: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rounding error of bias + W x in any order (Higham, "Accuracy and Stability", 3.5): n eps sum |w||x|, n terms."""
+    terms = weight.shape[1] + 1
+    return terms * EPS * (np.abs(weight).astype(np.float64) @ np.abs(x) + np.abs(bias)[:, None])
+
+
+def activation_bound(name: str, before: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Error after an activation: all have slopes below 1.13; their own error is below 4 eps of the argument or of 1."""
+    own = {"none": 0.0, "relu": 0.0, "gelu": 4 * EPS * np.abs(before), "tanh": np.full_like(before, 4 * EPS)}[name]
+    return 1.13 * error + own
+
+
+def test_this_machine_has_the_reference() -> None:
+    assert ISAS[0] == "reference"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("cell_rows", CELL_ROWS)
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_linear(isa: str, cell_rows: int, tokens: int) -> None:
+    generator = np.random.default_rng(cell_rows * 1000 + tokens)
+    # 37 rows are ragged for every cell height above 1; 23 inputs are a prime.
+    weight = generator.standard_normal((37, 23)).astype(np.float32)
+    weight[3] = 0.0
+    grid = CellGrid(37, 23, cell_rows)
+    share = generator.random(grid.shape)
+    masks = [np.ones(grid.shape, dtype=bool), share < 0.4, generator.random(grid.shape) < 0.3, np.zeros(grid.shape, dtype=bool)]
+    packed = pack_linear(weight, masks, cell_rows)
+    bias = generator.standard_normal(37).astype(np.float32)
+    x = generator.standard_normal((23, tokens)).astype(np.float32)
+    residual = generator.standard_normal((37, tokens)).astype(np.float32)
+    for level, activation in enumerate(("none", "gelu", "relu", "tanh")):
+        dense = unpack_linear(packed, level)
+        before = dense.astype(np.float64) @ x + bias[:, None]
+        error = activation_bound(activation, before, product_bound(dense, x, bias))
+        expected = ACTIVATIONS[activation](before)
+        arrays = (packed.values, packed.columns, packed.runs, packed.run_ptr[level], bias, x)
+        assert (np.abs(_native.linear(isa, *arrays, None, activation) - expected) <= error).all()
+        added = expected + residual
+        assert (np.abs(_native.linear(isa, *arrays, residual, activation) - added) <= error + EPS * np.abs(added)).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("rows", [1, 3, 8, 9, 17])
+@pytest.mark.parametrize("tokens", [1, 16, 17, 49])
+def test_dense(isa: str, rows: int, tokens: int) -> None:
+    generator = np.random.default_rng(rows)
+    weight = generator.standard_normal((rows, 29)).astype(np.float32)
+    bias = generator.standard_normal(rows).astype(np.float32)
+    x = generator.standard_normal((29, tokens)).astype(np.float32)
+    before = weight.astype(np.float64) @ x + bias[:, None]
+    error = activation_bound("tanh", before, product_bound(weight, x, bias))
+    assert (np.abs(_native.dense(isa, weight, bias, x, "tanh") - np.tanh(before)) <= error).all()
+
+
+def attention_float64(q: NDArray, k: NDArray, v: NDArray, scale: float, causal: bool) -> NDArray[np.float64]:
+    """Equation 1 of Vaswani et al. 2017; arguments and result are (features, tokens)."""
+    scores = (q.astype(np.float64).T @ k) * scale
+    if causal:
+        scores = np.where(np.tril(np.ones(scores.shape, dtype=bool)), scores, -np.inf)
+    p = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(v.astype(np.float64) @ (p / p.sum(axis=1, keepdims=True)).T)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("head_size", [1, 4, 5, 32])
+@pytest.mark.parametrize("tokens", [1, 2, 15, 17, 33, 47, 48, 49, 97])
+def test_attention(isa: str, causal: bool, head_size: int, tokens: int) -> None:
+    generator = np.random.default_rng(tokens)
+    start, around = 5, 11
+    q, k, v = (generator.standard_normal((head_size, start + tokens + around)).astype(np.float32) for _ in range(3))
+    inside = slice(start, start + tokens)
+    # Other sequences must not be read into the result: they are NaN.
+    for array in (q, k, v):
+        array[:, :start] = np.nan
+        array[:, start + tokens :] = np.nan
+    scale = 1.0 / math.sqrt(head_size)
+    out = _native.attention(isa, q, k, v, start, tokens, scale, causal, -7.0)
+    expected = attention_float64(q[:, inside], k[:, inside], v[:, inside], scale, causal)
+    # A score is wrong by at most head_size eps sum |q||k| scale; weights by the exponential of twice that plus the rounding
+    # of their sum; the result is an average of values with such weights.
+    score = (head_size + 4) * EPS * scale * (np.abs(q[:, inside]).T @ np.abs(k[:, inside])).max()
+    tolerance = (2 * score + (2 * tokens + 8) * EPS) * np.abs(v[:, inside]).max()
+    assert np.abs(out[:, inside] - expected).max() <= tolerance
+    assert (out[:, :start] == -7.0).all()
+    assert (out[:, start + tokens :] == -7.0).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_attention_survives_scores_of_any_size(isa: str) -> None:
+    """Scores in the thousands overflow exp without the shift by the largest; then only the largest key counts."""
+    q = np.full((1, 3), 100.0, dtype=np.float32)
+    k = np.array([[1.0, 90.0, -90.0]], dtype=np.float32)
+    v = np.array([[3.0, 5.0, 7.0]], dtype=np.float32)
+    assert (_native.attention(isa, q, k, v, 0, 3, 1.0, False, 0.0) == 5.0).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("features", [1, 3, 4, 5, 20, 384])
+@pytest.mark.parametrize("tokens", [1, 8, 17, 65])
+def test_norm(isa: str, features: int, tokens: int) -> None:
+    generator = np.random.default_rng(features)
+    # A mean of a hundred deviations: a one-pass variance would lose four digits.
+    x = (100.0 + generator.standard_normal((features, tokens))).astype(np.float32)
+    weight, bias = generator.standard_normal((2, features)).astype(np.float32)
+    exact = x.astype(np.float64)
+    centered = exact - exact.mean(axis=0)
+    deviation = np.sqrt((centered**2).mean(axis=0) + 1e-5)
+    expected = centered / deviation * weight[:, None] + bias[:, None]
+    # The mean is wrong by features eps |x|, which moves every centered value by as much.
+    moved = (features + 4) * EPS * np.abs(exact).max(axis=0) / deviation
+    tolerance = np.abs(weight)[:, None] * (moved + 8 * EPS + moved * np.abs(centered) / deviation) * 2 + EPS * np.abs(bias)[:, None]
+    assert (np.abs(_native.norm(isa, x, weight, bias, 1e-5) - expected) <= tolerance).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", ["gelu", "relu", "tanh"])
+def test_activation_error(isa: str, name: str) -> None:
+    """On a dense grid and at the edges: the error that the other tests' tolerances assume."""
+    edges = [0.0, -0.0, 1e-30, -1e-30, 5.54, -5.54, 5.55, -5.55, 43.0, -43.0, 44.0, -44.0, 1e4, -1e4, 3e38, -3e38]
+    x = np.concatenate([np.linspace(-12, 12, 40_001), edges]).astype(np.float32)[None]
+    exact = x.astype(np.float64)
+    own = activation_bound(name, exact, np.zeros_like(exact))
+    assert (np.abs(_native.activation(isa, x, name) - ACTIVATIONS[name](exact)) <= own + 1e-38).all()
+
+
+@pytest.mark.parametrize("isa", FAST)
+def test_bits_do_not_depend_on_the_neighbors(isa: str) -> None:
+    """A token's result is the same alone, among others, and at any place: one sum per output, in one order."""
+    generator = np.random.default_rng(3)
+    weight = generator.standard_normal((40, 50)).astype(np.float32)
+    bias = generator.standard_normal(40).astype(np.float32)
+    x = generator.standard_normal((50, 129)).astype(np.float32)
+    for cell_rows in CELL_ROWS:
+        grid = CellGrid(40, 50, cell_rows)
+        packed = pack_linear(weight, [generator.random(grid.shape) < 0.5], cell_rows)
+        arrays = (packed.values, packed.columns, packed.runs, packed.run_ptr[0], bias)
+        together = _native.linear(isa, *arrays, x, None, "gelu")
+        for token in (0, 15, 16, 47, 48, 128):
+            alone = _native.linear(isa, *arrays, np.ascontiguousarray(x[:, token : token + 1]), None, "gelu")
+            assert (alone[:, 0] == together[:, token]).all()
+
+
+def test_an_absent_instruction_set_is_refused() -> None:
+    with pytest.raises(ValueError, match="instruction set"):
+        _native.activation("sse9", np.zeros((1, 1), dtype=np.float32), "gelu")
