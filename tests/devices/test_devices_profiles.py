@@ -1,6 +1,7 @@
 """Shipped profiles: complete, labelled, and equal to the published tables they come from."""
 
 import csv
+from pathlib import Path
 
 import pytest
 
@@ -62,13 +63,13 @@ def test_an_unknown_device_names_the_closest() -> None:
 
 def test_a_path_is_read_as_a_file(tmp_path) -> None:
     path = tmp_path / "board.toml"
-    path.write_bytes((freqbench.Path(freqbench.__file__).parent / "profiles" / "odroid-xu3-a7.toml").read_bytes())
+    path.write_bytes((Path(freqbench.__file__).parent / "profiles" / "odroid-xu3-a7.toml").read_bytes())
     assert devices.load(path) == devices.load(str(path)) == devices.load("odroid-xu3-a7")
 
 
 @pytest.mark.parametrize("chip", freqbench.CHIPS, ids=lambda chip: chip.soc)
 def test_generated_profiles_are_fresh(chip: freqbench.Chip, shared_data) -> None:
-    folder = freqbench.Path(freqbench.__file__).parent / "profiles"
+    folder = Path(freqbench.__file__).parent / "profiles"
     shipped = (folder / f"{freqbench.profile_name(chip)}.toml").read_text(encoding="utf-8")
     assert shipped == freqbench.render(chip, shared_data / "freqbench"), (
         "refresh with: python -m lavolta.devices.freqbench ../shared/data/freqbench"
@@ -102,3 +103,11 @@ def test_lookups_name_what_there_is() -> None:
         profile.cluster().coefficients("sve")
     with pytest.raises(UserInputError, match="no step of 1 MHz"):
         profile.cluster().active_mw(1)
+
+
+def test_the_example_of_the_reference_page_is_a_valid_profile() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "device-profile.md"
+    example = page.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+    profile = devices.parse(example.encode(), "example")
+    assert profile.cluster().active_mw(1500.0) == 820.0
+    assert all(f"`{name}`" in page.read_text(encoding="utf-8") for name in devices.names())
