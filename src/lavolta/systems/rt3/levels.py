@@ -1,0 +1,109 @@
+"""Which levels a device needs: for every clock the least sparsity that keeps the deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lavolta.devices.latency import latency_ms, max_kept_share
+from lavolta.devices.profile import DeviceProfile
+from lavolta.errors import InfeasibleError, UserInputError
+from lavolta.runtime.spec import ModelSpec
+from lavolta.runtime.work import dense_cells, work_of
+
+MAX_SPARSITY = 0.92
+"""No level is asked for more: nothing is left to run."""
+SWITCH_MARGIN = 0.01
+"""Share of the deadline left for a change of clock and level, and for what a cell mask rounds up."""
+
+
+@dataclass(frozen=True)
+class PlannedLevel:
+    """A level to be made: the clock that it is meant for, and the sparsity that keeps the deadline there."""
+
+    name: str
+    freq_mhz: float
+    sparsity: float
+
+
+@dataclass(frozen=True)
+class LevelPlan:
+    """The levels of a model for one device and one deadline, densest first.
+
+    Args:
+        skipped_mhz: clocks of the device that no sparsity can serve within the deadline.
+    """
+
+    deadline_ms: float
+    tokens: int
+    threads: int
+    levels: tuple[PlannedLevel, ...]
+    skipped_mhz: tuple[float, ...]
+
+
+def plan_levels(
+    profile: DeviceProfile,
+    spec: ModelSpec,
+    cell_rows: int,
+    tokens: int,
+    deadline_ms: float | None,
+    count: int,
+    threads: int = 1,
+) -> LevelPlan:
+    """The levels that let a model keep a deadline at the clocks of a device.
+
+    One level per clock where ``count`` is the number of usable clocks; otherwise ``count`` levels evenly spaced in kept
+    work between the densest and the sparsest of them, each meant for the lowest clock at which it keeps the deadline.
+
+    Args:
+        tokens: length of one inference.
+        deadline_ms: ``None`` takes the shortest one that the dense model keeps at the highest clock.
+
+    Raises:
+        InfeasibleError: no clock can keep the deadline; the message names the closest one and what would be needed.
+        UserInputError: a count or a deadline outside its range.
+    """
+    if not 1 <= count <= 32:
+        raise UserInputError(f"{count} levels were asked for; choose 1 to 32.")
+    dense = work_of(spec, dense_cells(spec, cell_rows), cell_rows, tokens)
+    cluster = profile.cluster()
+    if deadline_ms is None:
+        deadline_ms = latency_ms(profile, dense, cluster.max_mhz, threads) / (1.0 - SWITCH_MARGIN)
+    budget_ms = deadline_ms * (1.0 - SWITCH_MARGIN)
+    shares: dict[float, float] = {}
+    refusal: InfeasibleError | None = None
+    for step in sorted(cluster.steps, key=lambda s: -s.freq_mhz):
+        try:
+            share = max_kept_share(profile, dense, budget_ms, step.freq_mhz, threads)
+        except InfeasibleError as error:
+            refusal = refusal or error
+            continue
+        if share >= 1.0 - MAX_SPARSITY:
+            # A deadline made from the dense model's own time must not lose a cell to rounding.
+            shares[step.freq_mhz] = 1.0 if share > 1.0 - 1e-9 else share
+    if not shares:
+        needed_ms = latency_ms(profile, dense.scaled(1.0 - MAX_SPARSITY), cluster.max_mhz, threads)
+        raise InfeasibleError(
+            f"no level meets {deadline_ms:g} ms on {profile.name}: the sparsest that is made "
+            f"({100 * MAX_SPARSITY:g} %) takes {needed_ms:.4g} ms at {cluster.max_mhz:g} MHz with {threads} thread(s); "
+            f"allow at least {needed_ms / (1.0 - SWITCH_MARGIN):.4g} ms, more threads or fewer tokens."
+        ) from refusal
+    skipped = tuple(step.freq_mhz for step in cluster.steps if step.freq_mhz not in shares)
+    return LevelPlan(deadline_ms, tokens, threads, _spread(shares, count), skipped)
+
+
+def _spread(shares: Mapping[float, float], count: int) -> tuple[PlannedLevel, ...]:
+    ordered = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
+    if count == len(ordered):
+        kept = [share for _, share in ordered]
+    else:
+        first, last = ordered[0][1], ordered[-1][1]
+        kept = [first + (last - first) * index / max(1, count - 1) for index in range(count)]
+    levels: list[PlannedLevel] = []
+    for share in kept:
+        # Clocks that a dense model serves already need no level of their own.
+        if levels and abs(1.0 - share - levels[-1].sparsity) < 1e-6:
+            continue
+        freq = min(f for f, s in shares.items() if s >= share - 1e-9)
+        levels.append(PlannedLevel(f"L{len(levels)}", freq, 1.0 - share))
+    return tuple(levels)

@@ -1,0 +1,94 @@
+"""What a bundle does on this computer: fidelity, latency of every level side by side, and the time of a switch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lavolta.runtime.engine import Model
+
+SWITCHES = 20_000
+
+
+@dataclass(frozen=True)
+class SwitchTimes:
+    """Microseconds of one switch of the level, over many random switches.
+
+    Args:
+        bytes_moved: growth of the process's memory over all switches, per switch, whole bytes.
+    """
+
+    us_p50: float
+    us_p99: float
+    bytes_moved: int
+
+
+def level_latencies_ms(
+    model: Model, tokens: int, rounds: int = 15, on_round: Callable[[], None] = lambda: None
+) -> list[float]:
+    """Median milliseconds of one sequence of ``tokens`` at every level, the levels taking turns in every round."""
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(0, model.spec.vocab, tokens)]
+    times: list[list[float]] = [[] for _ in model.levels]
+    for level in range(len(model.levels)):
+        model.switch(level)
+        model.run(ids)
+    for _ in range(rounds):
+        for level in range(len(model.levels)):
+            model.switch(level)
+            start = time.perf_counter_ns()
+            model.run(ids)
+            times[level].append((time.perf_counter_ns() - start) / 1e6)
+        on_round()
+    return [statistics.median(values) for values in times]
+
+
+def switch_times(model: Model, switches: int = SWITCHES) -> SwitchTimes:
+    """Time random switches one by one, and watch the memory that the process maps while it does."""
+    rng = np.random.default_rng(0)
+    levels = rng.integers(0, len(model.levels), switches).tolist()
+    for level in levels[:100]:
+        model.switch(level)
+    before = _resident_bytes()
+    nanoseconds = np.fromiter((model.switch(level) for level in levels), dtype=np.int64, count=switches)
+    grown = max(0, _resident_bytes() - before)
+    p50, p99 = np.percentile(nanoseconds, [50, 99]) / 1e3
+    return SwitchTimes(float(p50), float(p99), grown // switches)
+
+
+def level_outputs(model: Model, texts: Sequence[str], batch: int = 16) -> list[NDArray[np.float32]]:
+    """Outputs ``(texts, outputs)`` of every level."""
+    found = []
+    for level in range(len(model.levels)):
+        model.switch(level)
+        found.append(np.concatenate([model.encode(texts[i : i + batch]) for i in range(0, len(texts), batch)]))
+    return found
+
+
+def mean_cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
+    """Mean cosine of matching rows."""
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return float(np.mean((left * right).sum(axis=1) / np.maximum(norms, 1e-12)))
+
+
+def cpu_name() -> str:
+    """The processor as Linux names it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,364 @@
+"""Compress a trained Transformer into one bundle with a level for every clock of a device."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lavolta.devices.loading import load as load_device
+from lavolta.errors import UserInputError
+from lavolta.models.batching import Encoded, encode_texts, sorted_batches
+from lavolta.models.export import export_bundle
+from lavolta.models.hf import load_encoder
+from lavolta.models.loaded import Batch, LoadedModel
+from lavolta.models.text import TextData, builtin_text, user_text
+from lavolta.progress import Progress, SilentProgress
+from lavolta.runtime.bundle import BundleFile
+from lavolta.sparsity.ranking import LevelMasks, level_masks
+from lavolta.systems.rt3.cutting import GRID, choose_cuts, layer_groups, measure_groups
+from lavolta.systems.rt3.levels import plan_levels
+from lavolta.systems.rt3.ranking import cell_scores, rank_cells
+from lavolta.systems.rt3.subjects import (
+    GlueTraining,
+    StepBatches,
+    encoder_parameters,
+    encoder_statistics,
+    glue_subject,
+)
+from lavolta.training.distill import embedding_loss
+from lavolta.training.encoder import EncoderObjective, LossWeights, label_loss
+from lavolta.training.joint import JointConfig, train_joint
+from lavolta.training.levels import RankedLevels
+from lavolta.training.masking import MaskedLinears
+from lavolta.training.oneshot import compensate_linears
+from lavolta.training.saliency import LinearStats
+
+MODES = ("distill", "one-shot")
+DEFAULT_CELL_ROWS = 4
+CALIBRATION_TEXTS = 256
+PROBE_TEXTS = 64
+TRAIN_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class CompressOptions:
+    """What `compress` was asked for; equal options and equal files give an equal bundle.
+
+    Args:
+        source: a model folder or a packaged model.
+        text: file with one sentence a line; ``None`` takes the text that comes with Python (or the task's own).
+        task: GLUE task to fine-tune on and compress for, with its data folder ``data``.
+        device: profile that the levels are made for.
+        deadline_ms: ``None`` takes the shortest that the dense model keeps at the highest clock.
+        levels: number of levels.
+        cell_rows: height of a cell; ``None`` takes the default.
+        tokens: length of the inference that the deadline is for.
+        threads: threads of the device that run it.
+        steps: of joint distillation.
+        batch_size: sentences of a step.
+        lr: peak learning rate.
+        mode: ``"distill"``, or ``"one-shot"``: calibration only, no training.
+        seed: of everything drawn.
+    """
+
+    source: str
+    text: str | None = None
+    task: str | None = None
+    data: str | None = None
+    device: str = "odroid-xu3-a7"
+    deadline_ms: float | None = None
+    levels: int = 6
+    cell_rows: int | None = None
+    tokens: int = 128
+    threads: int = 1
+    steps: int = 500
+    batch_size: int = 32
+    lr: float = 4e-4
+    mode: str = "distill"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UserInputError(f"the mode {self.mode!r} is unknown; choose one of {', '.join(MODES)}.")
+        if self.steps < 1 or self.batch_size < 1:
+            raise UserInputError(f"steps is {self.steps} and batch_size {self.batch_size}; both must be at least 1.")
+        if self.text is not None and self.task is not None:
+            raise UserInputError("a text and a task were both given; give one of them.")
+        if self.task is not None and self.data is None:
+            raise UserInputError(f"the task {self.task!r} needs its data; give the GLUE folder with --data.")
+
+
+@dataclass
+class _Material:
+    """The dense model with what it learns from.
+
+    Args:
+        train: sequences for calibration and training.
+        probe: a batch on which cuts are judged.
+        labels: whether the sequences have labels.
+    """
+
+    dense: LoadedModel
+    train: Encoded
+    probe: Batch
+    text_source: str
+    score: Callable[[LoadedModel], float] | None = None
+    score_name: str | None = None
+    dense_score: float | None = None
+
+
+@dataclass
+class _Clock:
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, progress: Progress, name: str, total: int | None = None) -> Iterator[Any]:
+        start = time.perf_counter()
+        with progress.stage(name, total) as stage:
+            yield stage
+        self.seconds[name] = round(time.perf_counter() - start, 2)
+
+
+def compress(
+    source: str,
+    *,
+    out: str | Path,
+    text: str | Path | None = None,
+    task: str | None = None,
+    data: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Compress a model into a bundle; an interrupted call continues where it was when it is repeated.
+
+    Args:
+        source: a folder with a BERT, DistilBERT or RoBERTa encoder, or the packaged ``all-MiniLM-L6-v2``.
+        out: the bundle to write; work in progress is kept beside it in ``<out>.work`` until it is done.
+        text, task, data, options: see `CompressOptions`.
+
+    Returns:
+        Plain data: the options, the plan, per level its sparsity and kept share of each linear, and the seconds of each
+        stage.
+
+    Raises:
+        UserInputError: unknown model or device, text that cannot be read, options outside their range.
+        InfeasibleError: no level can keep the deadline.
+        BundleError: the bundle cannot be written.
+    """
+    opts = CompressOptions(
+        source=str(source),
+        text=None if text is None else str(text),
+        task=task,
+        data=None if data is None else str(data),
+        **options,
+    )
+    progress = progress or SilentProgress()
+    out = Path(out)
+    if not out.parent.is_dir():
+        raise UserInputError(f"there is no folder {out.parent} for the bundle; make it first.")
+    mark = fingerprint(opts)
+    if out.exists():
+        done = _finished(out, mark)
+        if done is not None:
+            progress.say(f"{out} is already made with these options")
+            return done
+    profile = load_device(opts.device)
+    clock = _Clock()
+    work = out.with_name(out.name + ".work")
+    torch.manual_seed(opts.seed)
+    with clock.stage(progress, "read the model and the text"):
+        material = _prepare(opts, work, progress)
+    dense, cell_rows = material.dense, opts.cell_rows or DEFAULT_CELL_ROWS
+    plan = plan_levels(profile, dense.spec, cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads)
+    grids = dense.grids(cell_rows)
+    with clock.stage(progress, "calibrate"):
+        calibration = [
+            material.train.batch(range(i, min(i + 32, CALIBRATION_TEXTS, len(material.train))))
+            for i in range(0, min(CALIBRATION_TEXTS, len(material.train)), 32)
+        ]
+        stats = encoder_statistics(dense, calibration, hessians=True)
+        scores = cell_scores(dense.linears, grids, stats, "second-order")
+        rankings = rank_cells(grids, scores)
+    student = copy.deepcopy(dense)
+    masked = MaskedLinears(student.linears, grids)
+    groups = layer_groups(list(grids))
+    with clock.stage(progress, "search the cuts", len(groups) * (len(GRID) - 1)) as stage:
+        tables = measure_groups(rankings, scores, _probe_loss(dense, student, masked, material.probe), stage.advance)
+        cuts = [choose_cuts(tables, level.sparsity) for level in plan.levels]
+    masks = [level_masks(rankings, c) for c in cuts]
+    if opts.mode == "one-shot":
+        with clock.stage(progress, "compensate"):
+            _compensate(dense, student, masked, stats, masks)
+    else:
+        with clock.stage(progress, "distil all levels", opts.steps) as stage:
+            _distil(opts, material, student, masked, RankedLevels(rankings, cuts), work / "training.pt", stage)
+    level_info: list[dict[str, Any]] = [{"name": level.name, "freq_mhz": level.freq_mhz} for level in plan.levels]
+    if material.score is not None:
+        with clock.stage(progress, "score every level", len(masks)) as stage:
+            for info, level_mask in zip(level_info, masks, strict=True):
+                with masked.at(level_mask):
+                    info["score"] = material.score(student)
+                stage.advance()
+    masked.detach()
+    with clock.stage(progress, "write the bundle"):
+        summary = {
+            "mark": mark,
+            "options": asdict(opts),
+            "deadline_ms": plan.deadline_ms,
+            "skipped_mhz": list(plan.skipped_mhz),
+            "text_source": material.text_source,
+            "dense_score": material.dense_score,
+            "score_name": material.score_name,
+            "seconds": clock.seconds,
+        }
+        export_bundle(
+            student,
+            masks,
+            level_info,
+            cell_rows,
+            out,
+            sparsity_info={"ranking": "free", "saliency": "second-order"},
+            provenance={"compress": summary},
+            device={"name": profile.name, "tokens": opts.tokens, "threads": opts.threads},
+        )
+    _remove_work(work)
+    result = _finished(out, mark)
+    if result is None:
+        raise UserInputError(f"{out} was replaced while it was being written; run the command again.")
+    return result
+
+
+def fingerprint(options: CompressOptions) -> str:
+    """A mark of the options and of the text's content: the same work has the same mark."""
+    digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
+    if options.text is not None and Path(options.text).is_file():
+        digest.update(Path(options.text).read_bytes())
+    return digest.hexdigest()
+
+
+def held_out_text(options: CompressOptions) -> TextData:
+    """The sentences that a bundle is judged on: none of them was trained on."""
+    return builtin_text() if options.text is None else user_text(options.text)
+
+
+def _prepare(opts: CompressOptions, work: Path, progress: Progress) -> _Material:
+    if opts.task is not None and opts.data is not None:
+        subject = glue_subject(opts.source, opts.task, Path(opts.data), work, GlueTraining(seed=opts.seed))
+        pairs = subject.train.batch(range(min(PROBE_TEXTS, len(subject.train))))
+        dense_score = subject.score(subject.dense)
+        progress.say(f"the dense model scores {dense_score:.2f} ({subject.task.metric})")
+        return _Material(
+            subject.dense,
+            subject.train,
+            pairs,
+            f"{subject.name} training data",
+            subject.score,
+            subject.task.metric,
+            dense_score,
+        )
+    text = held_out_text(opts)
+    dense = load_encoder(opts.source, "embedding")
+    train = encode_texts(dense, text.train, TRAIN_TOKENS)
+    probe = next(sorted_batches(encode_texts(dense, text.train[-PROBE_TEXTS:], TRAIN_TOKENS), PROBE_TEXTS))
+    return _Material(dense, train, probe, text.source)
+
+
+def _probe_loss(
+    dense: LoadedModel, student: LoadedModel, masked: MaskedLinears, probe: Batch
+) -> Callable[[LevelMasks], float]:
+    """Loss of the masked model on the probe: distance to the dense outputs (embedding, scores or soft labels)."""
+    dense.module.eval()
+    with torch.no_grad():
+        target = dense.module(probe.input_ids, probe.attention_mask, probe.type_ids)
+
+    def loss(masks: LevelMasks) -> float:
+        student.module.eval()
+        with torch.no_grad(), masked.at(masks):
+            out = student.module(probe.input_ids, probe.attention_mask, probe.type_ids)
+        if dense.spec.task == "embedding":
+            return float(embedding_loss(out.output, target.output))
+        return float((out.hidden - target.hidden).square().mean()) + float(
+            label_loss(out.output, probe, dense.spec.task) if probe.labels is not None else 0.0
+        )
+
+    return loss
+
+
+def _compensate(
+    dense: LoadedModel,
+    student: LoadedModel,
+    masked: MaskedLinears,
+    stats: dict[str, LinearStats],
+    masks: list[LevelMasks],
+) -> None:
+    found = compensate_linears(dense.linears, masked.grids, stats, masks)
+    with torch.no_grad():
+        for name, linear in student.linears.items():
+            masked.dense_weight(name).copy_(found[name].weight)
+            bias = found[name].bias
+            if bias is not None:
+                linear.bias.copy_(bias)
+
+
+def _distil(
+    opts: CompressOptions,
+    material: _Material,
+    student: LoadedModel,
+    masked: MaskedLinears,
+    levels: RankedLevels,
+    checkpoint: Path,
+    stage: Any,
+) -> None:
+    source = StepBatches(material.train, opts.batch_size, opts.seed)
+    labelled = material.train.labels is not None
+    objective = EncoderObjective(
+        student, source, material.dense, LossWeights(label=1.0 if labelled else 0.0, output=1.0, hidden=1.0)
+    )
+    # Dropout off: the teacher regularizes, and every level should see the same function.
+    student.module.eval()
+    config = JointConfig(steps=opts.steps, lr=opts.lr, seed=opts.seed, checkpoint_every=50)
+    done = 0
+
+    def on_step(step: int, loss: float) -> None:
+        nonlocal done
+        # A resumed run begins at its checkpoint: the bar jumps there at the first step.
+        stage.advance(step + 1 - done)
+        done = step + 1
+        stage.note(f"loss {loss:.3f}")
+
+    train_joint(masked, levels, objective, encoder_parameters(student), config, checkpoint, on_step)
+
+
+def _finished(out: Path, mark: str) -> dict[str, Any] | None:
+    """What `compress` returns for a bundle that these options made; ``None`` for any other file."""
+    bundle = BundleFile.open(out)
+    made = bundle.manifest.get("provenance", {}).get("compress")
+    if not isinstance(made, dict) or made.get("mark") != mark:
+        return None
+    shapes = bundle.spec.linear_shapes()
+    cell_rows = int(bundle.manifest["cell_rows"])
+    levels = []
+    for level in bundle.manifest["levels"]:
+        kept = {
+            name: min(1.0, count * cell_rows / (shapes[name][0] * shapes[name][1]))
+            for name, count in level["kept_cells"].items()
+        }
+        shown = {key: level[key] for key in ("name", "sparsity", "freq_mhz", "score") if key in level}
+        levels.append({**shown, "kept_by_layer": kept})
+    return {**made, "out": str(out), "levels": levels, "cell_rows": cell_rows, "bytes": out.stat().st_size}
+
+
+def _remove_work(work: Path) -> None:
+    if work.is_dir():
+        for file in work.iterdir():
+            file.unlink()
+        work.rmdir()

@@ -1,0 +1,232 @@
+"""What RT3 is tried on: the paper's language model, and an encoder fine-tuned on a GLUE task."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lavolta.models.batching import Encoded, encode_pairs, predict, random_batches
+from lavolta.models.hf import load_encoder, with_head
+from lavolta.models.lm import LmCorpus, load_lm_corpus
+from lavolta.models.loaded import Batch, LoadedModel
+from lavolta.models.tasks import TaskData, load_task
+from lavolta.systems.rt3.lm import LmTraining, language_objective, load_trained_lm, score
+from lavolta.training.dropout import lock_dropout
+from lavolta.training.encoder import EncoderObjective, LossWeights
+from lavolta.training.joint import JointConfig, Objective, train_joint
+from lavolta.training.levels import DenseOnly
+from lavolta.training.masking import MaskedLinears
+from lavolta.training.saliency import LinearStats, collect_stats
+
+OnStep = Callable[[int, float], None]
+
+
+class Subject(Protocol):
+    """A dense, trained model with its data: what is compressed, how it learns and how it is scored."""
+
+    name: str
+    dense: LoadedModel
+    tokens: int
+    """Tokens of one inference on the device."""
+
+    def objective(self, student: LoadedModel, distil: bool, seed: int) -> Objective:
+        """The loss of a student on the task; with ``distil`` against the dense model too."""
+
+    def score(self, loaded: LoadedModel) -> float:
+        """The task's score on the evaluation split, 0 to 100."""
+
+    def statistics(self, hessians: bool) -> dict[str, LinearStats]:
+        """What the linears of the dense model see on training data."""
+
+    def trainable(self, student: LoadedModel) -> list[Tensor]:
+        """The parameters that recover from pruning, in a stable order."""
+
+
+@dataclass
+class GlueSubject:
+    """An encoder fine-tuned on one GLUE task; scored on its development split.
+
+    Args:
+        epoch_batches: batches by epoch, made once.
+    """
+
+    name: str
+    dense: LoadedModel
+    task: TaskData
+    train: Encoded
+    dev: Encoded
+    batch_size: int
+    tokens: int = 128
+
+    def source(self, seed: int) -> Callable[[int], Batch]:
+        return StepBatches(self.train, self.batch_size, seed)
+
+    def objective(self, student: LoadedModel, distil: bool, seed: int) -> Objective:
+        weights = LossWeights(label=1.0, output=1.0, hidden=3.0)
+        return EncoderObjective(student, self.source(seed), self.dense if distil else None, weights)
+
+    def score(self, loaded: LoadedModel) -> float:
+        return glue_score(loaded, self.task, self.dev)
+
+    def statistics(self, hessians: bool) -> dict[str, LinearStats]:
+        rows = np.random.default_rng(0).permutation(len(self.train))[:256]
+        batches = [self.train.batch(rows[i : i + 32]) for i in range(0, len(rows), 32)]
+        return encoder_statistics(self.dense, batches, hessians)
+
+    def trainable(self, student: LoadedModel) -> list[Tensor]:
+        return encoder_parameters(student)
+
+
+@dataclass
+class LmSubject:
+    """The word-level language model; scored by next-word accuracy on the test text."""
+
+    name: str
+    dense: LoadedModel
+    corpus: LmCorpus
+    training: LmTraining
+    score_words: int = 0
+    """Words of the test text that are scored; 0 scores all."""
+    tokens: int = 64
+
+    def objective(self, student: LoadedModel, distil: bool, seed: int) -> Objective:
+        from dataclasses import replace
+
+        return language_objective(
+            student, self.corpus, replace(self.training, seed=seed + 1000), self.dense if distil else None
+        )
+
+    def score(self, loaded: LoadedModel) -> float:
+        words = self.corpus.test[: self.score_words] if self.score_words else self.corpus.test
+        return 100.0 * score(loaded, words, self.training).accuracy
+
+    def statistics(self, hessians: bool) -> dict[str, LinearStats]:
+        tokens, count = 64, 64
+        starts = np.linspace(0, len(self.corpus.train) - tokens - 1, count).astype(int)
+        windows = torch.from_numpy(np.stack([self.corpus.train[s : s + tokens] for s in starts]))
+        self.dense.module.eval()
+        return collect_stats(self.dense.linears, torch.split(windows, 16), self.dense.module.hidden, hessians=hessians)
+
+    def trainable(self, student: LoadedModel) -> list[Tensor]:
+        return encoder_parameters(student)
+
+
+class StepBatches:
+    """Batches by step: every epoch in its own order, a function of the seed and the step alone."""
+
+    def __init__(self, encoded: Encoded, batch_size: int, seed: int) -> None:
+        self._encoded, self._batch_size, self._seed = encoded, batch_size, seed
+        self.per_epoch = -(-len(encoded) // batch_size)
+        self._epoch = -1
+        self._batches: list[Batch] = []
+
+    def __call__(self, step: int) -> Batch:
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._batches = list(random_batches(self._encoded, self._batch_size, self._seed * 1009 + epoch))
+            self._epoch = epoch
+        return self._batches[place]
+
+
+def encoder_parameters(student: LoadedModel) -> list[Tensor]:
+    """Everything but the embeddings (and an output layer as large as the vocabulary): they stay as they are."""
+    frozen = ("embeddings.", "head.out.") if student.spec.task == "language-model" else ("embeddings.",)
+    return [p for name, p in student.module.named_parameters() if not name.startswith(frozen)]
+
+
+def encoder_statistics(loaded: LoadedModel, batches: Iterable[Batch], hessians: bool) -> dict[str, LinearStats]:
+    """Input statistics of an encoder's linears over batches; padding does not count."""
+    loaded.module.eval()
+
+    def run(batch: Batch) -> Any:
+        return loaded.module(batch.input_ids, batch.attention_mask, batch.type_ids)
+
+    return collect_stats(loaded.linears, batches, run, lambda batch: batch.attention_mask, hessians)
+
+
+def glue_score(loaded: LoadedModel, task: TaskData, encoded: Encoded) -> float:
+    """The task's own metric on a tokenised split, 0 to 100."""
+    assert encoded.labels is not None
+    return 100.0 * task.score(predict(loaded, encoded), encoded.labels)[task.metric]
+
+
+@dataclass(frozen=True)
+class GlueTraining:
+    """How a dense encoder is fine-tuned on a task."""
+
+    epochs: float = 3.0
+    lr: float = 1e-4
+    batch_size: int = 32
+    max_tokens: int = 128
+    pooling: str = "mean"
+    dropout: float = 0.1
+    seed: int = 0
+
+
+def glue_subject(
+    source: str, task_name: str, data: Path, cache: Path, training: GlueTraining, on_step: OnStep | None = None
+) -> GlueSubject:
+    """Fine-tune the dense encoder on a task, or take it from ``cache``.
+
+    Args:
+        source: what `load_encoder` takes.
+        data: the GLUE folder.
+        cache: folder for the dense model of this task and configuration.
+    """
+    task = load_task(task_name, data)
+    loaded = with_head(
+        load_encoder(source, "embedding"),
+        task.outputs,
+        task.kind,
+        training.seed,
+        labels=task.labels,
+        pooling=training.pooling,
+        dropout=training.dropout,
+    )
+    lock_dropout(loaded.module, training.dropout)
+    train = encode_pairs(loaded, task.train, training.max_tokens)
+    dev = encode_pairs(loaded, task.dev, training.max_tokens)
+    subject = GlueSubject(task.name, loaded, task, train, dev, training.batch_size)
+    saved = cache / f"{task.name}-dense-{training.seed}.safetensors"
+    if saved.exists():
+        loaded.module.load_state_dict(load_file(saved))
+        loaded.module.eval()
+        return subject
+    objective = EncoderObjective(loaded, subject.source(training.seed), None, LossWeights(1.0, 0.0, 0.0))
+    steps = max(1, round(training.epochs * -(-len(train) // training.batch_size)))
+    masked = MaskedLinears(loaded.linears, loaded.grids(1))
+    loaded.module.train()
+    cache.mkdir(parents=True, exist_ok=True)
+    checkpoint = cache / f"{task.name}-dense-{training.seed}.checkpoint"
+    config = JointConfig(steps=steps, lr=training.lr, seed=training.seed)
+    train_joint(masked, DenseOnly(), objective, encoder_parameters(loaded), config, checkpoint, on_step)
+    masked.detach()
+    loaded.module.eval()
+    temporary = saved.with_suffix(".tmp")
+    save_file({k: v.contiguous() for k, v in loaded.module.state_dict().items()}, temporary)
+    temporary.replace(saved)
+    checkpoint.unlink(missing_ok=True)
+    return subject
+
+
+def lm_subject(data: Path, dense: Path) -> LmSubject:
+    """The language model that `train_lm` left in ``dense``, on the text in ``data``."""
+    corpus = load_lm_corpus(data)
+    loaded, training = load_trained_lm(dense, corpus)
+    loaded.module.eval()
+    return LmSubject("wikitext2", loaded, corpus, training)
+
+
+def fresh_student(subject: Subject) -> LoadedModel:
+    """A copy of the dense model to prune and train."""
+    student = copy.deepcopy(subject.dense)
+    student.module.train()
+    return student
