@@ -135,9 +135,8 @@ def test_language_model_equals_the_reference(tie: bool, tmp_path: Path) -> None:
 
 
 def test_word_scale_is_folded_into_the_bundle() -> None:
-    loaded = build_lm(
-        LmConfig(hidden=20, heads=5, ffn=4, layers=1, max_tokens=5), Vocabulary((UNKNOWN, END_OF_LINE)), 0
-    )
+    config = LmConfig(hidden=20, heads=5, ffn=4, layers=1, max_tokens=5)
+    loaded = build_lm(config, Vocabulary((UNKNOWN, END_OF_LINE)), seed=0)
     word = loaded.module.embeddings.word.weight.detach().double().numpy()
     # The factor and the product are each rounded to float32 once.
     np.testing.assert_allclose(loaded.dense_tensors()["embeddings.word"], word * 20**0.5, rtol=2.0**-23)

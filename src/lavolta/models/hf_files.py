@@ -98,30 +98,41 @@ def load_tokenizer(folder: str, max_tokens: int) -> Any:
     """The fast tokenizer without padding, truncating to what the model takes; ``None`` where the model has none."""
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
-    from transformers.utils import cached_file
 
-    found = cached_file(
-        folder,
-        "tokenizer.json",
-        local_files_only=True,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    found = _find_file(folder, "tokenizer.json")
     if found is not None:
         try:
             tokenizer = Tokenizer.from_str(Path(found).read_text(encoding="utf-8"))
         # tokenizers raises a bare Exception for a damaged file.
         except Exception as error:
             raise UserInputError(f"{found} is not a tokenizer: {error}; copy it again.") from error
-    else:
+    elif _find_file(folder, "vocab.txt") or _find_file(folder, "vocab.json"):
         try:
             with _quiet():
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError):
-            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+            raise UserInputError(
+                f"the vocabulary of {folder} cannot be read ({error}); add a tokenizer.json."
+            ) from error
+    else:
+        # Asked for anyway, transformers would make up an empty vocabulary.
+        return None
     tokenizer.no_padding()
     tokenizer.enable_truncation(min(max_tokens, _max_sequence(folder)))
     return tokenizer
+
+
+def _find_file(folder: str, name: str) -> str | None:
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        folder,
+        name,
+        local_files_only=True,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else str(found)
 
 
 def _max_sequence(folder: str) -> int:
