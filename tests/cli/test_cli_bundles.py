@@ -113,8 +113,12 @@ def test_explain_has_every_step_of_every_level(tokens: str, invoke: Invoke, bund
         assert len(outcome.data["steps"]) == len(model.explain())
     measured = [step["measured_ms"] for step in outcome.data["steps"]]
     assert (measured == [None] * len(measured)) == (tokens == "0")
-    table = invoke("explain", bundle, "--tokens", tokens)
+    table = invoke("explain", bundle)
     assert all(word in table.out for word in ("L0", "L1", "L2", "kernel", "query"))
+
+
+def test_explain_measures_what_the_model_takes(invoke: Invoke, bundle: Path) -> None:
+    assert invoke("explain", bundle, "--json").data["tokens"] == 16
 
 
 def test_explain_refuses_more_tokens_than_the_model_takes(invoke: Invoke, bundle: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -182,8 +183,8 @@ def test_a_broken_result_is_one_sentence(content: bytes, invoke: Invoke, tmp_pat
 
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A stand-in for the recipe, so that these tests need no torch; `calls` keeps what it was given."""
-    module = ModuleType("lavolta.systems.rt3.recipe")
+    """A stand-in for the recipes, so that these tests need no torch; `calls` keeps what it was given."""
+    module = ModuleType("stand_in")
     calls: list[dict[str, Any]] = []
 
     def compress(source: str, **options: Any) -> dict[str, Any]:
@@ -199,7 +200,8 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         return RESULT
 
     module.compress, module.run_demo, module.calls = compress, run_demo, calls  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for name in ("recipe", "demo"):
+        monkeypatch.setitem(sys.modules, f"lavolta.systems.rt3.{name}", module)
     return module
 
 
@@ -341,6 +343,27 @@ def test_what_goes_wrong_later_is_one_sentence_too(
     assert (outcome.code, outcome.out) == (code, "")
     assert sentence in outcome.err
     assert outcome.err.strip().count("\n") == 0
+
+
+def test_the_interrupt_key_says_how_to_go_on(tmp_path: Path) -> None:
+    program = """
+import sys, types
+def run_demo(out, progress):
+    progress.say("working")
+    sys.stdin.read()
+sys.modules["lavolta.systems.rt3.demo"] = types.SimpleNamespace(run_demo=run_demo)
+from lavolta.cli import main
+sys.exit(main(["demo", "--out", "demo"]))
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, text=True, **pipes) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "working\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "`lavolta demo --out demo` continues" in err
+    assert "Traceback" not in err
 
 
 def test_debug_shows_the_traceback(recipe: ModuleType, invoke: Invoke, tmp_path: Path) -> None:

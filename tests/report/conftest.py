@@ -34,10 +34,28 @@ def _level(index: int, layers: int) -> dict[str, Any]:
 def sample_result() -> dict[str, Any]:
     levels = [_level(index, layers=6) for index in range(6)]
     titles = {
-        "E1": ("No reconfiguration: dense model at 1400 MHz", 402_113, 0, 11.2, 1.0),
-        "E2": ("Hardware only: the clock steps down, the model stays", 548_020, 301_204, 15.2, 1.0),
-        "E3": ("Hardware and software: one level for each clock", 1_203_441, 0, 33.4, 0.961),
-        "dial": ("La Volta: clock and level chosen together", 1_391_200, 0, 38.6, 0.943),
+        "E1": ("no reconfiguration (E1): 1400 MHz and level L0 for the whole charge", 402_113, 0, 11.2, 1.0),
+        "E2": (
+            "hardware only (E2): level L0 throughout, 1400 MHz with level L0 above 67 % of the charge; 800 MHz below",
+            548_020,
+            301_204,
+            15.2,
+            1.0,
+        ),
+        "E3": (
+            "hardware and software (E3, RT3): 1400 MHz with level L0 above 67 % of the charge; 800 MHz with L3 below",
+            1_203_441,
+            0,
+            33.4,
+            0.961,
+        ),
+        "dial": (
+            "ours: among frequency and level pairs whose predicted latency meets the deadline: the lowest energy",
+            1_391_200,
+            0,
+            38.6,
+            0.943,
+        ),
     }
     policies = {
         name: {
@@ -58,7 +76,7 @@ def sample_result() -> dict[str, Any]:
         "model": {"name": "all-MiniLM-L6-v2", "layers": 6, "hidden": 384, "prunable_weights": 10_616_832},
         "device": {
             "name": "odroid-xu3-a7",
-            "title": "Odroid-XU3 (Cortex-A7)",
+            "title": "Hardkernel Odroid-XU3, Cortex-A7 cluster (Exynos 5422), voltages of RT3",
             "power": "CPU only, one core",
             "battery_mwh": 11_100,
         },

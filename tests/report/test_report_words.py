@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lavolta.report.schema import parse_result
-from lavolta.report.words import column, duration, findings, headline, number, percent
+from lavolta.report.words import column, duration, findings, headline, number, percent, short_title
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,14 @@ def test_a_column_lines_up(values: list[float | None]) -> None:
 )
 def test_duration(hours: float | None, text: str) -> None:
     assert duration(hours) == text
+
+
+@pytest.mark.parametrize(
+    ("title", "short"),
+    [("dial", "Dial"), ("hardware only (E2): " + "x" * 60, "Hardware only (E2)"), ("", "")],
+)
+def test_short_title(title: str, short: str) -> None:
+    assert short_title(title) == short
 
 
 def test_percent() -> None:

@@ -33,7 +33,7 @@ def demo(
     from lavolta.cli.progress import open_progress
 
     with quiet_stdout():
-        from lavolta.systems.rt3.recipe import run_demo
+        from lavolta.systems.rt3.demo import run_demo
 
         result = run_demo(out, open_progress())
 
@@ -55,9 +55,11 @@ def demo(
 
 def draw_policies(console: Console, result: dict[str, Any]) -> None:
     """A table of what one battery charge gives under each policy."""
+    from lavolta.report.words import short_title
+
     rows = [
         [
-            policy.get("title") or name,
+            short_title(policy.get("title") or name),
             cell(policy["inferences"]),
             cell(policy["misses"]),
             cell(policy.get("time_h"), 1),

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+USUAL_TOKENS = 32
+
 
 def explain(
     bundle: Annotated[Path, typer.Argument(help="A bundle that `lavolta compress` wrote.")],
     tokens: Annotated[
-        int, typer.Option("--tokens", min=0, help="Measure with a sequence of so many tokens; 0 measures nothing.")
-    ] = 32,
+        int | None,
+        typer.Option("--tokens", min=0, help="Measure with so many tokens; 0: do not measure; absent: at most 32."),
+    ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads of the engine.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -33,18 +36,19 @@ def explain(
 
     with lavolta.open(bundle, threads=threads) as model:
         most = model.spec.max_tokens
-        if tokens > most:
+        if tokens is not None and tokens > most:
             raise UserInputError(f"--tokens is {tokens}; this model takes at most {most}.")
-        records = model.explain(measure_tokens=tokens or None)
+        measured = min(USUAL_TOKENS, most) if tokens is None else tokens
+        records = model.explain(measure_tokens=measured or None)
         manifest, names = model.manifest, model.levels
-    data = {"bundle": bundle, "model": manifest["model"], "levels": manifest["levels"], "tokens": tokens}
+    data = {"bundle": bundle, "model": manifest["model"], "levels": manifest["levels"], "tokens": measured}
 
     def draw(console: Console) -> None:
         model_name = manifest["model"]["name"]
         say(console, f"{model_name}: cells of {manifest['cell_rows']} rows, {manifest['sparsity']['kind']}.")
         draw_levels(console, "Levels", manifest["levels"])
         console.print()
-        _draw_steps(console, names, records, tokens)
+        _draw_steps(console, names, records, measured)
 
     show(as_json, {**data, "steps": records}, draw)
 

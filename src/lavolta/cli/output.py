@@ -85,7 +85,7 @@ def say(console: Console, sentence: str) -> None:
     """Print one sentence as it is: no markup is read from it."""
     from rich.text import Text
 
-    console.print(Text(sentence))
+    console.print(Text(sentence), soft_wrap=True)
 
 
 def cell(value: Any, decimals: int = 2) -> str:

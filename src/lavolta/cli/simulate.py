@@ -135,7 +135,7 @@ def _draw(console: Console, data: dict[str, Any]) -> None:
     heads = ["policy", "answers", "deadlines missed", "hours", "mean score", "level switches"]
     table(console, title, heads, rows)
     say(console, f"Power: {data['power']}.")
-    for name, result in data["policies"].items():
-        say(console, f"{name}: {result['baseline']}.")
+    for result in data["policies"].values():
+        say(console, f"{result['baseline']}.")
     if data["improvement"] is not None:
         say(console, f"Answers in time per charge, {OURS} against {BASELINE}: {data['improvement']:.2f} times as many.")

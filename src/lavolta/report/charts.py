@@ -9,7 +9,7 @@ from textwrap import wrap
 from typing import Any
 
 from lavolta.report.schema import PolicyResult, Result
-from lavolta.report.words import device_title, number
+from lavolta.report.words import device_title, number, short_title
 
 # Okabe and Ito's palette, told apart with the common kinds of color blindness; three to one against white and black.
 OURS, DENSE, LIMIT = "#009e73", "#8a8f98", "#d55e00"
@@ -242,7 +242,7 @@ def _battery(result: Result) -> Chart | None:
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": _label(policy.title or name),
+                "name": _label(short_title(policy.title or name)),
                 "x": [hour for hour, _ in points],
                 "y": [100 * share for _, share in points],
                 "line": {"color": color, "dash": dash, "width": 3 if is_ours else 2},
@@ -320,7 +320,7 @@ def _our_levels(result: Result) -> list[Chart | None]:
                 "showlegend": False,
             },
         }
-        words = f"How to read this: {reading} by level, under {policy.title or 'our policy'}."
+        words = f"How to read this: {reading} by level, under {short_title(policy.title or 'our policy')}."
         drawn.append(Chart(key, "ours", title, words, figure, 280))
     return drawn
 

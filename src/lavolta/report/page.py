@@ -27,6 +27,7 @@ from lavolta.report.words import (
     model_title,
     number,
     percent,
+    short_title,
 )
 
 # The browser itself refuses every request, so the promise of a page without network does not rest on our care.
@@ -246,7 +247,7 @@ def _policies(result: Result) -> str:
         share = policy.misses / policy.inferences if policy.inferences else None
         css = "bad" if policy.misses else "good"
         return [
-            escape(policy.title or name),
+            escape(short_title(policy.title or name)),
             number(policy.inferences, 9),
             f'<span class="{css}">{number(policy.misses, 9)}</span>',
             _times(policy.on_time, most),
@@ -255,6 +256,7 @@ def _policies(result: Result) -> str:
             fixed(policy.mean_fidelity, 3),
         ]
 
+    listed = "\n".join(f"<li>{escape(policy.title)}</li>" for policy in result.policies.values() if policy.title)
     return _table(
         [
             "Policy",
@@ -268,7 +270,7 @@ def _policies(result: Result) -> str:
         [("ours" if ours is not None and name == ours[0] else "", cells(name)) for name in result.policies],
         caption=f"How to read this: one battery charge. {_request_words(result)}"
         + (f" The baseline: {escape(result.baseline.rstrip('.'))}." if result.baseline else ""),
-    )
+    ) + (f'<div class="card"><h3>The policies in words</h3>\n<ul>\n{listed}\n</ul></div>' if listed else "")
 
 
 def _request_words(result: Result) -> str:

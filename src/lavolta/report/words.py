@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lavolta.report.schema import Result
 
 MISSING = "–"
-MAX_TITLE = 40
+MAX_TITLE = 56
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -65,6 +65,12 @@ def device_title(result: Result) -> str:
     return title if len(title) <= MAX_TITLE else title.partition(",")[0].partition(" (")[0]
 
 
+def short_title(title: str) -> str:
+    """A policy in a few words: of a long title, what comes before its details."""
+    short = title if len(title) <= MAX_TITLE else title.partition(":")[0]
+    return short[:1].upper() + short[1:]
+
+
 def model_title(result: Result) -> str:
     """The model as a person calls it."""
     return str(result.model.get("title") or result.model.get("name") or "the model")
@@ -81,7 +87,7 @@ def headline(result: Result) -> str:
             f"from {percent(result.levels[0].sparsity, 0)} to {percent(sparsest.sparsity, 0)} sparsity."
         )
     return (
-        f"One battery charge of {device_title(result)} answers {number(result.improvement)} times as many requests "
+        f"On {device_title(result)}, one battery charge answers {number(result.improvement)} times as many requests "
         f"in time: {number(ours[1].on_time, 9)} instead of {number(base[1].on_time, 9)}."
     )
 
