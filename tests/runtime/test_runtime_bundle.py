@@ -1,0 +1,387 @@
+"""Bundles: what is written is read back, by us and by the safetensors library, and writing is all or nothing."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from lavolta.errors import BundleError, UserInputError
+from lavolta.runtime.bundle import BundleFile, dense_shapes, write_bundle
+from lavolta.runtime.container import ALIGNMENT, Container, parse_json, write_container
+from lavolta.runtime.spec import ModelSpec
+from reference_model import RandomModel, random_model
+
+
+@st.composite
+def random_models(draw: st.DrawFn) -> RandomModel:
+    heads = draw(st.integers(1, 3))
+    levels = draw(st.integers(1, 4))
+    task = draw(st.sampled_from(["embedding", "classification"]))
+    return random_model(
+        seed=draw(st.integers(0, 1000)),
+        cell_rows=draw(st.sampled_from([1, 2, 4, 8, 16])),
+        keep=sorted((draw(st.sampled_from([0.0, 0.3, 1.0])) for _ in range(levels)), reverse=True),
+        nested=draw(st.booleans()),
+        layers=draw(st.integers(1, 2)),
+        hidden=heads * draw(st.sampled_from([1, 3])),
+        heads=heads,
+        ffn=draw(st.sampled_from([1, 7, 17])),
+        vocab=draw(st.integers(1, 5)),
+        max_tokens=draw(st.integers(1, 5)),
+        types=draw(st.integers(0, 2)),
+        embedding_norm=draw(st.booleans()),
+        outputs=draw(st.integers(1, 3)) if task == "classification" else 0,
+        head_dense=draw(st.sampled_from([None, "tanh", "relu"])) if task == "classification" else None,
+        task=task,
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(model=random_models(), tokenizer=st.none() | st.binary(max_size=9))
+def test_what_is_written_is_read_back(
+    model: RandomModel, tokenizer: bytes | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("bundle") / "m.lavolta"
+    model.write(path, **({} if tokenizer is None else {"tokenizer_json": tokenizer}))
+    bundle = BundleFile.open(path)
+    assert bundle.spec == model.spec
+    assert bundle.tokenizer_json == tokenizer
+    assert bundle.vocab is None
+    assert set(bundle.tensors) == set(model.tensors)
+    for name, tensor in model.tensors.items():
+        np.testing.assert_array_equal(bundle.tensors[name], tensor)
+    for name, packed in model.packed.items():
+        read = bundle.packed(name)
+        assert read.grid == packed.grid
+        for field in fields(packed)[1:]:
+            mine, theirs = getattr(read, field.name), getattr(packed, field.name)
+            assert mine.dtype == theirs.dtype
+            np.testing.assert_array_equal(mine, theirs)
+        np.testing.assert_array_equal(bundle.bias(name), model.biases[name])
+    # The same model gives the same bytes.
+    before = path.read_bytes()
+    model.write(path, **({} if tokenizer is None else {"tokenizer_json": tokenizer}))
+    assert path.read_bytes() == before
+
+
+def test_the_safetensors_library_reads_it(tmp_path: Path) -> None:
+    model = random_model()
+    path = model.write(tmp_path / "m.lavolta")
+    with safe_open(path, "np") as file:
+        assert json.loads(file.metadata()["lavolta"]) == BundleFile.open(path).manifest
+        assert set(file.keys()) == set(Container(path).entries)
+        for name, tensor in model.tensors.items():
+            np.testing.assert_array_equal(file.get_tensor(name), tensor)
+        columns = file.get_tensor("linear.layers.0.ffn.up.columns")
+        np.testing.assert_array_equal(columns, model.packed["layers.0.ffn.up"].columns)
+
+
+def test_every_item_is_aligned(tmp_path: Path) -> None:
+    path = random_model(cell_rows=1).write(tmp_path / "m.lavolta", tokenizer_json=b"odd")
+    start = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    assert start % ALIGNMENT == 0
+    size = {"F32": 4, "U32": 4, "U16": 2, "U8": 1}
+    for entry in Container(path).entries.values():
+        assert (start + entry.begin) % size[entry.dtype] == 0
+
+
+def test_arrays_outlive_the_bundle_and_cannot_be_written(tmp_path: Path) -> None:
+    model = random_model()
+    path = model.write(tmp_path / "m.lavolta")
+    word = BundleFile.open(path).tensors["embeddings.word"]
+    path.unlink()
+    np.testing.assert_array_equal(word, model.tensors["embeddings.word"])
+    with pytest.raises(ValueError, match="read-only"):
+        word[0, 0] = 1.0
+
+
+def test_dense_weights_of_each_level(tmp_path: Path) -> None:
+    bundle = BundleFile.open(random_model(keep=(1.0, 0.4, 0.0)).write(tmp_path / "m.lavolta"))
+    dense, half, none = (bundle.dense_weight("layers.1.ffn.up", level) for level in range(3))
+    assert np.count_nonzero(none) == 0
+    kept = half != 0
+    assert 0 < kept.sum() < (dense != 0).sum()
+    np.testing.assert_array_equal(half[kept], dense[kept])
+    for level in (-1, 3):
+        with pytest.raises(UserInputError, match=f"no level {level}; the bundle has levels 0 to 2"):
+            bundle.dense_weight("layers.1.ffn.up", level)
+    with pytest.raises(UserInputError, match="no linear layer 'embeddings'"):
+        bundle.packed("embeddings")
+
+
+def test_bytes_of_levels(tmp_path: Path) -> None:
+    model = random_model(keep=(1.0, 0.5, 0.0), cell_rows=4)
+    path = model.write(tmp_path / "m.lavolta", tokenizer_json=b"x" * 1000)
+    bundle = BundleFile.open(path)
+    sizes = [bundle.level_bytes(level) for level in range(3)]
+    stored = sum(tensor.nbytes for tensor in model.tensors.values())
+    for name, packed in model.packed.items():
+        stored += sum(getattr(packed, field.name).nbytes for field in fields(packed)[1:])
+        stored += model.biases[name].nbytes
+    assert [size["resident"] for size in sizes] == [stored] * 3
+    assert sizes[0]["streamed"] > sizes[1]["streamed"] > sizes[2]["streamed"]
+    # A level that keeps nothing streams no cell, only its row of the table: bands + 1 numbers of 4 bytes a layer.
+    empty = sum(4 * (packed.grid.bands + 1) for packed in model.packed.values())
+    assert sizes[2]["streamed"] == sizes[2]["table"] == empty
+    cells = sum(packed.kept_cells(0) for packed in model.packed.values())
+    assert sizes[0]["streamed"] - sizes[0]["table"] == cells * (4 * 4 + 2)
+
+
+def test_vocabulary_of_a_language_model(tmp_path: Path) -> None:
+    model = random_model(vocab=3, pooling="none", normalize=False, causal=True, outputs=3, task="language-model")
+    path = model.write(tmp_path / "m.lavolta", vocab="<unk>\n<eos>\né\n".encode())
+    assert BundleFile.open(path).vocab == "<unk>\n<eos>\né\n".encode()
+    with pytest.raises(UserInputError, match="2 words in 'vocab', not 3"):
+        model.write(path, vocab=b"<unk>\n<eos>\n")
+
+
+def write_args(model: RandomModel) -> dict[str, Any]:
+    levels = [
+        {"name": f"L{i}", "sparsity": i / 4, "kept_cells": {n: p.kept_cells(i) for n, p in model.packed.items()}}
+        for i in range(model.levels)
+    ]
+    return {
+        "spec": model.spec,
+        "tensors": dict(model.tensors),
+        "packed": dict(model.packed),
+        "biases": dict(model.biases),
+        "levels": levels,
+        "cell_rows": model.cell_rows,
+        "sparsity_info": {"kind": "ranked"},
+    }
+
+
+def test_free_fields_and_missing_biases(tmp_path: Path) -> None:
+    args = write_args(random_model())
+    args["levels"][1]["fidelity"] = 0.75
+    args["biases"]["layers.0.ffn.up"] = None
+    path = tmp_path / "m.lavolta"
+    write_bundle(path, **args, provenance={"source": "here"}, device={"name": "board"})
+    bundle = BundleFile.open(path)
+    assert bundle.levels[1]["fidelity"] == 0.75
+    assert not bundle.bias("layers.0.ffn.up").any()
+    assert bundle.manifest["provenance"] == {"source": "here"}
+    assert bundle.manifest["device"] == {"name": "board"}
+
+
+def _drop_tensor(args: dict[str, Any]) -> None:
+    del args["tensors"]["embeddings.word"]
+
+
+def _wrong_shape(args: dict[str, Any]) -> None:
+    args["tensors"]["embeddings.word"] = args["tensors"]["embeddings.word"].T
+
+
+def _not_finite(args: dict[str, Any]) -> None:
+    args["tensors"]["embeddings.word"] = np.full_like(args["tensors"]["embeddings.word"], np.nan)
+
+
+def _drop_linear(args: dict[str, Any]) -> None:
+    del args["packed"]["layers.1.ffn.down"]
+
+
+def _one_level_less(args: dict[str, Any]) -> None:
+    args["levels"].pop()
+
+
+def _nan_in_manifest(args: dict[str, Any]) -> None:
+    args["levels"][0]["score"] = float("nan")
+
+
+def _object_in_manifest(args: dict[str, Any]) -> None:
+    args["levels"][0]["score"] = np.float32(1.0)
+
+
+def _sparsest_first(args: dict[str, Any]) -> None:
+    args["levels"][0]["sparsity"] = 0.9
+
+
+def _unknown_kind(args: dict[str, Any]) -> None:
+    args["sparsity_info"] = {"kind": "magic"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_drop_tensor, "'embeddings.word' is missing or unknown"),
+        (_wrong_shape, "'embeddings.word' of shape"),
+        (_not_finite, "NaN or infinity in 'embeddings.word'"),
+        (_drop_linear, "'layers.1.ffn.down' is missing or unknown"),
+        (_one_level_less, "run_ptr"),
+        (_nan_in_manifest, "not plain JSON"),
+        (_object_in_manifest, "not plain JSON"),
+        (_sparsest_first, "sparsities are not rising"),
+        (_unknown_kind, "sparsity kind is 'magic'"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_and_nothing_is_written(
+    change: Callable[[dict[str, Any]], None], words: str, tmp_path: Path
+) -> None:
+    args = write_args(random_model())
+    change(args)
+    with pytest.raises(UserInputError, match=words):
+        write_bundle(tmp_path / "m.lavolta", **args)
+    assert list(tmp_path.iterdir()) == []
+
+
+class FailingFile:
+    """A file that takes some bytes and then fails, as a full disk does, in the middle of a write."""
+
+    def __init__(self, file: Any, room: int, error: int) -> None:
+        self.file, self.room, self.error = file, room, error
+
+    def write(self, data: Any) -> int:
+        data = bytes(data)
+        self.file.write(data[: self.room])
+        if len(data) > self.room:
+            raise OSError(self.error, os.strerror(self.error))
+        self.room -= len(data)
+        return len(data)
+
+    def __enter__(self) -> FailingFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+# Before anything, inside the length, inside the header, inside the tensors.
+@pytest.mark.parametrize("room", [0, 5, 100, 9000])
+@pytest.mark.parametrize(("error", "words"), [(errno.ENOSPC, "the disk is full; free"), (errno.EIO, "was not written")])
+def test_a_failing_write_leaves_the_old_file(
+    room: int, error: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.lavolta"
+    random_model(seed=1).write(path)
+    old, real_open = path.read_bytes(), builtins.open
+
+    def failing_open(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        opened = real_open(file, mode, *rest, **options)
+        return FailingFile(opened, room, error) if mode == "wb" else opened
+
+    monkeypatch.setattr(builtins, "open", failing_open)
+    with pytest.raises(BundleError, match=words) as caught:
+        random_model(seed=2).write(path)
+    assert caught.value.kind == "io"
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["m.lavolta"]
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_failing_flush_or_rename_leaves_the_old_file(
+    function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.lavolta"
+    random_model(seed=1).write(path)
+    old = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, function, fail)
+    with pytest.raises(BundleError, match="Input/output error"):
+        random_model(seed=2).write(path)
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["m.lavolta"]
+
+
+def test_an_interrupt_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "m.bin"
+    path.write_bytes(b"old")
+
+    def interrupt(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_container(path, {"a": np.zeros(3, np.float32)}, {}, interrupt)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["m.bin"]
+
+
+def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.bin"
+    path.write_bytes(b"old")
+    script = """
+import os, signal, sys
+import numpy as np
+from lavolta.runtime.container import write_container
+kill = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+write_container(sys.argv[1], {"a": np.zeros(3, np.float32)}, {}, kill)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert done.returncode == -9
+    assert path.read_bytes() == b"old"
+    write_container(path, {"a": np.zeros(3, np.float32)}, {}, lambda _: None)
+    assert Container(path).tensor("a", "F32", (3,)).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_folder_that_does_not_exist_is_io(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="No such file or directory; choose a folder that exists") as caught:
+        random_model().write(tmp_path / "nowhere" / "m.lavolta")
+    assert caught.value.kind == "io"
+
+
+def test_reading_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
+    path = random_model().write(tmp_path / "m.lavolta")
+    script = """
+import sys
+from lavolta.runtime.bundle import BundleFile
+BundleFile.open(sys.argv[1])
+heavy = {"torch", "transformers", "safetensors", "tokenizers"} & set(sys.modules)
+sys.exit(f"loaded {heavy}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(path)], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_dense_shapes_follow_the_options() -> None:
+    sizes = {"name": "m", "layers": 1, "hidden": 4, "heads": 2, "ffn": 3, "vocab": 5, "max_tokens": 6}
+    plain = dense_shapes(ModelSpec(**sizes, embedding_norm=False))
+    norms = {f"layers.0.{part}.{leaf}" for part in ("attention_norm", "ffn_norm") for leaf in ("weight", "bias")}
+    assert set(plain) == {"embeddings.word", "embeddings.position"} | norms
+    full = dense_shapes(ModelSpec(**sizes, types=2, head_dense="relu", outputs=3))
+    assert full["embeddings.type"] == (2, 4)
+    assert full["embeddings.norm.weight"] == (4,)
+    assert full["head.dense.weight"] == (4, 4)
+    assert full["head.out.weight"] == (3, 4)
+    assert full["head.out.bias"] == (3,)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b'{"a":1,"a":2}', "repeats a key"),
+        (b'{"a":{"b":1,"b":2}}', "repeats a key"),
+        (b"[NaN]", "contains NaN"),
+        (b"[Infinity]", "contains Infinity"),
+        (b"\xff", "decode"),
+        (b"[" * 66 + b"]" * 66, "nested too deeply"),
+        (b"[" * 10**6, "nested too deeply"),
+        (b"", "Expecting value"),
+        (b"1" * 5000, "digits"),
+    ],
+)
+def test_json_is_strict(text: bytes, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_json(text)
+
+
+def test_json_may_be_nested_to_the_limit() -> None:
+    assert parse_json(b"[" * 65 + b"]" * 65) is not None
