@@ -208,7 +208,7 @@ def test_failed_foreign_and_out_of_range_trials_teach_nothing():
     study.add_trial(finished((0, 0, 0, 0), 1.0, 2))
     sampler = ReinforceSampler(narrow, 2)
     assert [number for _, number in sampler._synchronized(study).folded] == [3]
-    # One child has no past to compare with, so the wide controller has learned the out-of-range child of the narrow one only.
+    # The wide controller takes both children in; of one alone it would have learned nothing.
     assert probability(ReinforceSampler(space, 2), study, (0, 0, 0, 0)) != untaught
 
 

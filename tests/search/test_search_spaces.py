@@ -79,7 +79,7 @@ def test_an_empty_level_names_the_closest_and_what_would_be_needed():
         ({"sparsities": [0.5, 1.0]}, "sparsity of 1.0 is outside"),
         ({"theta": 0}, "theta is 0"),
         ({"alternatives": -1}, "alternatives is -1"),
-        ({"latency_ms": lambda s, f: math.nan}, "predictor gives nan ms for sparsity 0 at 1000 MHz"),
+        ({"latency_ms": lambda *_: math.nan}, "predictor gives nan ms for sparsity 0 at 1000 MHz"),
     ],
 )
 def test_wrong_values_of_a_pattern_set_space_are_named(change, message):
@@ -139,7 +139,7 @@ def test_a_cut_space_decodes_to_sparsities_and_weighs_them():
 
 def test_a_cut_that_is_not_cheaper_is_never_in_the_space():
     times = {0.0: 5.0, 0.2: 6.0, 0.4: 5.0, 0.6: 3.0, 0.8: 3.0}
-    space = cut_space(lambda g, s, f: times[s], lambda f: 0.0, {"all": 1}, [1.0], 9.0, GRID)
+    space = cut_space(lambda _group, s, _freq: times[s], lambda _: 0.0, {"all": 1}, [1.0], 9.0, GRID)
     assert [option.sparsity for option in space.options[0][0]] == [0.0, 0.6]
 
 
@@ -154,7 +154,7 @@ def test_a_cut_space_that_cannot_meet_the_deadline_says_what_it_takes():
 )
 def test_wrong_values_of_a_cut_space_are_named(groups, rest, message):
     with pytest.raises(UserInputError, match=message):
-        cut_space(lambda g, s, f: 1.0, lambda f: rest, groups, [1.0], 9.0, GRID)
+        cut_space(lambda *_: 1.0, lambda _: rest, groups, [1.0], 9.0, GRID)
 
 
 def test_equal_spaces_describe_equally_and_others_do_not():

@@ -31,7 +31,7 @@ def run(settings: StudyConfig, **changes: object):
 
 @dataclass(frozen=True)
 class OneStep:
-    """Ten children of one level; child `i` takes `i` ms and the deadline is 4 ms. Odd children settle to the even below."""
+    """Ten children of one level; child `i` takes `i` ms of a deadline of 4 ms, and odd ones settle to the even below."""
 
     steps: tuple[Step, ...] = (Step("only", 10),)
 
@@ -46,6 +46,10 @@ class OneStep:
 
     def describe(self):
         return {"steps": 10}
+
+
+def tenth_of_latency(facts: Facts) -> float:
+    return facts.latency_ms[0] / 10
 
 
 def test_latency_comes_before_scores_and_a_known_child_is_not_evaluated_again(tmp_path):
@@ -75,11 +79,9 @@ def test_latency_comes_before_scores_and_a_known_child_is_not_evaluated_again(tm
 
 
 def test_no_feasible_child_means_no_best(tmp_path):
-    class Late(OneStep):
-        def facts(self, actions):
-            return Facts((9.0,), (0.0,), 4.0)
-
-    result = run(config(tmp_path, trials=2), space=Late(), evaluate=toys.refuses)
+    space = toys.space()
+    late = replace(space, deadline_ms=min(c.latency_ms for c in space.candidates[0]) / 2)
+    result = run(config(tmp_path, trials=2), space=late, evaluate=toys.refuses)
     assert result.best is None
     assert result.top(3) == []
 
@@ -101,16 +103,15 @@ def forks():
     return context
 
 
-@pytest.mark.parametrize(
-    ("sampler", "kills"),
-    # A process opens the study with about 60 statements and runs a trial with about 15; a new file takes 40 more.
-    [("random", (5, 40, 70, 95, 130, 173, 220)), ("reinforce", (107, 140, 181))],
-)
-def test_a_study_killed_at_many_statements_ends_with_the_table_of_one_that_ran_through(tmp_path, forks, sampler, kills):
-    """Each process dies before its n-th database statement: while tables are made, between parameters, before the end."""
+def test_a_study_killed_at_many_statements_ends_with_the_table_of_one_that_ran_through(tmp_path, forks):
+    """Each process dies before its n-th database statement: while tables are made, between parameters, before the end.
+
+    A process opens a study with about 60 statements and runs a trial with about 15; a new file takes 40 more.
+    """
+    sampler = "reinforce"
     whole = run(config(tmp_path, sampler=sampler, storage=tmp_path / "whole.db"))
     killed = config(tmp_path, sampler=sampler)
-    for statements in kills:
+    for statements in (5, 40, 107, 140, 181):
         process = forks.Process(target=toys.run_and_die, args=(killed, statements))
         process.start()
         process.join()
@@ -122,7 +123,7 @@ def test_a_study_killed_at_many_statements_ends_with_the_table_of_one_that_ran_t
 
 
 def test_an_error_of_the_evaluation_passes_and_its_trial_is_run_again(tmp_path):
-    def fails(choice):
+    def fails(_choice):
         raise KeyError("user code")
 
     with pytest.raises(KeyError, match="user code"):
@@ -145,14 +146,12 @@ def test_two_workers_finish_each_trial_once(tmp_path):
         assert connection.execute("SELECT state, count(*) FROM trials GROUP BY state").fetchall() == [("COMPLETE", 23)]
 
 
-def test_a_killed_worker_is_replaced_by_the_others_or_by_the_next_call(tmp_path):
-    settings = config(tmp_path, trials=9, workers=2, sampler="reinforce")
-    try:
-        result = run(settings, evaluate=toys.DiesOnce(tmp_path / "mark"))
-    except LavoltaError as error:
-        assert "1 of 2 workers" in str(error)
-        result = run(replace(settings, workers=1))
-    assert [row.number for row in result.rows] == list(range(9))
+def test_killed_workers_are_told_and_the_next_call_takes_up_their_trials(tmp_path):
+    settings = config(tmp_path, trials=9)
+    dies = toys.DiesTwice(tmp_path)
+    with pytest.raises(LavoltaError, match=r"2 of 2 workers .* were killed .* run the same command again"):
+        run(replace(settings, workers=2), evaluate=dies)
+    assert run(settings, evaluate=dies).rows == run(config(tmp_path, trials=9, storage=tmp_path / "whole.db")).rows
 
 
 def test_an_error_in_a_worker_arrives_as_itself(tmp_path):
@@ -162,7 +161,7 @@ def test_an_error_in_a_worker_arrives_as_itself(tmp_path):
 
 def test_workers_refuse_what_cannot_be_sent(tmp_path):
     with pytest.raises(UserInputError, match="cannot be sent to worker processes"):
-        run(config(tmp_path, workers=2), evaluate=lambda choice: [1.0])
+        run(config(tmp_path, workers=2), evaluate=lambda _: [1.0])
 
 
 def test_a_trial_that_another_process_runs_is_left_alone(tmp_path, forks):
@@ -251,7 +250,7 @@ def test_a_full_disk_is_named_and_what_was_finished_is_kept(tmp_path, monkeypatc
         pages = int(connection.execute("PRAGMA page_count").fetchone()[0])
     # SQLite's own limit stands for the disk's: the same error code, at the same calls.
     monkeypatch.setattr(storage, "PRAGMAS", (f"PRAGMA max_page_count={pages + 4}",))
-    monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda _: None)
     with pytest.raises(UserInputError, match="the disk is full; make room"):
         run(settings)
     monkeypatch.undo()
@@ -279,16 +278,16 @@ def test_one_process_does_not_open_a_study_file_twice(tmp_path):
 def test_a_reward_that_is_not_finite_is_refused(tmp_path):
     @dataclass(frozen=True)
     class Broken:
-        def violated(self, facts):
+        def violated(self, *_):
             return float("nan")
 
-        def satisfied(self, facts, scores):
-            return scores[0]
+        def satisfied(self, *_):
+            return 0.0
 
     with pytest.raises(UserInputError, match="is nan; give a reward that is always finite"):
-        run(config(tmp_path, trials=20), space=OneStep(), reward=Broken(), evaluate=lambda child: [0.5])
+        run(config(tmp_path, trials=20), space=OneStep(), reward=Broken(), evaluate=lambda _: [0.5])
     with pytest.raises(UserInputError, match=r"gave the scores \[inf\]"):
-        run(config(tmp_path, trials=30, name="2"), space=OneStep(), evaluate=lambda child: [float("inf")])
+        run(config(tmp_path, trials=30, name="2"), space=OneStep(), evaluate=lambda _: [float("inf")])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 
 from lavolta.errors import InfeasibleError, UserInputError
 
-RESOLUTION = 1 << 13
+RESOLUTION = 1 << 15
 """Steps (a count) in which the span between the cheapest and the dearest plan is divided."""
 
 GUARD = 1e-12
@@ -46,7 +46,7 @@ class Allocation:
 def allocate(tables: Mapping[str, Sequence[Option]], budget_ms: float, fixed_ms: float = 0.0) -> Allocation:
     """Choose one option per layer with the least total loss whose total cost is at most `budget_ms`.
 
-    The multiple-choice knapsack, solved exactly on costs rounded up to 1/8192 of the span between the cheapest and the
+    The multiple-choice knapsack, solved exactly on costs rounded up to 1/32768 of the span between the cheapest and the
     dearest plan. The rounding does not depend on the budget, so a larger budget never gives a larger loss.
 
     Args:

@@ -36,7 +36,7 @@ class Rt3Reward:
     `A_w` is the weighted sum of the levels' scores and `R_runs` the number of inferences per charge, normalized
     [unverified: low on exact form]: here `(runs - runs_low) / (runs_high - runs_low)`, limited to 0 to 1 [proposed].
     `pen` is there "when the accuracy order contradicts the sparsity order" [unverified: low on exact form]:
-    here `penalty` times the share of level pairs of unequal sparsity in which the sparser level scores higher [proposed].
+    here `penalty` times the share of level pairs of unequal sparsity whose sparser level scores higher [proposed].
 
     Args:
         original_score: `A_o`, of the original or backbone model.
