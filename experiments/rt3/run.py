@@ -1,0 +1,93 @@
+"""One row of the RT3 experiments: `python experiments/rt3/run.py --model stsb --row ranked --seed 0`.
+
+The result is `experiments/rt3/results/<model>-<row>-<seed>.json`; a row that is there is not run again, and an
+interrupted one continues from its checkpoint in `runs/rt3`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from lavolta.errors import LavoltaError
+from lavolta.models.lm import LmConfig
+from lavolta.systems.rt3.lm import LmTraining, train_lm
+from lavolta.systems.rt3.rows import ROWS, RowOptions, run_row
+from lavolta.systems.rt3.subjects import GlueTraining, Subject, glue_subject, lm_subject
+
+HERE = Path(__file__).parent
+LM = LmTraining(model=LmConfig(hidden=256, heads=4, ffn=512, tie=True, dropout=0.2), epochs=6.0)
+GLUE = {
+    "stsb": GlueTraining(epochs=5, lr=1.5e-4),
+    "rte": GlueTraining(epochs=4, lr=1e-4),
+    "mrpc": GlueTraining(epochs=4, lr=1e-4),
+}
+STEPS = {"wikitext2": 400, "stsb": 300, "rte": 150, "mrpc": 200}
+LR = {"wikitext2": 1e-3, "stsb": 3e-4, "rte": 2e-4, "mrpc": 2e-4}
+
+
+def subject(model: str, data: Path, work: Path, source: str, say: bool) -> Subject:
+    """The dense model of an experiment, trained where it is not there yet."""
+    begun = time.perf_counter()
+
+    def tell(step: int, loss: float) -> None:
+        if say and step % 50 == 0:
+            print(f"dense {model}: step {step}, loss {loss:.3f}, {time.perf_counter() - begun:.0f} s", flush=True)
+
+    if model == "wikitext2":
+        train_lm(data / "wikitext-2", work / "lm-dense-0", LM, lambda step, _, loss: tell(step, loss))
+        return lm_subject(data / "wikitext-2", work / "lm-dense-0")
+    return glue_subject(source, model, data / "glue", work / "dense", GLUE[model], tell)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=["wikitext2", *GLUE], required=True)
+    parser.add_argument("--row", choices=list(ROWS), required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="training steps after pruning; the model's own number by default")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--source", default="all-MiniLM-L6-v2", help="encoder for the GLUE tasks")
+    parser.add_argument("--work", type=Path, default=Path("runs/rt3"))
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    target = args.results / f"{args.model}-{args.row}-{args.seed}.json"
+    if target.exists():
+        print(f"{target} is there already")
+        return 0
+    if not args.data.is_dir():
+        print(f"there is no data folder {args.data}; give it with --data", file=sys.stderr)
+        return 2
+    torch.set_num_threads(args.threads)
+    begun = time.perf_counter()
+
+    def tell(step: int, loss: float) -> None:
+        if step % 25 == 0:
+            took = time.perf_counter() - begun
+            print(f"{args.model} {args.row} {args.seed}: step {step}, loss {loss:.3f}, {took:.0f} s", flush=True)
+
+    try:
+        model = subject(args.model, args.data, args.work, args.source, say=True)
+        options = RowOptions(args.row, steps=args.steps or STEPS[args.model], lr=LR[args.model], seed=args.seed)
+        run = run_row(model, options, args.work, tell)
+    except LavoltaError as error:
+        print(error, file=sys.stderr)
+        return 2
+    args.results.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(".tmp")
+    temporary.write_text(json.dumps(run.result, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(target)
+    print(
+        f"{target}: " + ", ".join(f"{level['sparsity']:.3f} -> {level['score']:.2f}" for level in run.result["levels"])
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
