@@ -6,10 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# A property is true or false, however busy the machine is: no example has a time limit.
+settings.register_profile("lavolta", deadline=None)
+settings.load_profile("lavolta")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
