@@ -1,7 +1,7 @@
 """Time of the native engine at every sparsity and cell height, beside PyTorch fp32, in one interleaved run.
 
-Weights and masks are random: time depends on how many cells are kept, not on which. ``--json -`` prints one JSON object as
-the last line, ``--json FILE`` writes it.
+Weights and masks are random: time depends on how many cells are kept, not on which. ``--json -`` prints one JSON
+object as the last line, ``--json FILE`` writes it.
 """
 
 from __future__ import annotations

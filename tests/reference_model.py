@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,9 +73,14 @@ class RandomModel:
         scale = np.sqrt((centered**2).mean(axis=1, keepdims=True) + self.spec.norm_eps)
         return centered / scale * self.tensors[f"{name}.weight"] + self.tensors[f"{name}.bias"]
 
-    def _sequence(self, weights: dict[str, Array], ids: NDArray[np.int64], types: NDArray[np.int64], raw: bool) -> Array:
+    def _sequence(
+        self, weights: dict[str, Array], ids: NDArray[np.int64], types: NDArray[np.int64], raw: bool
+    ) -> Array:
         spec = self.spec
-        linear = lambda name, x: x @ weights[name].T + self.biases[name]  # noqa: E731
+
+        def linear(name: str, x: Array) -> Array:
+            return np.asarray(x @ weights[name].T + self.biases[name])
+
         x = self.tensors["embeddings.word"][ids].astype(np.float64) + self.tensors["embeddings.position"][: len(ids)]
         if spec.types:
             x = x + self.tensors["embeddings.type"][types]
@@ -109,15 +115,15 @@ def random_model(
     cell_rows: int = 4,
     keep: Sequence[float] = (1.0, 0.5, 0.25, 0.0),
     nested: bool = True,
-    **changes: object,
+    **changes: Any,
 ) -> RandomModel:
     """Weights of the size that training gives (variance one over inputs), one level per share of kept cells.
 
-    The defaults are odd on purpose: 5 heads of 4 features, 33 inner features (a ragged last band for every cell height above
-    1), an all-true mask, an all-false mask, and a first row of zeros.
+    The defaults are odd on purpose: 5 heads of 4 features, 33 inner features (a ragged last band for every cell height
+    above 1), an all-true mask, an all-false mask, and a first row of zeros.
     """
     generator = np.random.default_rng(seed)
-    defaults: dict[str, object] = {
+    defaults: dict[str, Any] = {
         "name": "random",
         "layers": 2,
         "hidden": 20,
@@ -128,7 +134,7 @@ def random_model(
         "types": 2,
         "normalize": True,
     }
-    spec = ModelSpec(**{**defaults, **changes})  # type: ignore[arg-type]
+    spec = ModelSpec(**{**defaults, **changes})
     tensors = {
         name: (generator.standard_normal(shape) / math.sqrt(shape[-1])).astype(np.float32)
         for name, shape in dense_shapes(spec).items()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from reference_model import random_ids, random_model
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ def build(folder: Path, target: str, *options: str) -> Path:
 
 def test_c_example_compiles_with_one_line_and_equals_python(tmp_path: Path) -> None:
     """The example prints nine digits, which identify a float."""
-    built = build(tmp_path / "lib", "lavolta", "-DLAVOLTA_SHARED=ON")
+    built = build(ROOT / "build" / "shared", "lavolta", "-DLAVOLTA_SHARED=ON")
     example = ROOT / "native" / "examples" / "run.c"
     program = tmp_path / "run"
     line = ["cc", "-Wall", "-Werror", str(example), f"-I{ROOT / 'native' / 'include'}", f"-L{built}", "-llavolta"]
@@ -61,10 +62,12 @@ def test_c_example_compiles_with_one_line_and_equals_python(tmp_path: Path) -> N
 
 
 def test_no_mutation_of_a_bundle_breaks_the_reader(tmp_path: Path) -> None:
-    """Thousands of damaged bundles under address and undefined-behavior sanitizers, which end the program at any defect."""
+    """Thousands of damaged bundles under address and undefined-behavior sanitizers, which end it at any defect."""
     options = ["-DLAVOLTA_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1"]
     built = build(ROOT / "build" / "sanitize", "mutate_bundle", *options)
-    model = random_model(layers=1, hidden=4, heads=2, ffn=5, vocab=3, max_tokens=2, head_dense="tanh", outputs=2, cell_rows=2)
+    model = random_model(
+        layers=1, hidden=4, heads=2, ffn=5, vocab=3, max_tokens=2, head_dense="tanh", outputs=2, cell_rows=2
+    )
     path = model.write(tmp_path / "model.lavolta", tokenizer_json=b"{}")
     command = [str(built / "mutate_bundle"), str(path), str(MUTATIONS), "1"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Every kernel of every instruction set against float64, odd sizes first; padding is poisoned with NaN by the binding."""
+"""Every kernel of every instruction set against float64, odd sizes first; the binding poisons padding with NaN."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from reference_model import ACTIVATIONS
 
 from lavolta import _native
 from lavolta.sparsity.cells import CELL_ROWS, CellGrid
 from lavolta.sparsity.packing import pack_linear, unpack_linear
+from reference_model import ACTIVATIONS
 
 ISAS = _native.isas().split()
 FAST = [isa for isa in ISAS if isa != "reference"]
@@ -20,7 +20,9 @@ EPS = float(np.finfo(np.float32).eps)
 TOKENS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 65, 97, 127, 128, 129)
 
 
-def product_bound(weight: NDArray[np.floating], x: NDArray[np.floating], bias: NDArray[np.floating]) -> NDArray[np.float64]:
+def product_bound(
+    weight: NDArray[np.floating], x: NDArray[np.floating], bias: NDArray[np.floating]
+) -> NDArray[np.float64]:
     """Rounding error of bias + W x in any order (Higham, "Accuracy and Stability", 3.5): n eps sum |w||x|, n terms."""
     terms = weight.shape[1] + 1
     return terms * EPS * (np.abs(weight).astype(np.float64) @ np.abs(x) + np.abs(bias)[:, None])
@@ -46,7 +48,12 @@ def test_linear(isa: str, cell_rows: int, tokens: int) -> None:
     weight[3] = 0.0
     grid = CellGrid(37, 23, cell_rows)
     share = generator.random(grid.shape)
-    masks = [np.ones(grid.shape, dtype=bool), share < 0.4, generator.random(grid.shape) < 0.3, np.zeros(grid.shape, dtype=bool)]
+    masks = [
+        np.ones(grid.shape, dtype=bool),
+        share < 0.4,
+        generator.random(grid.shape) < 0.3,
+        np.zeros(grid.shape, dtype=bool),
+    ]
     packed = pack_linear(weight, masks, cell_rows)
     bias = generator.standard_normal(37).astype(np.float32)
     x = generator.standard_normal((23, tokens)).astype(np.float32)
@@ -100,8 +107,8 @@ def test_attention(isa: str, causal: bool, head_size: int, tokens: int) -> None:
     scale = 1.0 / math.sqrt(head_size)
     out = _native.attention(isa, q, k, v, start, tokens, scale, causal, -7.0)
     expected = attention_float64(q[:, inside], k[:, inside], v[:, inside], scale, causal)
-    # A score is wrong by at most head_size eps sum |q||k| scale; weights by the exponential of twice that plus the rounding
-    # of their sum; the result is an average of values with such weights.
+    # A score is wrong by at most head_size eps sum |q||k| scale; weights by the exponential of twice that plus the
+    # rounding of their sum; the result is an average of values with such weights.
     score = (head_size + 4) * EPS * scale * (np.abs(q[:, inside]).T @ np.abs(k[:, inside])).max()
     tolerance = (2 * score + (2 * tokens + 8) * EPS) * np.abs(v[:, inside]).max()
     assert np.abs(out[:, inside] - expected).max() <= tolerance
@@ -132,7 +139,10 @@ def test_norm(isa: str, features: int, tokens: int) -> None:
     expected = centered / deviation * weight[:, None] + bias[:, None]
     # The mean is wrong by features eps |x|, which moves every centered value by as much.
     moved = (features + 4) * EPS * np.abs(exact).max(axis=0) / deviation
-    tolerance = np.abs(weight)[:, None] * (moved + 8 * EPS + moved * np.abs(centered) / deviation) * 2 + EPS * np.abs(bias)[:, None]
+    tolerance = (
+        np.abs(weight)[:, None] * (moved + 8 * EPS + moved * np.abs(centered) / deviation) * 2
+        + EPS * np.abs(bias)[:, None]
+    )
     assert (np.abs(_native.norm(isa, x, weight, bias, 1e-5) - expected) <= tolerance).all()
 
 

@@ -27,9 +27,7 @@ _MAX_THREADS = 256
 _PROFILE_RUNS = 5
 
 
-def open_bundle(
-    path: str | PathLike[str], threads: int = 1, *, spin_us: int = 0, isa: str | None = None
-) -> Model:
+def open_bundle(path: str | PathLike[str], threads: int = 1, *, spin_us: int = 0, isa: str | None = None) -> Model:
     """Open a bundle with the native engine.
 
     Args:
@@ -65,8 +63,8 @@ def instruction_sets() -> tuple[str, ...]:
 class Model:
     """One resident model with a dial. Make one with `open_bundle`.
 
-    Runs from several threads are executed one after another; `switch` never waits for a run, and a run uses the level that was
-    set when it began.
+    Runs from several threads are executed one after another; `switch` never waits for a run, and a run uses the level
+    that was set when it began.
 
     Attributes:
         spec: what the model is.
@@ -132,8 +130,9 @@ class Model:
             per_token: return the last hidden state of every token, before pooling and head.
 
         Returns:
-            ``(sequences, outputs)``, or ``(sequences, hidden)`` for a model without outputs. ``(tokens of all sequences, ...)``
-            where the model's pooling is ``"none"``, and ``(tokens of all sequences, hidden)`` with ``per_token``.
+            ``(sequences, outputs)``, or ``(sequences, hidden)`` for a model without outputs. One row per token, all
+            sequences one after another, where the model's pooling is ``"none"``; ``(tokens, hidden)`` with
+            ``per_token``.
 
         Raises:
             UserInputError: no sequence, an empty or too long one, an id out of range, types that do not fit.
@@ -155,7 +154,9 @@ class Model:
         return output
 
     def encode(self, texts: Sequence[Text], per_token: bool = False) -> NDArray[np.float32]:
-        """Tokenize texts (or pairs of texts, as tuples) with the bundle's own vocabulary, cut to ``spec.max_tokens``, and run.
+        """Tokenize texts (or pairs of texts, as tuples) with the bundle's own vocabulary, and run them.
+
+        What is longer than ``spec.max_tokens`` is cut.
 
         Raises:
             UserInputError: no text, something that is not text, or a bundle without tokenizer and vocabulary.
@@ -181,12 +182,12 @@ class Model:
     def explain(self, measure_tokens: int | None = None) -> list[dict[str, Any]]:
         """What runs: one record per level and step, in the order of the computation.
 
-        Every record has ``level``, ``layer``, ``op``, ``kernel``, ``isa`` and ``measured_ms``; those of linear layers also have
-        ``cell_rows``, ``cells``, ``cells_kept``, ``sparsity`` (of cells), ``runs`` and ``macs_per_token``.
+        Every record has ``level``, ``layer``, ``op``, ``kernel``, ``isa`` and ``measured_ms``; those of linear layers
+        also have ``cell_rows``, ``cells``, ``cells_kept``, ``sparsity`` (of cells), ``runs`` and ``macs_per_token``.
 
         Args:
-            measure_tokens: length of a sequence to run and time at every level; None leaves ``measured_ms`` None. While it
-                measures, other runs share the clock; the level is put back.
+            measure_tokens: length of a sequence to run and time at every level; None leaves ``measured_ms`` None. Runs
+                of other threads in that time are measured too; the level is put back at the end.
         """
         native = self._open()
         if measure_tokens is not None:
@@ -226,7 +227,6 @@ class _TokenizerEncoder(_Encoder):
         from tokenizers import Tokenizer
 
         try:
-            # The library raises plain Exception for any broken file; from_buffer has no narrower type.
             self._tokenizer: Tokenizer = Tokenizer.from_buffer(data)
         except ValueError as error:
             raise BundleError("manifest-invalid", f"the bundle's tokenizer cannot be read: {error}.") from None
@@ -278,7 +278,8 @@ def _flatten(rows: Sequence[Tokens], what: str) -> tuple[NDArray[np.int32], NDAr
             raise UserInputError(f"sequence {index} has no tokens; leave it out.")
         if array.ndim != 1 or array.dtype.kind not in "iu":
             raise UserInputError(
-                f"the {what} ids of sequence {index} are {array.dtype} of shape {array.shape}; give a flat list of integers."
+                f"the {what} ids of sequence {index} are {array.dtype} of shape {array.shape}; "
+                "give a flat list of integers."
             )
         # Clipping keeps a number that 32 bits cannot hold out of every range, so that the engine names it.
         arrays.append(np.clip(array, -1, np.iinfo(np.int32).max).astype(np.int32))
