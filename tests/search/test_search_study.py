@@ -31,7 +31,7 @@ def run(settings: StudyConfig, **changes: object):
 
 @dataclass(frozen=True)
 class OneStep:
-    """Ten children of one level; child `i` takes `i` ms of a deadline of 4 ms, and odd ones settle to the even below."""
+    """Ten children of one level; child `i` takes `i` ms of a deadline of 4 ms, odd ones settle to the even below."""
 
     steps: tuple[Step, ...] = (Step("only", 10),)
 
@@ -219,6 +219,7 @@ def test_hostile_storage_paths_are_one_sentence(tmp_path):
             run(config(tmp_path, storage=path))
         assert "\n" not in str(caught.value)
     assert stranger.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stranger.db", "text.db"]
     assert text.read_bytes().startswith(b"this is not")
 
 

@@ -124,10 +124,14 @@ class StudyFile:
             raise UserInputError(f"the study path {path} is a folder; give a file in it.")
         if not path.parent.is_dir():
             raise UserInputError(f"the folder {path.parent} of the study file does not exist; make it first.")
+        if path.exists():
+            with storage_errors(path):
+                _refuse_foreign(path)
         self._locks = _Locks(path.with_name(path.name + ".lock"))
         try:
             with storage_errors(path), self._locks.claiming():
-                _prepare(path)
+                with closing(_sqlite(path)) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
                 self._storage = _connect(path)
         except BaseException:
             self._locks.close()
@@ -193,18 +197,17 @@ class StudyFile:
         return self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
-def _prepare(path: Path) -> None:
-    """Refuse a database of something else before a table is written to it; switch on the write-ahead log."""
+def _refuse_foreign(path: Path) -> None:
+    """Refuse a file of something else before anything is written to it or beside it."""
     from optuna.storages._rdb.models import BaseModel
 
     with closing(_sqlite(path)) as connection:
         tables = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        foreign = tables - set(BaseModel.metadata.tables) - {"alembic_version", "sqlite_sequence"}
-        if foreign:
-            raise UserInputError(
-                f"{path} is a database of something else (it has a table {min(foreign)!r}); give another path."
-            )
-        connection.execute("PRAGMA journal_mode=WAL")
+    foreign = tables - set(BaseModel.metadata.tables) - {"alembic_version", "sqlite_sequence"}
+    if foreign:
+        raise UserInputError(
+            f"{path} is a database of something else (it has a table {min(foreign)!r}); give another path."
+        )
 
 
 def _connect(path: Path) -> RDBStorage:
