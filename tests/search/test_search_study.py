@@ -103,6 +103,7 @@ def forks():
     return context
 
 
+@pytest.mark.slow
 def test_a_study_killed_at_many_statements_ends_with_the_table_of_one_that_ran_through(tmp_path, forks):
     """Each process dies before its n-th database statement: while tables are made, between parameters, before the end.
 
