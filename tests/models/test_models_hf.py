@@ -218,6 +218,48 @@ def test_a_broken_config_is_one_sentence(content: bytes, tmp_path: Path) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden_size", "20"),
+        ("hidden_size", -4),
+        ("hidden_size", 0),
+        ("hidden_size", 24),
+        ("num_attention_heads", 0),
+        ("num_attention_heads", 3),
+        ("vocab_size", None),
+        ("vocab_size", 10),
+        ("max_position_embeddings", 10),
+        ("num_hidden_layers", 0),
+        ("num_hidden_layers", 1),
+        ("num_hidden_layers", 3),
+        ("intermediate_size", 34),
+        ("id2label", []),
+        ("hidden_act", "none such"),
+        ("layer_norm_eps", "small"),
+        ("pad_token_id", 1000),
+        ("model_type", 7),
+        ("hidden_dropout_prob", 3.0),
+        ("dtype", "none such"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_one_sentence(field: str, value: object, tmp_path: Path) -> None:
+    folder = save(tiny_model("bert", 2), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, field: value}))
+    with pytest.raises(UserInputError) as caught:
+        load_encoder(folder)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+def test_labels_without_a_name_get_one(tmp_path: Path) -> None:
+    folder = save(tiny_model("bert", 2), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "id2label": {"0": "no", "7": "yes"}}))
+    assert load_encoder(folder).spec.labels == ["no", "LABEL_1"]
+
+
 def test_broken_weights_are_one_sentence(tmp_path: Path) -> None:
     folder = save(tiny_model("bert"), tmp_path)
     file = tmp_path / "model.safetensors"

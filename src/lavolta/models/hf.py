@@ -120,7 +120,8 @@ def load_encoder(source: str, task: str | None = None) -> LoadedModel:
         raise UserInputError(f"task is {task!r}; choose one of {', '.join(map(str, LOAD_TASKS))}.")
     folder = find_model(source)
     config = load_config(folder, source)
-    has_head = any(str(name).endswith("ForSequenceClassification") for name in config.architectures or [])
+    names = config.architectures if isinstance(config.architectures, list) else []
+    has_head = any(str(name).endswith("ForSequenceClassification") for name in names)
     if task in ("classification", "regression") and not has_head:
         raise UserInputError(
             f"{source} has no classification head; load it with task='embedding' and add one with with_head()."
@@ -294,7 +295,7 @@ def _spec(config: Any, family: Family, base: Any, name: str, pooling: tuple[str,
         head_dense=family.head_activation if classifier else None,
         outputs=outputs,
         task=("regression" if regression else "classification") if classifier else "embedding",
-        labels=[str(label_names[i]) for i in range(outputs)] if classifier and not regression else [],
+        labels=[str(label_names.get(i, f"LABEL_{i}")) for i in range(outputs)] if classifier and not regression else [],
     )
 
 

@@ -59,25 +59,52 @@ def pooling_of(folder: str, source: str) -> tuple[str, bool]:
 
 
 def load_config(folder: str, source: str) -> Any:
+    """The configuration of a model of transformers.
+
+    Raises:
+        UserInputError: there is none, or it is damaged.
+    """
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except _load_errors() as error:
         raise UserInputError(_not_found(source, error)) from error
 
 
 def load_model(folder: str, source: str, with_classifier: bool) -> tuple[Any, frozenset[str]]:
-    from safetensors import SafetensorError
+    """A model of transformers and the parameters that its checkpoint lacked.
+
+    Raises:
+        UserInputError: the checkpoint cannot be read, or has layers that the configuration does not.
+    """
     from transformers import AutoModel, AutoModelForSequenceClassification
 
     auto = AutoModelForSequenceClassification if with_classifier else AutoModel
     try:
         with _quiet():
             model, info = auto.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+    except _load_errors() as error:
         raise UserInputError(_not_found(source, error)) from error
+    # Heads of other tasks may be left over; a layer that is left over means another model than was trained.
+    left_over = sorted(key for key in info["unexpected_keys"] if ".layer." in key)
+    if left_over:
+        raise UserInputError(
+            f"the checkpoint of {source} has {left_over[0]}, which its config.json does not describe; correct "
+            "num_hidden_layers or copy the model again."
+        )
     return model, frozenset(info["missing_keys"])
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    """What transformers raises for a damaged configuration or checkpoint, besides exiting or running out of memory."""
+    from huggingface_hub import errors
+    from safetensors import SafetensorError
+
+    # Older versions of the hub client do not check types and have no such error.
+    strict = getattr(errors, "StrictDataclassError", ValueError)
+    builtin = (OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError, ImportError)
+    return (*builtin, AssertionError, SafetensorError, strict)
 
 
 def _not_found(source: str, error: Exception) -> str:
@@ -87,6 +114,8 @@ def _not_found(source: str, error: Exception) -> str:
             "transformers; give a folder with config.json and weights (nothing is downloaded)."
         )
     reason = " ".join(str(error).split())[:160]
+    if "ignore_mismatched_sizes" in reason:
+        reason = "the weights do not have the sizes that config.json states"
     kind = "the folder" if Path(source).is_dir() else "the model"
     return (
         f"{kind} {source!r} cannot be loaded ({type(error).__name__}: {reason}); give a folder with config.json and "
