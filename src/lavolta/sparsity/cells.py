@@ -18,12 +18,13 @@ FloatArray = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class CellGrid:
-    """How one weight ``(out_features, in_features)`` is divided in cells of ``cell_rows`` consecutive rows of one column.
+    """How one weight ``(out_features, in_features)`` is divided in cells: ``cell_rows`` rows of one column.
 
     Rows ``b * cell_rows ... (b + 1) * cell_rows - 1`` are band ``b``; the last band may be ragged.
 
     Raises:
-        UserInputError: for a cell height that no kernel has, an empty weight, or more inputs than a packed column index holds.
+        UserInputError: for a cell height that no kernel has, an empty weight, or more inputs than a packed column index
+            holds.
     """
 
     out_features: int
@@ -76,7 +77,8 @@ class CellGrid:
     def cell_scores(self, saliency: FloatArray) -> NDArray[np.float64]:
         """Sum a per-weight saliency ``(out_features, in_features)`` over each cell: ``(bands, in_features)``.
 
-        A ragged band's cells hold fewer weights; their sum is scaled to a full cell, so that they compete as equals per weight.
+        A ragged band's cells hold fewer weights; their sum is scaled to a full cell, so that they compete as equals per
+        weight.
         """
         total: NDArray[np.float64] = self.to_bands(saliency.astype(np.float64)).sum(axis=1)
         return total * (self.cell_rows / self.rows_per_band())[:, None]

@@ -20,7 +20,7 @@ class PackedLinear:
 
     Args:
         grid: the layer's cells.
-        values: ``(cells, cell_rows) float32``, the cells that any level keeps; a ragged last band is padded with zero rows.
+        values: ``(cells, cell_rows) float32``, the cells that any level keeps; a ragged last band has zero rows.
         columns: ``(cells,) uint16``, the input feature of each cell.
         runs: ``(n, 2) uint32``, ``(first cell, count)``.
         run_ptr: ``(levels, bands + 1) uint32``; band ``b`` of level ``l`` is ``runs[run_ptr[l, b]:run_ptr[l, b + 1]]``.
@@ -43,10 +43,10 @@ class PackedLinear:
 
 
 def pack_linear(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_rows: int) -> PackedLinear:
-    """Pack a weight ``(out_features, in_features)`` with one cell mask ``(bands, in_features)`` per level, densest first.
+    """Pack a weight ``(out_features, in_features)`` with a cell mask ``(bands, in_features)`` per level, densest first.
 
-    In each band the kept cells are grouped by the exact set of levels that keep them, groups of more levels first, by column
-    inside a group. Nested levels then stream one contiguous prefix per band.
+    In each band the kept cells are grouped by the exact set of levels that keep them, groups of more levels first, by
+    column inside a group. Nested levels then stream one contiguous prefix per band.
 
     Raises:
         UserInputError: no level, too many levels, NaN or infinite weights, or masks of another shape.

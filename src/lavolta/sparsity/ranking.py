@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,8 @@ class LayerRanking:
 
     Args:
         grid: the layer's cells.
-        rank: ``(bands, in_features) int32``; the cut at which a cell is first kept is ``rank + 1``. Several cells may share a
-            rank (cells of different tiles of a shared pattern); ``NEVER`` marks a cell that block pruning removed.
+        rank: ``(bands, in_features) int32``; the cut at which a cell is first kept is ``rank + 1``. Several cells may
+            share a rank (cells of different tiles of a shared pattern); ``NEVER`` marks a cell that block pruning removed.
     """
 
     grid: CellGrid
@@ -111,8 +112,4 @@ def model_sparsity(grids: Mapping[str, CellGrid], masks: LevelMasks) -> float:
 
 def are_nested(levels: Sequence[LevelMasks]) -> bool:
     """Whether each level keeps only cells that the level before it keeps (densest first)."""
-    return all(
-        not (sparse[name] & ~dense[name]).any()
-        for dense, sparse in zip(levels, levels[1:], strict=False)
-        for name in sparse
-    )
+    return all(not (sparse[name] & ~dense[name]).any() for dense, sparse in pairwise(levels) for name in sparse)
