@@ -25,61 +25,69 @@ Pool::~Pool() {
     for (std::thread& worker : workers_) worker.join();
 }
 
-void Pool::run(size_t items, const std::function<void(size_t, uint32_t)>& body) {
+void Pool::run(size_t items, const Body& body) {
     if (workers_.empty() || items <= 1) {
         for (size_t item = 0; item < items; ++item) body(item, 0);
         return;
     }
+    const uint32_t present = job() + 1;
     {
         std::lock_guard<std::mutex> lock(mutex_);
-        body_ = &body;
-        items_ = items;
-        next_.store(0, std::memory_order_relaxed);
-        busy_.store(workers_.size(), std::memory_order_relaxed);
-        job_.fetch_add(1, std::memory_order_release);
+        // Close the old job before anything of the new one can be seen: a late worker could take one more item of it.
+        ticket_.store(uint64_t{present - 1} << 32 | UINT32_MAX, std::memory_order_release);
+        body_.store(&body, std::memory_order_release);
+        items_.store(items, std::memory_order_release);
+        finished_.store(0, std::memory_order_relaxed);
+        ticket_.store(uint64_t{present} << 32, std::memory_order_release);
     }
     wake_.notify_all();
-    drain(0);
+    drain(present, 0);
+    const auto finished = [&] { return finished_.load(std::memory_order_acquire) == items; };
     // Spin for the last items as long as an idle worker would, then block.
-    const auto limit = std::chrono::steady_clock::now() + std::chrono::microseconds(spin_us_);
-    while (busy_.load(std::memory_order_acquire) != 0) {
-        if (std::chrono::steady_clock::now() >= limit) {
-            std::unique_lock<std::mutex> lock(mutex_);
-            done_.wait(lock, [this] { return busy_.load(std::memory_order_acquire) == 0; });
+    if (spin_us_ > 0) {
+        const auto limit = std::chrono::steady_clock::now() + std::chrono::microseconds(spin_us_);
+        while (!finished() && std::chrono::steady_clock::now() < limit) {
         }
     }
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, finished);
 }
 
-void Pool::drain(uint32_t thread) {
+void Pool::drain(uint32_t present, uint32_t thread) {
+    uint64_t ticket = ticket_.load(std::memory_order_acquire);
     while (true) {
-        const size_t item = next_.fetch_add(1, std::memory_order_relaxed);
-        if (item >= items_) return;
-        (*body_)(item, thread);
+        const size_t items = items_.load(std::memory_order_acquire);
+        const size_t item = static_cast<uint32_t>(ticket);
+        if ((ticket >> 32) != present || item >= items) return;
+        // Success proves that the job is the one that the ticket and `items` were read of, and holds it until this item is
+        // finished.
+        if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+        (*body_.load(std::memory_order_acquire))(item, thread);
+        if (finished_.fetch_add(1, std::memory_order_acq_rel) + 1 == items) {
+            std::lock_guard<std::mutex> lock(mutex_);
+            done_.notify_one();
+        }
+        ticket = ticket_.load(std::memory_order_acquire);
     }
 }
 
-bool Pool::wait_for_job(uint64_t seen) {
+bool Pool::wait_for_job(uint32_t seen) {
     if (spin_us_ > 0) {
         const auto limit = std::chrono::steady_clock::now() + std::chrono::microseconds(spin_us_);
         while (std::chrono::steady_clock::now() < limit) {
-            if (job_.load(std::memory_order_acquire) != seen) return true;
+            if (job() != seen) return true;
             if (stop_) return false;
         }
     }
     std::unique_lock<std::mutex> lock(mutex_);
-    wake_.wait(lock, [&] { return stop_ || job_.load(std::memory_order_acquire) != seen; });
+    wake_.wait(lock, [&] { return stop_ || job() != seen; });
     return !stop_;
 }
 
 void Pool::work(uint32_t thread) {
-    for (uint64_t seen = 0; wait_for_job(seen);) {
-        // A new job starts only after every worker has left the present one, so none is ever skipped.
-        ++seen;
-        drain(thread);
-        if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-            std::lock_guard<std::mutex> lock(mutex_);
-            done_.notify_one();
-        }
+    for (uint32_t seen = 0; wait_for_job(seen);) {
+        seen = job();
+        drain(seen, thread);
     }
 }
 

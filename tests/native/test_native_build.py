@@ -63,7 +63,7 @@ def test_c_example_compiles_with_one_line_and_equals_python(tmp_path: Path) -> N
 
 def test_no_mutation_of_a_bundle_breaks_the_reader(tmp_path: Path) -> None:
     """Thousands of damaged bundles under address and undefined-behavior sanitizers, which end it at any defect."""
-    options = ["-DLAVOLTA_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1"]
+    options = ["-DLAVOLTA_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1"]
     built = build(ROOT / "build" / "sanitize", "mutate_bundle", *options)
     model = random_model(
         layers=1, hidden=4, heads=2, ffn=5, vocab=3, max_tokens=2, head_dense="tanh", outputs=2, cell_rows=2
@@ -76,3 +76,10 @@ def test_no_mutation_of_a_bundle_breaks_the_reader(tmp_path: Path) -> None:
     assert sum(counts.values()) == MUTATIONS + 1
     # The mutations reach behind the header: they are refused for many reasons, and some are harmless.
     assert {"ok", "truncated", "header-not-json", "offsets-invalid", "index-out-of-range", "not-finite"} <= set(counts)
+
+
+def test_the_thread_pool_has_no_race() -> None:
+    options = ["-DLAVOLTA_SANITIZE=thread", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1"]
+    built = build(ROOT / "build" / "sanitize-thread", "pool_test", *options)
+    done = subprocess.run([str(built / "pool_test")], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]

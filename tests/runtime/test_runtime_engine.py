@@ -43,8 +43,8 @@ def tolerance(model: RandomModel) -> float:
     """Rounding error of the whole model, by a count of roundings.
 
     Every norm brings features to size one; each layer then adds two branches whose products have at most `ffn` or
-    `hidden` terms of that size. Weights have variance one over inputs, so a sum of n products carries about n eps of the
-    input's size in the worst case; norms divide by a deviation of about one.
+    `hidden` terms of that size. Weights have variance one over inputs, so a sum of n products carries about n eps of
+    the input's size in the worst case; norms divide by a deviation of about one.
     """
     spec = model.spec
     terms = 4 * spec.hidden + spec.ffn + max(LENGTHS)
