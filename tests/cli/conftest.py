@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,40 @@ class Outcome:
 
 
 Invoke = Callable[..., Outcome]
+
+
+RESULT: dict[str, Any] = {
+    "levels": [
+        {"name": "L0", "sparsity": 0.0, "fidelity": 1.0, "latency_ms": 9.0, "dense_latency_ms": 9.5},
+        {"name": "L1", "sparsity": 0.75, "fidelity": 0.9, "latency_ms": 4.0, "dense_latency_ms": 9.5},
+    ],
+    "policies": {"E1": {"inferences": 100, "misses": 0}, "dial": {"inferences": 400, "misses": 0}},
+    "improvement": 4.0,
+}
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A stand-in for the recipes, so that these tests need no torch; `calls` keeps what it was given."""
+    module = ModuleType("stand_in")
+    calls: list[dict[str, Any]] = []
+
+    def compress(source: str, **options: Any) -> dict[str, Any]:
+        print("a library talks")
+        with options.pop("progress").stage("train", total=1) as stage:
+            stage.advance()
+        calls.append({"source": source, **options})
+        return RESULT
+
+    def run_demo(out: Path, progress: Any) -> dict[str, Any]:
+        progress.say("the demo talks")
+        calls.append({"out": out})
+        return RESULT
+
+    module.compress, module.run_demo, module.calls = compress, run_demo, calls  # type: ignore[attr-defined]
+    for name in ("recipe", "demo"):
+        monkeypatch.setitem(sys.modules, f"lavolta.systems.rt3.{name}", module)
+    return module
 
 
 @pytest.fixture
@@ -134,3 +170,9 @@ def language_model(tmp_path: Path) -> Path:
         outputs=len(LM_WORDS),
         task="language-model",
     )
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    """What the stand-in for the recipes returns."""
+    return copy.deepcopy(RESULT)

@@ -24,14 +24,6 @@ if TYPE_CHECKING:
     from .conftest import Invoke
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
-RESULT: dict[str, Any] = {
-    "levels": [
-        {"name": "L0", "sparsity": 0.0, "fidelity": 1.0, "latency_ms": 9.0, "dense_latency_ms": 9.5},
-        {"name": "L1", "sparsity": 0.75, "fidelity": 0.9, "latency_ms": 4.0, "dense_latency_ms": 9.5},
-    ],
-    "policies": {"E1": {"inferences": 100, "misses": 0}, "dial": {"inferences": 400, "misses": 0}},
-    "improvement": 4.0,
-}
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -162,8 +154,8 @@ def test_devices_are_listed_and_shown(invoke: Invoke) -> None:
     assert "1,400" in invoke("device", "show", "odroid-xu3-a7").out
 
 
-def test_report_writes_the_page_beside_the_result(invoke: Invoke, tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text(json.dumps(RESULT), encoding="utf-8")
+def test_report_writes_the_page_beside_the_result(invoke: Invoke, result: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
     outcome = invoke("report", tmp_path, "--json")
     page = Path(outcome.data["report"])
     assert page == tmp_path / "report.html"
@@ -181,137 +173,13 @@ def test_a_broken_result_is_one_sentence(content: bytes, invoke: Invoke, tmp_pat
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
 
 
-@pytest.fixture
-def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A stand-in for the recipes, so that these tests need no torch; `calls` keeps what it was given."""
-    module = ModuleType("stand_in")
-    calls: list[dict[str, Any]] = []
-
-    def compress(source: str, **options: Any) -> dict[str, Any]:
-        print("a library talks")
-        with options.pop("progress").stage("train", total=1) as stage:
-            stage.advance()
-        calls.append({"source": source, **options})
-        return RESULT
-
-    def run_demo(out: Path, progress: Any) -> dict[str, Any]:
-        progress.say("the demo talks")
-        calls.append({"out": out})
-        return RESULT
-
-    module.compress, module.run_demo, module.calls = compress, run_demo, calls  # type: ignore[attr-defined]
-    for name in ("recipe", "demo"):
-        monkeypatch.setitem(sys.modules, f"lavolta.systems.rt3.{name}", module)
-    return module
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    path = tmp_path / "notes.txt"
-    path.write_text("One sentence.\nAnother, naïve one.\n", encoding="utf-8")
-    return path
-
-
-def test_compress_hands_everything_to_the_recipe(
-    recipe: ModuleType, text: Path, invoke: Invoke, tmp_path: Path
-) -> None:
-    out = tmp_path / "new" / "m.lavolta"
-    options = ["--deadline-ms", 200, "--levels", 7, "--cell-rows", 4, "--mode", "one-shot", "--steps", 3, "--seed", 9]
-    outcome = invoke("compress", "some/model", "--text", text, "--out", out, *options, "--json")
-    assert outcome.code == 0
-    assert outcome.data == RESULT
-    assert "a library talks" in outcome.err
-    assert "train: done in" in outcome.err
-    assert recipe.calls == [
-        {
-            "source": "some/model",
-            "text": text,
-            "task": None,
-            "data": None,
-            "device": "odroid-xu3-a7",
-            "deadline_ms": 200.0,
-            "levels": 7,
-            "out": out,
-            "cell_rows": 4,
-            "tokens": 128,
-            "threads": 1,
-            "steps": 3,
-            "batch_size": 32,
-            "lr": 4e-4,
-            "seed": 9,
-            "mode": "one-shot",
-        }
-    ]
-
-
-def test_the_options_of_compress_are_those_of_the_recipe() -> None:
-    from dataclasses import fields
-
-    from lavolta.systems.rt3.recipe import CompressOptions
-
-    given = {parameter.name: parameter.default for parameter in ALL["compress"].params}
-    for option in fields(CompressOptions):
-        if option.name != "source":
-            assert given[option.name] == option.default, option.name
-
-
-def test_compress_shows_people_the_levels(recipe: ModuleType, text: Path, invoke: Invoke, tmp_path: Path) -> None:
-    outcome = invoke("compress", "m", "--text", text, "--out", tmp_path / "m.lavolta")
-    assert outcome.code == 0
-    assert "75.0" in outcome.out
-    assert "lavolta run" in outcome.out
-    assert len(recipe.calls) == 1
-
-
-def test_demo_ends_with_words(recipe: ModuleType, invoke: Invoke, tmp_path: Path) -> None:
+def test_demo_ends_with_words(recipe: ModuleType, result: dict[str, Any], invoke: Invoke, tmp_path: Path) -> None:
     outcome = invoke("demo", "--out", tmp_path / "demo")
     assert outcome.code == 0
     assert "answers 4 times as many requests in time: 400 instead of 100." in outcome.out
     assert "report.html" in outcome.out
     assert recipe.calls == [{"out": tmp_path / "demo"}]
-    assert invoke("demo", "--out", tmp_path / "demo", "--json").data == RESULT
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--text", "{text}", "--lr", "-1"], "--lr is -1; give a number above 0."),
-        (["--text", "{text}", "--task", "stsb"], "--text and --task exclude one another"),
-        (["--task", "stsb"], "the task stsb needs its files; give --data DIR."),
-        (["--text", "{dir}/absent.txt"], "there is no file"),
-        (["--text", "{dir}"], "is a folder; give a text file."),
-        (["--text", "{dir}/empty.txt"], "is empty; give text like that which the model will see."),
-        (["--text", "{dir}/blank.txt"], "is empty"),
-        (["--text", "{dir}/latin.txt"], "is not UTF-8 text at byte 3; save it as UTF-8."),
-        (["--text", "{text}", "--device", "odroid-xu9"], "unknown device 'odroid-xu9'; the closest are odroid-xu3"),
-        (["--text", "{text}", "--device", "{dir}/absent.toml"], "cannot read the device profile"),
-        (["--text", "{text}", "--deadline-ms", "0"], "--deadline-ms is 0; give a number above 0."),
-        (["--text", "{text}", "--deadline-ms", "nan"], "--deadline-ms is nan; give a number above 0."),
-        (["--text", "{text}", "--deadline-ms", "soon"], "--deadline-ms"),
-        (["--text", "{text}", "--levels", "0"], "--levels"),
-        (["--text", "{text}", "--levels", "33"], "--levels"),
-        (["--text", "{text}", "--cell-rows", "3"], "--cell-rows is 3; choose one of 1, 2, 4, 8, 16."),
-        (["--text", "{text}", "--mode", "magic"], "--mode"),
-        (["--text", "{text}", "--steps", "0"], "--steps"),
-        (["--text", "{text}", "--seed", "-1"], "--seed"),
-        (["--text", "{text}", "--out", "{dir}"], "is a folder; give the name of a file in it"),
-        (["--text", "{text}", "--out", "{text}/m.lavolta"], "is a file, not a folder; choose another place."),
-    ],
-)
-def test_compress_refuses_before_it_works(
-    arguments: list[str], sentence: str, recipe: ModuleType, text: Path, invoke: Invoke, tmp_path: Path
-) -> None:
-    (tmp_path / "empty.txt").touch()
-    (tmp_path / "blank.txt").write_text(" \n\t\n", encoding="utf-8")
-    (tmp_path / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
-    before = sorted(entry.name for entry in tmp_path.iterdir())
-    given = [word.replace("{text}", str(text)).replace("{dir}", str(tmp_path)) for word in arguments]
-    out = [] if "--out" in given else ["--out", str(tmp_path / "m.lavolta")]
-    outcome = invoke("compress", "m", *given, *out)
-    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-    assert sentence in outcome.err
-    assert recipe.calls == []
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == before
+    assert invoke("demo", "--out", tmp_path / "demo", "--json").data == result
 
 
 @pytest.mark.parametrize(
