@@ -14,10 +14,13 @@ from pathlib import Path
 
 import torch
 
+import lavolta
 from lavolta.errors import LavoltaError
+from lavolta.models.export import export_bundle
 from lavolta.models.lm import LmConfig
 from lavolta.systems.rt3.lm import LmTraining, train_lm
-from lavolta.systems.rt3.rows import ROWS, RowOptions, run_row
+from lavolta.systems.rt3.measure import switch_times
+from lavolta.systems.rt3.rows import ROWS, RowOptions, RowRun, run_row
 from lavolta.systems.rt3.subjects import GlueTraining, Subject, glue_subject, lm_subject
 
 HERE = Path(__file__).parent
@@ -43,6 +46,22 @@ def subject(model: str, data: Path, work: Path, source: str, say: bool) -> Subje
         train_lm(data / "wikitext-2", work / "lm-dense-0", LM, lambda step, _, loss: tell(step, loss))
         return lm_subject(data / "wikitext-2", work / "lm-dense-0")
     return glue_subject(source, model, data / "glue", work / "dense", GLUE[model], tell)
+
+
+def native(run: RowRun, path: Path) -> dict[str, float | int]:
+    """Pack the row's levels, open them with the engine, and time the switch between them."""
+    info = [{"name": level["name"]} for level in run.result["levels"]]
+    export_bundle(run.student, run.masks, info, run.result["cell_rows"], path)
+    with lavolta.open(path) as model:
+        times = switch_times(model)
+    size = path.stat().st_size
+    path.unlink()
+    return {
+        "switch_us_p50": times.us_p50,
+        "switch_us_p99": times.us_p99,
+        "bytes_moved_per_switch": times.bytes_moved,
+        "bundle_bytes": size,
+    }
 
 
 def main() -> int:
@@ -79,6 +98,8 @@ def main() -> int:
     except LavoltaError as error:
         print(error, file=sys.stderr)
         return 2
+    if run.masks:
+        run.result["native"] = native(run, args.work / "bundle.lavolta")
     args.results.mkdir(parents=True, exist_ok=True)
     temporary = target.with_suffix(".tmp")
     temporary.write_text(json.dumps(run.result, indent=1) + "\n", encoding="utf-8")

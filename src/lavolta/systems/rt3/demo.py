@@ -22,7 +22,7 @@ from lavolta.report.page import write_report
 from lavolta.runtime.engine import Model, open_bundle
 from lavolta.runtime.policies import make_policy
 from lavolta.runtime.scenario import LevelWork, Scenario
-from lavolta.runtime.simulation import SimulationResult, simulate
+from lavolta.runtime.simulation import SimulationResult, improvement, simulate
 from lavolta.runtime.work import work_of
 from lavolta.systems.rt3 import measure
 from lavolta.systems.rt3.recipe import CompressOptions, compress, fingerprint, held_out_text
@@ -123,7 +123,7 @@ def measure_bundle(bundle: Path, made: dict[str, Any], options: CompressOptions,
         "baseline_policy": "no-reconfiguration",
         "inferences_per_charge": {name: result.inferences for name, result in charges.items()},
         "deadline_misses": {name: result.deadline_misses for name, result in charges.items()},
-        "improvement": ours.inferences / base.inferences if base.inferences else None,
+        "improvement": improvement(ours, base),
         "baseline": base.baseline,
         "assumptions": _assumptions(profile),
         "environment": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -165,6 +166,8 @@ def compress(
     out = Path(out)
     if not out.parent.is_dir():
         raise UserInputError(f"there is no folder {out.parent} for the bundle; make it first.")
+    if not os.access(out.parent, os.W_OK) or (out.exists() and not out.is_file()):
+        raise UserInputError(f"{out} cannot be written; choose a file in a folder that you may write to.")
     mark = fingerprint(opts)
     if out.exists():
         done = _finished(out, mark)

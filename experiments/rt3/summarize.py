@@ -1,0 +1,197 @@
+"""Make `summary.json` from the result files: scores, predicted cost on the Odroid-XU3, and inferences per charge.
+
+`python experiments/rt3/summarize.py` writes it; `--check` only tells whether it is fresh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from lavolta.devices import load
+from lavolta.devices.energy import Accounting, energy_mj, idle_mw
+from lavolta.devices.latency import latency_ms
+from lavolta.devices.profile import DeviceProfile
+from lavolta.runtime.policies import LavoltaPolicy, hardware_only, no_reconfiguration, rt3
+from lavolta.runtime.scenario import LevelWork, Scenario
+from lavolta.runtime.simulation import simulate
+from lavolta.runtime.spec import ModelSpec
+from lavolta.runtime.work import dense_cells, work_of
+
+HERE = Path(__file__).parent
+DEVICE = "odroid-xu3-a7"
+TOKENS = {"wikitext2": 64, "stsb": 128, "rte": 128, "mrpc": 128}
+DENSE_CELL_ROWS = 16
+"""The dense baseline runs with the tallest cells, which are the fastest: it is not made slow to look bad."""
+MINILM = ModelSpec("all-MiniLM-L6-v2", 6, 384, 12, 1536, 30522, 512, types=2, task="classification", outputs=2)
+SPECS = {
+    "wikitext2": ModelSpec(
+        "transformer-lm",
+        2,
+        256,
+        4,
+        512,
+        32505,
+        256,
+        activation="relu",
+        causal=True,
+        embedding_norm=False,
+        pooling="none",
+        outputs=32505,
+        task="language-model",
+    ),
+    "stsb": MINILM,
+    "rte": MINILM,
+    "mrpc": MINILM,
+}
+BASELINE = (
+    "dense model (all cells kept, 16 rows a cell) at 1400 MHz for the whole charge, a request every deadline, "
+    "the deadline being what the dense model needs at 1400 MHz; CPU-only power with the profile's idle power"
+)
+
+
+def read_results(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Result files by model and row, seeds in order."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        found[result["subject"], result["row"]].append(result)
+    return dict(found)
+
+
+def summarize(folder: Path) -> dict[str, Any]:
+    """All rows, and per model the answers of the paper's questions."""
+    results = read_results(folder)
+    profile = load(DEVICE)
+    rows = [_row(profile, model, row, runs) for (model, row), runs in sorted(results.items())]
+    summary: dict[str, Any] = {"device": DEVICE, "baseline": BASELINE, "rows": rows}
+    for model in ("wikitext2", "rte", "stsb"):
+        ours = results.get((model, "ranked"))
+        if ours is None:
+            continue
+        table = {row["row"]: row for row in rows if row["model"] == model}
+        mine = table["ranked"]
+        summary[model] = {
+            "dense_score": mine["dense_score"],
+            "worst_level_score": mine["levels"][-1]["score"],
+            "worst_level_sparsity": mine["levels"][-1]["sparsity"],
+            "loss_points": mine["levels"][-1]["loss_points"],
+            "independent_sets_loss_points": _worst_loss(table.get("rt3")),
+            "independent_sets_distilled_loss_points": _worst_loss(table.get("rt3-distilled")),
+            "upper_bound_loss_points": _worst_loss(table.get("upper-bound")),
+            "battery_improvement": mine["battery"]["improvement"]["lavolta"],
+            "seeds": mine["seeds"],
+        }
+    return summary
+
+
+def _worst_loss(row: dict[str, Any] | None) -> float | None:
+    return None if row is None else row["levels"][-1]["loss_points"]
+
+
+def _row(profile: DeviceProfile, model: str, row: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    spec, tokens = SPECS[model], TOKENS[model]
+    first = runs[0]
+    out: dict[str, Any] = {
+        "model": model,
+        "row": row,
+        "title": first["title"],
+        "seeds": [run["options"]["seed"] for run in runs],
+        "steps": first["options"]["steps"],
+        "cell_rows": first["cell_rows"],
+        "dense_score": _mean([run["dense_score"] for run in runs]),
+        "levels": [],
+    }
+    works = []
+    for index, level in enumerate(first["levels"]):
+        scores = [run["levels"][index]["score"] for run in runs]
+        losses = [run["levels"][index]["loss_points"] for run in runs]
+        work = work_of(spec, level["kept_cells"], first["cell_rows"], tokens)
+        freq = first["options"]["freqs_mhz"][index] if len(first["levels"]) > 1 else first["options"]["freqs_mhz"][-1]
+        time_ms = latency_ms(profile, work, freq)
+        works.append(LevelWork(level["name"], work, _mean(scores)))
+        out["levels"].append(
+            {
+                "name": level["name"],
+                "sparsity": _round(level["sparsity"], 4),
+                "score": _mean(scores),
+                "score_spread": _round(max(scores) - min(scores)),
+                "loss_points": _mean(losses),
+                "freq_mhz": freq,
+                "device_latency_ms": _round(time_ms),
+                "device_energy_mj": _round(energy_mj(profile, freq, time_ms)),
+            }
+        )
+    if works:
+        out["battery"] = _battery(profile, spec, tokens, works, out["dense_score"])
+    if "native" in first:
+        out["native"] = first["native"]
+    return out
+
+
+def _battery(
+    profile: DeviceProfile, spec: ModelSpec, tokens: int, works: list[LevelWork], dense_score: float
+) -> dict[str, Any]:
+    """Inferences per charge of every policy, with the dense model as a level of its own for the baseline."""
+    dense = work_of(spec, dense_cells(spec, DENSE_CELL_ROWS), DENSE_CELL_ROWS, tokens)
+    top = profile.cluster().max_mhz
+    # A hundredth of room: a switch before the run must fit too.
+    deadline_ms = latency_ms(profile, dense, top) * 1.01
+    scenario = Scenario(
+        profile, (LevelWork("dense", dense, dense_score), *works), deadline_ms, deadline_ms, accounting=Accounting.CPU
+    )
+    policies = {
+        "no-reconfiguration": no_reconfiguration(scenario, "dense"),
+        "hardware-only": hardware_only(scenario, "dense"),
+        "rt3": rt3(scenario),
+        "lavolta": LavoltaPolicy(scenario),
+    }
+    charges = {name: simulate(scenario, policy) for name, policy in policies.items()}
+    base = charges["no-reconfiguration"].on_time
+    # The sheet's metric (papers: RT3, 2.5) with dynamic power only, the three clocks sharing the charge equally.
+    clocks = sorted((1400.0, 1000.0, 800.0), reverse=True)[: len(works)]
+    idle = idle_mw(profile, Accounting.CPU)
+    base_mj = (energy_mj(profile, top, latency_ms(profile, dense, top))) - idle * latency_ms(profile, dense, top) / 1e3
+    dynamic = []
+    for clock, level in zip(clocks, works, strict=True):
+        time_ms = latency_ms(profile, level.work, clock)
+        dynamic.append(base_mj / (energy_mj(profile, clock, time_ms) - idle * time_ms / 1e3) if time_ms else 0.0)
+    return {
+        "deadline_ms": _round(deadline_ms),
+        "inferences_per_charge": {name: charge.inferences for name, charge in charges.items()},
+        "deadline_misses": {name: charge.deadline_misses for name, charge in charges.items()},
+        "improvement": {name: _round(charge.on_time / base) for name, charge in charges.items()},
+        "mean_score": {name: _round(charge.mean_score or 0.0) for name, charge in charges.items()},
+        "dynamic_power_equal_shares_improvement": _round(statistics.fmean(dynamic)),
+    }
+
+
+def _mean(values: list[float]) -> float:
+    return _round(statistics.fmean(values))
+
+
+def _round(value: float, digits: int = 3) -> float:
+    return round(float(value), digits)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--out", type=Path, default=HERE / "summary.json")
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    text = json.dumps(summarize(args.results), indent=1) + "\n"
+    if args.check:
+        fresh = args.out.exists() and args.out.read_text(encoding="utf-8") == text
+        print(f"{args.out} is fresh" if fresh else f"{args.out} is stale: run python experiments/rt3/summarize.py")
+        return 0 if fresh else 1
+    args.out.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
