@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -42,8 +41,7 @@ void check(lavolta_status status) {
 }
 
 Output make_output(size_t rows, size_t columns) {
-    auto data = std::make_unique<float[]>(rows * columns + 1);
-    float* pointer = data.release();
+    float* pointer = new float[rows * columns + 1];
     nb::capsule owner(pointer, [](void* p) noexcept { delete[] static_cast<float*>(p); });
     return Output(pointer, {rows, columns}, owner);
 }

@@ -222,7 +222,10 @@ void Model::dense(const float* weight, const float* bias, uint32_t outputs, Acti
                   size_t tokens, size_t stride) {
     const size_t block = token_block(bundle_.spec.hidden);
     const size_t blocks = (tokens + block - 1) / block;
-    const size_t chunks = pool_.threads() > 1 ? std::min<size_t>((outputs + 15) / 16, pool_.threads() * 4) : 1;
+    // Chunks of whole row tiles.
+    constexpr size_t rows = 16;
+    const size_t groups = (outputs + rows - 1) / rows;
+    const size_t chunks = pool_.threads() > 1 ? std::min<size_t>(groups, pool_.threads() * 4) : 1;
     pool_.run(blocks * chunks, [&](size_t item, uint32_t) {
         DenseArgs args{};
         args.weight = weight;
@@ -232,8 +235,8 @@ void Model::dense(const float* weight, const float* bias, uint32_t outputs, Acti
         args.stride = stride;
         args.token_begin = item / chunks * block;
         args.token_end = std::min(args.token_begin + block, tokens);
-        args.row_begin = static_cast<uint32_t>(outputs * (item % chunks) / chunks);
-        args.row_end = static_cast<uint32_t>(outputs * (item % chunks + 1) / chunks);
+        args.row_begin = static_cast<uint32_t>(groups * (item % chunks) / chunks * rows);
+        args.row_end = static_cast<uint32_t>(std::min<size_t>(groups * (item % chunks + 1) / chunks * rows, outputs));
         args.in_features = bundle_.spec.hidden;
         args.activation = activation;
         kernels_.dense(args);

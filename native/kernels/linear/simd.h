@@ -22,22 +22,25 @@ constexpr int tallest() {
     return V::width == 16 ? 8 : 4;
 }
 
+// Activation and residual go over what was just stored, in a loop: in registers the sums would spill for every band.
 template <class V, int R, int T>
-inline __attribute__((always_inline)) void finish(typename V::Reg (&acc)[R][T], float* y, const float* residual, size_t stride,
+inline __attribute__((always_inline)) void finish(const typename V::Reg (&acc)[R][T], float* y, const float* residual, size_t stride,
                                                   int rows, Activation activation) {
-    if (activation != Activation::none) {
-        for (int r = 0; r < R; ++r) {
-            for (int t = 0; t < T; ++t) acc[r][t] = activate<V>(acc[r][t], activation);
-        }
-    }
+    const bool add = residual && activation == Activation::none;
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
         if (r >= rows) break;
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
-            auto v = acc[r][t];
-            if (residual) v = V::add(v, V::load(residual + r * stride + t * V::width));
-            V::store(y + r * stride + t * V::width, v);
+            const size_t at = r * stride + t * V::width;
+            V::store(y + at, add ? V::add(acc[r][t], V::load(residual + at)) : acc[r][t]);
+        }
+    }
+    if (activation == Activation::none) return;
+    for (int r = 0; r < rows; ++r) {
+        for (size_t at = r * stride; at < r * stride + T * V::width; at += V::width) {
+            const auto v = activate<V>(V::load(y + at), activation);
+            V::store(y + at, residual ? V::add(v, V::load(residual + at)) : v);
         }
     }
 }
