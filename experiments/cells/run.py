@@ -1,6 +1,6 @@
 """Which cell height buys most score for a millisecond: `python experiments/cells/run.py`.
 
-all-MiniLM-L6-v2 is pruned in one shot (second-order ranking, cuts by relative error, compensation for all levels) with
+all-MiniLM-L6-v2 is pruned in one shot (gradual second-order ranking, cuts by relative error, joint compensation) with
 every cell height, packed, and run natively: STS-B development Spearman of the cosine, and the time of one sequence of
 128 tokens, all heights and levels taking turns in one process. Writes `result.json`.
 """
@@ -32,9 +32,9 @@ from lavolta.runtime.engine import Model
 from lavolta.sparsity.cells import CELL_ROWS
 from lavolta.sparsity.ranking import level_masks
 from lavolta.systems.rt3.measure import cpu_name
-from lavolta.systems.rt3.ranking import budget_cuts, cell_scores, rank_cells
+from lavolta.systems.rt3.ranking import budget_cuts, cell_scores
 from lavolta.systems.rt3.subjects import encoder_statistics
-from lavolta.training.oneshot import compensate_linears
+from lavolta.training.oneshot import compensate_linears, gradual_rankings
 from lavolta.training.saliency import LinearStats
 
 HERE = Path(__file__).parent
@@ -45,7 +45,7 @@ def make_bundle(dense: LoadedModel, stats: dict[str, LinearStats], cell_rows: in
     """Prune and compensate a copy of the model for all sparsities but 0, and pack it with one level for each."""
     grids = dense.grids(cell_rows)
     scores = cell_scores(dense.linears, grids, stats, "second-order")
-    rankings = rank_cells(grids, scores)
+    rankings = gradual_rankings(dense.linears, grids, stats, SPARSITIES[-1])
     masks = [level_masks(rankings, budget_cuts(rankings, scores, sparsity)) for sparsity in SPARSITIES]
     old = {
         name: (linear.weight.detach().clone(), linear.bias.detach().clone()) for name, linear in dense.linears.items()

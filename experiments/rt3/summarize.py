@@ -1,6 +1,6 @@
-"""Make `summary.json` from the result files: scores, predicted cost on the Odroid-XU3, and inferences per charge.
+"""Make `summary.json` and the tables of `README.md` from the result files.
 
-`python experiments/rt3/summarize.py` writes it; `--check` only tells whether it is fresh.
+`python experiments/rt3/summarize.py` writes them; `--check` only tells whether they are fresh.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+from tables import render
 
 from lavolta.devices import load
 from lavolta.devices.energy import Accounting, energy_mj, idle_mw
@@ -184,12 +186,17 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE / "summary.json")
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    text = json.dumps(summarize(args.results), indent=1) + "\n"
+    summary = summarize(args.results)
+    wanted = {args.out: json.dumps(summary, indent=1) + "\n"}
+    readme = args.out.with_name("README.md")
+    wanted[readme] = render(readme.read_text(encoding="utf-8"), summary)
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if args.check:
-        fresh = args.out.exists() and args.out.read_text(encoding="utf-8") == text
-        print(f"{args.out} is fresh" if fresh else f"{args.out} is stale: run python experiments/rt3/summarize.py")
-        return 0 if fresh else 1
-    args.out.write_text(text, encoding="utf-8")
+        for path in stale:
+            print(f"{path} is stale: run python experiments/rt3/summarize.py")
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(wanted[path], encoding="utf-8")
     return 0
 
 

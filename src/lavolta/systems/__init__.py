@@ -1,0 +1,1 @@
+"""One room per paper: a recipe over the parts, and no machinery of its own."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from lavolta.errors import UserInputError
-from lavolta.sparsity.cells import BoolArray, CellGrid
-from lavolta.sparsity.ranking import NEVER, LayerRanking, free_ranking
+from lavolta.sparsity.cells import CellGrid
+from lavolta.sparsity.ranking import NEVER, LayerRanking, LevelMasks
+from lavolta.training.masking import MaskedLinears
+from lavolta.training.oneshot import compensate_linears
 from lavolta.training.saliency import Kind, LinearStats, importances
 
 CellScores = dict[str, NDArray[np.float64]]
@@ -34,16 +37,6 @@ def cell_scores(
     energy = importances(linears, stats, "activation" if stats is not None else "magnitude")
     return {
         name: grid.cell_scores(saliency[name]) / max(float(energy[name].sum()), 1e-30) for name, grid in grids.items()
-    }
-
-
-def rank_cells(
-    grids: Mapping[str, CellGrid], scores: CellScores, removed: Mapping[str, BoolArray] | None = None
-) -> dict[str, LayerRanking]:
-    """Every layer's own ranking of all its cells."""
-    return {
-        name: free_ranking(grid, scores[name], None if removed is None else removed.get(name))
-        for name, grid in grids.items()
     }
 
 
@@ -96,3 +89,24 @@ def nested_budget_cuts(
 ) -> list[dict[str, int]]:
     """`budget_cuts` for several sparsities, densest first; a sparser level never keeps more of any layer."""
     return [budget_cuts(rankings, scores, sparsity) for sparsity in sorted(sparsities)]
+
+
+def compensate(
+    dense: Mapping[str, nn.Linear],
+    masked: MaskedLinears,
+    stats: Mapping[str, LinearStats],
+    levels: Sequence[LevelMasks],
+) -> None:
+    """Give the masked model the shared weights that make up, for all levels together, for the cells that left.
+
+    Args:
+        dense: the untouched layers, canonical name to module.
+        masked: the same layers of the copy that is changed.
+    """
+    found = compensate_linears(dense, masked.grids, stats, levels)
+    with torch.no_grad():
+        for name, linear in masked.linears.items():
+            masked.dense_weight(name).copy_(found[name].weight)
+            bias = found[name].bias
+            if bias is not None:
+                linear.bias.copy_(bias)

@@ -27,7 +27,7 @@ from lavolta.runtime.bundle import BundleFile
 from lavolta.sparsity.ranking import LevelMasks, level_masks
 from lavolta.systems.rt3.cutting import GRID, choose_cuts, layer_groups, measure_groups
 from lavolta.systems.rt3.levels import plan_levels
-from lavolta.systems.rt3.ranking import cell_scores, rank_cells
+from lavolta.systems.rt3.ranking import cell_scores, compensate
 from lavolta.systems.rt3.subjects import (
     GlueTraining,
     StepBatches,
@@ -40,8 +40,7 @@ from lavolta.training.encoder import EncoderObjective, LossWeights, label_loss
 from lavolta.training.joint import JointConfig, train_joint
 from lavolta.training.levels import RankedLevels
 from lavolta.training.masking import MaskedLinears
-from lavolta.training.oneshot import compensate_linears
-from lavolta.training.saliency import LinearStats
+from lavolta.training.oneshot import gradual_rankings
 
 MODES = ("distill", "one-shot")
 DEFAULT_CELL_ROWS = 4
@@ -190,7 +189,8 @@ def compress(
         ]
         stats = encoder_statistics(dense, calibration, hessians=True)
         scores = cell_scores(dense.linears, grids, stats, "second-order")
-        rankings = rank_cells(grids, scores)
+        sparsest = plan.levels[-1].sparsity
+        rankings = gradual_rankings(dense.linears, grids, stats, max(sparsest, 0.5))
     student = copy.deepcopy(dense)
     masked = MaskedLinears(student.linears, grids)
     groups = layer_groups(list(grids))
@@ -198,10 +198,9 @@ def compress(
         tables = measure_groups(rankings, scores, _probe_loss(dense, student, masked, material.probe), stage.advance)
         cuts = [choose_cuts(tables, level.sparsity) for level in plan.levels]
     masks = [level_masks(rankings, c) for c in cuts]
-    if opts.mode == "one-shot":
-        with clock.stage(progress, "compensate"):
-            _compensate(dense, student, masked, stats, masks)
-    else:
+    with clock.stage(progress, "compensate"):
+        compensate(dense.linears, masked, stats, masks)
+    if opts.mode == "distill":
         with clock.stage(progress, "distil all levels", opts.steps) as stage:
             _distil(opts, material, student, masked, RankedLevels(rankings, cuts), work / "training.pt", stage)
     level_info: list[dict[str, Any]] = [{"name": level.name, "freq_mhz": level.freq_mhz} for level in plan.levels]
@@ -229,7 +228,7 @@ def compress(
             level_info,
             cell_rows,
             out,
-            sparsity_info={"ranking": "free", "saliency": "second-order"},
+            sparsity_info={"ranking": "free", "saliency": "second-order, gradual"},
             provenance={"compress": summary},
             device={"name": profile.name, "tokens": opts.tokens, "threads": opts.threads},
         )
@@ -294,22 +293,6 @@ def _probe_loss(
         )
 
     return loss
-
-
-def _compensate(
-    dense: LoadedModel,
-    student: LoadedModel,
-    masked: MaskedLinears,
-    stats: dict[str, LinearStats],
-    masks: list[LevelMasks],
-) -> None:
-    found = compensate_linears(dense.linears, masked.grids, stats, masks)
-    with torch.no_grad():
-        for name, linear in student.linears.items():
-            masked.dense_weight(name).copy_(found[name].weight)
-            bias = found[name].bias
-            if bias is not None:
-                linear.bias.copy_(bias)
 
 
 def _distil(

@@ -17,11 +17,12 @@ from lavolta.sparsity.cells import BoolArray, CellGrid
 from lavolta.sparsity.ranking import LevelMasks, model_sparsity
 from lavolta.systems.rt3.backbone import BackboneOptions, random_backbone, real_backbone
 from lavolta.systems.rt3.published import PatternOptions, random_levels, searched_levels
-from lavolta.systems.rt3.ranking import budget_cuts, cell_scores, rank_cells
+from lavolta.systems.rt3.ranking import budget_cuts, cell_scores, compensate
 from lavolta.systems.rt3.subjects import Subject, fresh_student
 from lavolta.training.joint import JointConfig, Objective, train_joint
 from lavolta.training.levels import FixedLevels, LevelSet, RankedLevels
 from lavolta.training.masking import MaskedLinears
+from lavolta.training.oneshot import gradual_rankings
 
 ROWS = {
     "dense": "the trained dense model",
@@ -104,6 +105,8 @@ def run_row(
     scores: list[float] = []
     if masks:
         masked = MaskedLinears(student.linears, grids)
+        if distil and not (work / f"{name}.pt").exists():
+            compensate(subject.dense.linears, masked, subject.statistics(hessians=True), masks)
         # Distillation already regularizes; dropout would make student and teacher different functions.
         student.module.train(not distil)
         config = JointConfig(steps=options.steps, lr=options.lr, seed=options.seed, checkpoint_every=50)
@@ -153,8 +156,9 @@ def _prune(
     if options.row == "dense":
         return [], _fixed([]), {}
     if options.row in ("ranked", "ranked-1", "upper-bound"):
-        scores = cell_scores(subject.dense.linears, grids, subject.statistics(hessians=True), "second-order")
-        rankings = rank_cells(grids, scores)
+        stats = subject.statistics(hessians=True)
+        scores = cell_scores(subject.dense.linears, grids, stats, "second-order")
+        rankings = gradual_rankings(subject.dense.linears, grids, stats, options.sparsities[-1])
         wanted = options.sparsities[-1:] if options.row == "upper-bound" else options.sparsities
         cuts = [budget_cuts(rankings, scores, sparsity) for sparsity in wanted]
 

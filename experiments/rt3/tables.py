@@ -1,0 +1,117 @@
+"""The parts of `README.md` that hold numbers, made from `summary.json`; a test compares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+BEGIN, END = "<!-- made by summarize.py -->", "<!-- end -->"
+MODELS = {
+    "wikitext2": "WikiText-2, next-word accuracy (%)",
+    "stsb": "STS-B, Spearman x 100, development split",
+    "rte": "RTE, accuracy (%), development split",
+    "mrpc": "MRPC, F1 x 100, development split",
+}
+TARGETS = {"wikitext2": 0.5, "stsb": 1.0, "rte": 1.0}
+ORDER = (
+    "dense",
+    "bp-only",
+    "rbp-rpp",
+    "rbp-pp",
+    "bp-rpp",
+    "rt3",
+    "rt3-distilled",
+    "ranked",
+    "ranked-1",
+    "upper-bound",
+)
+
+
+def render(readme: str, summary: dict[str, Any]) -> str:
+    """The README with its generated part replaced."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{_generated(summary)}\n{END}{after}"
+
+
+def _generated(summary: dict[str, Any]) -> str:
+    parts = ["## Answers", *_answers(summary)]
+    for model, title in MODELS.items():
+        rows = [row for row in summary["rows"] if row["model"] == model]
+        if rows:
+            parts += [f"## {title}", _table(sorted(rows, key=lambda row: ORDER.index(row["row"])))]
+    parts += ["## Battery", f"Baseline: {summary['baseline']}.", _battery(summary)]
+    return "\n\n".join(parts)
+
+
+def _answers(summary: dict[str, Any]) -> list[str]:
+    found = []
+    for model, target in TARGETS.items():
+        answer = summary.get(model)
+        if answer is None:
+            found.append(f"* **{model}**: not run yet.")
+            continue
+        met = "met" if answer["loss_points"] <= target else "missed"
+        words = (
+            f"* **{model}**: dense {answer['dense_score']:.2f}; the sparsest level "
+            f"({_percent(answer['worst_level_sparsity'])}) scores {answer['worst_level_score']:.2f}, a loss of "
+            f"{answer['loss_points']:.2f} points (target {target}: {met})."
+        )
+        for key, what in (
+            ("independent_sets_loss_points", "RT3 as published loses"),
+            ("independent_sets_distilled_loss_points", "the published masks with our training lose"),
+            ("upper_bound_loss_points", "the same level trained alone loses"),
+        ):
+            if answer[key] is not None:
+                words += f" At the same sparsity {what} {answer[key]:.2f}."
+        words += f" Inferences per charge: {answer['battery_improvement']:.2f} times the baseline."
+        found.append(words)
+    return ["\n".join(found)]
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| row | seeds | cell rows | sparsity | score | loss (points) | predicted ms | predicted mJ |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        levels = row["levels"]
+        if not levels:
+            lines.append(f"| {row['row']} | {_seeds(row)} | - | 0 | {row['dense_score']:.2f} | 0 | - | - |")
+            continue
+
+        def joined(key: str, digits: int, levels: list[dict[str, Any]] = levels) -> str:
+            return " / ".join(f"{level[key]:.{digits}f}" for level in levels)
+
+        sparsity = " / ".join(_percent(level["sparsity"]) for level in levels)
+        lines.append(
+            f"| {row['row']} | {_seeds(row)} | {row['cell_rows']} | {sparsity} | {joined('score', 2)} | "
+            f"{joined('loss_points', 2)} | {joined('device_latency_ms', 0)} | {joined('device_energy_mj', 0)} |"
+        )
+    return "\n".join(lines)
+
+
+def _battery(summary: dict[str, Any]) -> str:
+    lines = [
+        "| model, row | no reconfiguration | hardware only (misses) | RT3's modes (misses) | lavolta (misses) | "
+        "dynamic power, equal shares |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in summary["rows"]:
+        battery = row.get("battery")
+        if battery is None or row["row"] not in ("rt3", "ranked", "ranked-1"):
+            continue
+        gain, misses = battery["improvement"], battery["deadline_misses"]
+        cells = [f"{gain[name]:.2f} ({misses[name]})" for name in ("hardware-only", "rt3", "lavolta")]
+        lines.append(
+            f"| {row['model']}, {row['row']} | {gain['no-reconfiguration']:.2f} | {' | '.join(cells)} | "
+            f"{battery['dynamic_power_equal_shares_improvement']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _seeds(row: dict[str, Any]) -> str:
+    return ", ".join(str(seed) for seed in row["seeds"])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
