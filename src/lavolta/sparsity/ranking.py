@@ -26,7 +26,7 @@ class LayerRanking:
     Args:
         grid: the layer's cells.
         rank: ``(bands, in_features) int32``; the least cut that keeps a cell is its rank plus 1. Several cells may
-            share a rank (cells of different tiles of a shared pattern); ``NEVER`` marks a cell that block pruning removed.
+            share a rank (cells of different tiles of a shared pattern); ``NEVER`` marks what block pruning removed.
     """
 
     grid: CellGrid
