@@ -30,7 +30,7 @@ GLUE = {
     "rte": GlueTraining(epochs=4, lr=1e-4),
     "mrpc": GlueTraining(epochs=4, lr=1e-4),
 }
-STEPS = {"wikitext2": 400, "stsb": 300, "rte": 150, "mrpc": 200}
+STEPS = {"wikitext2": 400, "stsb": 200, "rte": 120, "mrpc": 200}
 LR = {"wikitext2": 1e-3, "stsb": 3e-4, "rte": 2e-4, "mrpc": 2e-4}
 
 
