@@ -1,1 +1,1 @@
-"""How weights recover: calibration, one-shot compensation, group lasso, and joint training of all levels. Needs torch."""
+"""How weights recover: calibration, one-shot compensation, group lasso, joint training of all levels. Needs torch."""

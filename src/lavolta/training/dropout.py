@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lavolta.errors import UserInputError
+
 
 class LockedDropout(nn.Module):
     """Drops whole features of a sequence ``(batch, tokens, hidden)``: locked dropout (Merity et al. 2018, AWD-LSTM).
@@ -13,10 +15,15 @@ class LockedDropout(nn.Module):
 
     Args:
         p: probability of dropping a feature, 0 to below 1.
+
+    Raises:
+        UserInputError: a probability outside this range.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
+        if not 0.0 <= p < 1.0:
+            raise UserInputError(f"a dropout of {p} is outside 0 <= p < 1.")
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:

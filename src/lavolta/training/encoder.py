@@ -38,7 +38,7 @@ class EncoderObjective:
         student: the model that is trained.
         source: the batch of a step, a function of the step alone.
         teacher: the dense model; ``None`` trains on labels alone.
-        weights: of the parts.
+        weights: of the parts; an embedding has no labels, so that its weight does not count.
 
     Raises:
         UserInputError: neither labels nor a teacher to learn from.
@@ -51,7 +51,8 @@ class EncoderObjective:
         teacher: LoadedModel | None,
         weights: LossWeights,
     ) -> None:
-        if teacher is None and (weights.label == 0.0 or student.spec.task == "embedding"):
+        taught = teacher is not None and (weights.output or weights.hidden)
+        if not taught and (not weights.label or student.spec.task == "embedding"):
             raise UserInputError("there is nothing to learn from: give a teacher, or a task with labels.")
         self._student, self._source, self._teacher, self._weights = student, source, teacher, weights
         if teacher is not None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lavolta.errors import UserInputError
+from lavolta.files import write_whole
 from lavolta.training.levels import LevelSet
 from lavolta.training.masking import MaskedLinears
 
@@ -43,7 +44,8 @@ class JointConfig:
         steps: optimizer steps.
         lr: peak learning rate of AdamW; linear warm-up, then linear decay to zero.
         warmup: share of the steps that warm up, 0 to 1.
-        weight_decay: decoupled weight decay of matrices.
+        weight_decay: decoupled weight decay of matrices. It also shrinks a weight that no level keeps: nothing ever
+            computes with that one.
         grad_clip: largest gradient norm.
         split: each visited level sees its own part of the batch: an unbiased estimate of the equal-weight joint loss at
             the cost of one dense step. False: every level sees the whole batch, as published.
@@ -69,6 +71,7 @@ def train_joint(
     config: JointConfig,
     checkpoint: Path | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    identity: str = "",
 ) -> list[float]:
     """Train the shared weights so that every level is good; returns the loss of each step run by this call.
 
@@ -79,9 +82,12 @@ def train_joint(
         trainable: the parameters to update, in a stable order.
         checkpoint: file to resume from and to save to (atomically); removed by the caller when the result is stored.
         on_step: called after each step with the step number and its loss.
+        identity: names what the configuration and the shapes do not tell: the text, the masks, the task. A checkpoint
+            of another identity is refused.
 
     Raises:
-        UserInputError: the loss is not finite, or the checkpoint belongs to another configuration.
+        UserInputError: the loss or its gradient is not finite (the weights are then those of the last good step); the
+            checkpoint belongs to another run, is damaged, or cannot be written.
     """
     random.seed(config.seed)
     torch.manual_seed(config.seed)
@@ -96,7 +102,7 @@ def train_joint(
         fused=True,
     )
     first = 0
-    mark = _fingerprint(config, trainable)
+    mark = _fingerprint(config, trainable, identity)
     if checkpoint is not None and checkpoint.exists():
         first = _load(checkpoint, mark, trainable, optimizer)
     history: list[float] = []
@@ -105,11 +111,6 @@ def train_joint(
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * _schedule(step, config)
             loss = _step(masked, levels, objective, optimizer, trainable, config, step)
-            if not np.isfinite(loss):
-                raise UserInputError(
-                    f"the loss became {loss} at step {step}; lower the learning rate (now {config.lr}) or check the "
-                    "text."
-                )
             history.append(loss)
             if on_step is not None:
                 on_step(step, loss)
@@ -144,7 +145,12 @@ def _step(
         loss = objective.loss(part) / len(parts)
         torch.autograd.backward(loss)
         total += float(loss.detach())
-    nn.utils.clip_grad_norm_(trainable, config.grad_clip)
+    norm = float(nn.utils.clip_grad_norm_(trainable, config.grad_clip))
+    if not (math.isfinite(total) and math.isfinite(norm)):
+        raise UserInputError(
+            f"the loss became {total:g} and its gradient {norm:g} at step {step}; lower the learning rate (now "
+            f"{config.lr:g}) or check the text."
+        )
     optimizer.step()
     return total
 
@@ -156,14 +162,13 @@ def _schedule(step: int, config: JointConfig) -> float:
     return max(0.0, (config.steps - step) / max(1, config.steps - warm))
 
 
-def _fingerprint(config: JointConfig, trainable: Sequence[Tensor]) -> str:
+def _fingerprint(config: JointConfig, trainable: Sequence[Tensor], identity: str) -> str:
     shape = json.dumps([asdict(config), [list(p.shape) for p in trainable]], sort_keys=True)
-    return hashlib.sha256(shape.encode()).hexdigest()
+    return hashlib.sha256(f"{shape}{identity}".encode()).hexdigest()
 
 
 def _save(path: Path, mark: str, step: int, trainable: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    """A digest of 32 bytes, then what torch saves: no damage to the file can pass for weights."""
     state = {
         "mark": mark,
         "step": step,
@@ -171,15 +176,26 @@ def _save(path: Path, mark: str, step: int, trainable: Sequence[Tensor], optimiz
         "optimizer": optimizer.state_dict(),
         "torch_rng": torch.get_rng_state(),
     }
+    # Through memory: writing by itself, torch hides a full disk behind an error of its own.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
     try:
-        torch.save(state, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserInputError(f"the folder {path.parent} cannot be made: {error.strerror}; choose another.") from error
+    write_whole(path, hashlib.sha256(content).digest(), content)
 
 
 def _load(path: Path, mark: str, trainable: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> int:
-    state = torch.load(path, weights_only=True)
+    try:
+        stored = path.read_bytes()
+    except OSError as error:
+        raise UserInputError(f"the checkpoint {path} cannot be read: {error.strerror}; delete it.") from error
+    content = memoryview(stored)[32:]
+    if hashlib.sha256(content).digest() != stored[:32]:
+        raise UserInputError(f"the checkpoint {path} is damaged or of another version; delete it to start anew.")
+    state = torch.load(io.BytesIO(content), weights_only=True)
     if state["mark"] != mark:
         raise UserInputError(
             f"the checkpoint {path} was made with another configuration or model; delete it or use the same options."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,24 +27,28 @@ class LmBatch:
 class SampledSoftmax:
     """Cross-entropy over the words of the batch and a draw of others, corrected for their chance to be candidates.
 
-    Subtracting the log of that chance makes it an estimate of the full softmax (Jean et al. 2015, "On using very
-    large target vocabulary", section 3; Bengio and Senecal 2008).
+    Subtracting the log of that chance puts the minimum of the loss where the full softmax has it (Jean et al. 2015, "On
+    using very large target vocabulary", section 3; Bengio and Senecal 2008). The value of the loss is another one.
 
     Args:
         counts: ``(vocab,)``, how often each word occurs in the training text.
         samples: draws per step from the counts to the power 0.75.
-        batch_words: target words per step, from which the chance to be a target follows.
     """
 
-    def __init__(self, counts: NDArray[np.int64], samples: int, batch_words: int) -> None:
+    def __init__(self, counts: NDArray[np.int64], samples: int) -> None:
         frequency = torch.from_numpy(np.maximum(counts, 1)).double()
         proposal = frequency**0.75
+        self._frequency = frequency / frequency.sum()
         self._proposal = (proposal / proposal.sum()).float()
         self._samples = samples
-        absent = (
-            torch.log1p(-(frequency / frequency.sum())) * batch_words + torch.log1p(-self._proposal.double()) * samples
-        )
-        self._log_chance = torch.log(-torch.expm1(absent)).float()
+        self._log_chances: dict[int, Tensor] = {}
+
+    def log_chance(self, targets: int) -> Tensor:
+        """Log of the chance of each word, ``(vocab,)``, to be a candidate beside ``targets`` target words."""
+        if targets not in self._log_chances:
+            absent = targets * torch.log1p(-self._frequency) + self._samples * torch.log1p(-self._proposal.double())
+            self._log_chances[targets] = torch.log(-torch.expm1(absent)).float()
+        return self._log_chances[targets]
 
     def candidates(self, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Candidate words ``(c,)`` and the place of every target among them, ``targets`` flattened."""
@@ -54,11 +57,11 @@ class SampledSoftmax:
         return words, places[: targets.numel()]
 
     def logits(self, module: Transformer, hidden: Tensor, words: Tensor) -> Tensor:
-        """Corrected logits ``(n, c)`` of the candidates for hidden states ``(n, hidden)``."""
+        """Corrected logits ``(n, c)`` of the candidates for the hidden states ``(n, hidden)`` of ``n`` targets."""
         out = module.head.out
         if out is None:
             raise UserInputError("a language model needs an output layer; this model has none.")
-        return functional.linear(hidden, out.weight[words], out.bias[words]) - self._log_chance[words]
+        return functional.linear(hidden, out.weight[words], out.bias[words]) - self.log_chance(len(hidden))[words]
 
 
 class LanguageObjective:
@@ -144,27 +147,30 @@ def score_language_model(module: Transformer, words: NDArray[np.int64], tokens: 
     """
     if len(words) < 2:
         raise UserInputError("a text of fewer than 2 words cannot be scored; give more text.")
-    was_training = module.training
-    module.eval()
     stride = max(1, tokens // 2)
     right = 0
     total = 0.0
     count = 0
     starts = list(range(0, max(1, len(words) - 1 - (tokens - stride)), stride))
     text = torch.from_numpy(words)
-    for first in range(0, len(starts), batch):
-        group = starts[first : first + batch]
-        for start, window in _windows(text, group, tokens):
-            hidden = module.hidden(window[:, :-1])
-            skip = 0 if start == 0 else tokens - stride
-            kept = hidden[:, skip:].reshape(-1, hidden.shape[-1])
-            target = window[:, 1 + skip :].reshape(-1)
-            logits = module.logits(kept)
-            total += float(functional.cross_entropy(logits, target, reduction="sum"))
-            right += int((logits.argmax(-1) == target).sum())
-            count += len(target)
-    module.train(was_training)
-    return LmScore(right / count, math.exp(total / count), count)
+    was_training = module.training
+    module.eval()
+    try:
+        for first in range(0, len(starts), batch):
+            for start, window in _windows(text, starts[first : first + batch], tokens):
+                hidden = module.hidden(window[:, :-1])
+                skip = 0 if start == 0 else tokens - stride
+                kept = hidden[:, skip:].reshape(-1, hidden.shape[-1])
+                target = window[:, 1 + skip :].reshape(-1)
+                logits = module.logits(kept)
+                total += float(functional.cross_entropy(logits, target, reduction="sum"))
+                right += int((logits.argmax(-1) == target).sum())
+                count += len(target)
+    finally:
+        module.train(was_training)
+    # A model that diverged has a loss whose exponential no float holds: its perplexity is infinite.
+    perplexity = float(torch.tensor(total / count, dtype=torch.float64).exp())
+    return LmScore(right / count, perplexity, count)
 
 
 def _windows(text: Tensor, starts: Sequence[int], tokens: int) -> list[tuple[int, Tensor]]:

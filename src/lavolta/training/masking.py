@@ -38,7 +38,7 @@ class MaskedLinears:
         grids: canonical name to cell grid of the same shape.
 
     Raises:
-        UserInputError: a grid that does not fit its layer.
+        UserInputError: a layer without a grid, a grid that does not fit its layer, or a layer that is masked already.
     """
 
     def __init__(self, linears: Mapping[str, nn.Linear], grids: Mapping[str, CellGrid]) -> None:
@@ -46,6 +46,10 @@ class MaskedLinears:
         self.grids = dict(grids)
         self._masks: dict[str, _Mask] = {}
         for name, linear in self.linears.items():
+            if name not in self.grids:
+                raise UserInputError(f"{name} has no cell grid; give one for every layer.")
+            if parametrize.is_parametrized(linear, "weight"):
+                raise UserInputError(f"{name} is masked already; detach its masks first.")
             shape = (self.grids[name].out_features, self.grids[name].in_features)
             if tuple(linear.weight.shape) != shape:
                 raise UserInputError(f"{name} has shape {tuple(linear.weight.shape)}, but its grid is for {shape}.")
@@ -55,11 +59,13 @@ class MaskedLinears:
 
     def set_masks(self, masks: LevelMasks | None) -> None:
         """Apply one level (cell masks by layer name), or none: the dense model."""
-        for name, holder in self._masks.items():
-            if masks is None:
-                holder.mask = None
-            else:
-                holder.mask = torch.from_numpy(self.grids[name].expand(masks[name]))
+        if masks is None:
+            self.set_weight_masks(None)
+            return
+        missing = sorted(set(self.linears) - set(masks))
+        if missing:
+            raise UserInputError(f"the level has no mask for {', '.join(missing)}; give one for every layer.")
+        self.set_weight_masks({name: torch.from_numpy(self.grids[name].expand(masks[name])) for name in self.linears})
 
     def set_weight_masks(self, masks: Mapping[str, Tensor] | None) -> None:
         """Apply masks that are already expanded to ``(out_features, in_features)``, or none."""

@@ -20,15 +20,15 @@ class GroupTable:
     """What cutting one group of layers alone does to the model.
 
     Args:
-        names: the linears of the group.
-        weights: their weights together.
-        losses: per sparsity of `GRID`, the loss of the model when only this group is cut.
+        cells: the cells of its linears together.
+        losses: per sparsity of `GRID`, what the model loses when only this group is cut.
+        kept: per sparsity, the cells that stay.
         cuts: per sparsity, the cut of each linear.
     """
 
-    names: tuple[str, ...]
-    weights: int
+    cells: int
     losses: tuple[float, ...]
+    kept: tuple[int, ...]
     cuts: tuple[dict[str, int], ...]
 
 
@@ -57,10 +57,13 @@ def measure_groups(
     tables: dict[str, GroupTable] = {}
     for group, members in layer_groups(list(rankings)).items():
         own = {name: rankings[name] for name in members}
-        losses, cuts = [], []
+        losses: list[float] = []
+        kept: list[int] = []
+        cuts: list[dict[str, int]] = []
         for sparsity in GRID:
             chosen = budget_cuts(own, scores, min(sparsity, 1.0 - MIN_KEPT - 1e-9))
             cuts.append(chosen)
+            kept.append(sum(int(mask.sum()) for mask in level_masks(own, chosen).values()))
             if sparsity == 0.0:
                 losses.append(0.0)
                 continue
@@ -68,28 +71,36 @@ def measure_groups(
             on_step()
             # Measured on little text, a denser cut can look worse by chance; the plan needs the trend.
             losses.append(max(found - base, losses[-1]))
-        weights = sum(r.grid.out_features * r.grid.in_features for r in own.values())
-        tables[group] = GroupTable(members, weights, tuple(losses), tuple(cuts))
+        cells = sum(ranking.grid.cells for ranking in own.values())
+        tables[group] = GroupTable(cells, tuple(losses), tuple(kept), tuple(cuts))
     return tables
 
 
-def choose_cuts(tables: Mapping[str, GroupTable], sparsity: float) -> dict[str, int]:
-    """The cuts of one level: least summed loss among plans that reach the sparsity over all groups together.
+def choose_cuts(tables: Mapping[str, GroupTable], sparsities: Sequence[float]) -> list[dict[str, int]]:
+    """The cuts of every level: least summed loss among plans that leave at most ``1 - sparsity`` of all cells.
 
-    Kept weights are the cost, since predicted time is linear in them (`lavolta.devices.latency`).
+    Kept cells are the cost, since predicted time is linear in them (`lavolta.devices.latency`). A sparser level cuts
+    every group at least as much as the level before it, so that levels are nested.
+
+    Args:
+        sparsities: of the levels, densest first.
+
+    Raises:
+        InfeasibleError: a sparsity beyond that of the sparsest cut of every group.
     """
-    if sparsity <= 0.0:
-        return {name: cut for table in tables.values() for name, cut in table.cuts[0].items()}
-    total = float(sum(table.weights for table in tables.values()))
-    options = {
-        group: [
-            Option(index, loss, table.weights * (1.0 - kept) / total)
-            for index, (loss, kept) in enumerate(zip(table.losses, GRID, strict=True))
-        ]
-        for group, table in tables.items()
-    }
-    plan = allocate(options, 1.0 - sparsity)
-    cuts: dict[str, int] = {}
-    for group, table in tables.items():
-        cuts.update(table.cuts[plan.cuts[group]])
-    return cuts
+    total = float(sum(table.cells for table in tables.values()))
+    least = dict.fromkeys(tables, 0)
+    levels = []
+    for sparsity in sparsities:
+        options = {
+            group: [
+                Option(index, table.losses[index], table.kept[index] / total)
+                for index in range(least[group], len(table.kept))
+            ]
+            for group, table in tables.items()
+        }
+        # The allocation leaves a grain of its budget unspent: it would not give back the dense model.
+        if sparsity > 0.0:
+            least = allocate(options, 1.0 - sparsity).cuts
+        levels.append({name: cut for group, table in tables.items() for name, cut in table.cuts[least[group]].items()})
+    return levels

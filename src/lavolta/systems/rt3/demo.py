@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,6 +14,7 @@ from lavolta.devices.latency import latency_ms
 from lavolta.devices.loading import load as load_device
 from lavolta.devices.profile import DeviceProfile
 from lavolta.errors import BundleError
+from lavolta.files import write_whole
 from lavolta.models.batching import encode_texts, predict
 from lavolta.models.hf import load_encoder
 from lavolta.progress import Progress, SilentProgress
@@ -25,7 +25,8 @@ from lavolta.runtime.scenario import LevelWork, Scenario
 from lavolta.runtime.simulation import SimulationResult, improvement, simulate
 from lavolta.runtime.work import work_of
 from lavolta.systems.rt3 import measure
-from lavolta.systems.rt3.recipe import CompressOptions, compress, fingerprint, held_out_text
+from lavolta.systems.rt3.options import CompressOptions, fingerprint, text_of
+from lavolta.systems.rt3.recipe import compress
 
 MODEL = "all-MiniLM-L6-v2"
 POLICIES = ("no-reconfiguration", "hardware-only", "rt3", "lavolta")
@@ -72,9 +73,7 @@ def run_demo(out: Path, progress: Progress | None = None, steps: int | None = No
     result = measure_bundle(bundle, made, options, progress)
     result["mark"] = mark
     with progress.stage("write the report"):
-        temporary = result_file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, result_file)
+        write_whole(result_file, f"{json.dumps(result, indent=1)}\n".encode())
         write_report(result, page)
     return result
 
@@ -83,7 +82,7 @@ def measure_bundle(bundle: Path, made: dict[str, Any], options: CompressOptions,
     """Fidelity, latency and switch time of a bundle here, its predicted cost on the device, a charge per policy."""
     seconds: dict[str, float] = dict(made["seconds"])
     profile = load_device(options.device)
-    texts = held_out_text(options).held_out
+    texts = text_of(options).held_out
     with open_bundle(bundle) as model:
         start = time.perf_counter()
         with progress.stage("compare with the dense model"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -86,10 +87,16 @@ def plan_levels(
         raise InfeasibleError(
             f"no level meets {deadline_ms:g} ms on {profile.name}: the sparsest that is made "
             f"({100 * MAX_SPARSITY:g} %) takes {needed_ms:.4g} ms at {cluster.max_mhz:g} MHz with {threads} thread(s); "
-            f"allow at least {needed_ms / (1.0 - SWITCH_MARGIN):.4g} ms, more threads or fewer tokens."
+            f"allow at least {_rounded_up(needed_ms / (1.0 - SWITCH_MARGIN)):g} ms, more threads or fewer tokens."
         ) from refusal
     skipped = tuple(step.freq_mhz for step in cluster.steps if step.freq_mhz not in shares)
     return LevelPlan(deadline_ms, tokens, threads, _spread(shares, count), skipped)
+
+
+def _rounded_up(value: float) -> float:
+    """Four significant digits, never less than the value: a deadline that a message names has to work."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return float(f"{math.ceil(value / unit) * unit:.4g}")
 
 
 def _spread(shares: Mapping[float, float], count: int) -> tuple[PlannedLevel, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from lavolta.errors import UserInputError
-from lavolta.models.lm import LmConfig, LmCorpus, build_lm, load_lm_corpus
+from lavolta.files import write_whole
+from lavolta.models.lm import LmConfig, LmCorpus, Vocabulary, build_lm, load_lm_corpus
 from lavolta.models.loaded import LoadedModel
 from lavolta.training.dropout import lock_dropout
 from lavolta.training.joint import JointConfig, train_joint
@@ -63,8 +66,8 @@ def train_lm(
     result_file = out / "result.json"
     wanted = json.loads(json.dumps(asdict(training)))
     if result_file.exists():
-        done: dict[str, Any] = json.loads(result_file.read_text())
-        if done.get("training") != wanted:
+        done = _read_result(out)
+        if done["training"] != wanted:
             raise UserInputError(f"{out} holds a model of another configuration; choose another folder or delete it.")
         return done
     corpus = load_lm_corpus(data)
@@ -85,12 +88,10 @@ def train_lm(
         JointConfig(steps=steps, lr=training.lr, grad_clip=0.5, seed=training.seed, checkpoint_every=200),
         checkpoint,
         None if on_step is None else lambda step, loss: on_step(step, steps, loss),
+        identity=json.dumps([wanted, hashlib.sha256(corpus.train.tobytes()).hexdigest()]),
     )
     masked.detach()
-    scores = {
-        "valid": score_language_model(loaded.module, corpus.valid, training.tokens * 2),
-        "test": score_language_model(loaded.module, corpus.test, training.tokens * 2),
-    }
+    scores = {"valid": score(loaded, corpus.valid, training), "test": score(loaded, corpus.test, training)}
     result = {
         "training": wanted,
         "train_file": corpus.train_file,
@@ -100,12 +101,10 @@ def train_lm(
     }
     # safetensors refuses two names for one tensor: a tied output layer is stored once, under the word vectors.
     state = {k: v.contiguous() for k, v in loaded.module.state_dict().items() if not _is_tied(k, training.model)}
-    save_file(state, out / "model.safetensors.tmp")
-    (out / "model.safetensors.tmp").replace(out / "model.safetensors")
-    corpus.vocabulary.save(out / "vocab.txt")
-    temporary = result_file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    temporary.replace(result_file)
+    write_whole(out / "model.safetensors", save(state))
+    write_whole(out / "vocab.txt", corpus.vocabulary.to_bytes())
+    # Last: where it is, all the others are.
+    write_whole(result_file, f"{json.dumps(result, indent=1)}\n".encode())
     checkpoint.unlink(missing_ok=True)
     return result
 
@@ -117,13 +116,18 @@ def load_trained_lm(folder: Path, corpus: LmCorpus) -> tuple[LoadedModel, LmTrai
         UserInputError: the folder holds none, or the text is another one.
     """
     try:
-        done = json.loads((folder / "result.json").read_text())
-        training = LmTraining(**{**done["training"], "model": LmConfig(**done["training"]["model"])})
+        done = _read_result(folder)["training"]
+        training = LmTraining(**{**done, "model": LmConfig(**done["model"])})
         state = load_file(folder / "model.safetensors")
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
+        known = Vocabulary.load(folder / "vocab.txt")
+    except (OSError, KeyError, TypeError, SafetensorError) as error:
         raise UserInputError(
             f"{folder} holds no trained language model ({error}); run `lavolta rt3 train-lm` first."
         ) from error
+    if known != corpus.vocabulary:
+        raise UserInputError(
+            f"the model in {folder} was trained on other text; give that text, or train another model."
+        )
     loaded = build_lm(training.model, corpus.vocabulary, training.seed)
     if _is_tied("head.out.weight", training.model):
         state["head.out.weight"] = state["embeddings.word.weight"]
@@ -137,7 +141,7 @@ def language_objective(
 ) -> LanguageObjective:
     """The training objective of a model on a corpus, distilled from ``teacher`` where there is one."""
     counts = np.bincount(corpus.train, minlength=len(corpus.vocabulary))
-    softmax = SampledSoftmax(counts, training.samples, training.sequences * training.tokens)
+    softmax = SampledSoftmax(counts, training.samples)
     return LanguageObjective(
         loaded.module,
         corpus.train,
@@ -150,9 +154,26 @@ def language_objective(
     )
 
 
-def score(loaded: LoadedModel, words: Any, training: LmTraining) -> LmScore:
-    """Accuracy and perplexity over the whole vocabulary, in windows of twice the training length."""
-    return score_language_model(loaded.module, words, training.tokens * 2)
+def score(loaded: LoadedModel, words: NDArray[np.int64], training: LmTraining) -> LmScore:
+    """Accuracy and perplexity over the whole vocabulary, in windows of twice the training length where it fits."""
+    return score_language_model(loaded.module, words, min(2 * training.tokens, loaded.spec.max_tokens))
+
+
+def _read_result(folder: Path) -> dict[str, Any]:
+    """What `train_lm` left in ``result.json``.
+
+    Raises:
+        UserInputError: it is missing, or not what `train_lm` writes.
+    """
+    path = folder / "result.json"
+    try:
+        done = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(done["training"], dict):
+            return dict(done)
+        reason = "its training is no object"
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        reason = str(error)
+    raise UserInputError(f"{path} is not the result of a language model ({reason}); run `lavolta rt3 train-lm` first.")
 
 
 def _is_tied(name: str, config: LmConfig) -> bool:

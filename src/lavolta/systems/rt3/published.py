@@ -11,9 +11,9 @@ import numpy as np
 from lavolta.search import PatternSetSpace, Rt3Reward, StudyConfig, pattern_set_space, run_study
 from lavolta.search.spaces import Candidate
 from lavolta.sparsity.cells import BoolArray, CellGrid
-from lavolta.sparsity.pattern_sets import PatternSet, pattern_storage
+from lavolta.sparsity.pattern_sets import PatternSet, pattern_storage, tile_cells
 from lavolta.sparsity.patterns import assign, pattern_set_for_model, random_pattern_set
-from lavolta.sparsity.ranking import LevelMasks
+from lavolta.sparsity.ranking import LevelMasks, model_sparsity
 
 ScoreMasks = Callable[[LevelMasks], float]
 
@@ -55,14 +55,23 @@ def random_levels(
     seed: int,
 ) -> PublishedLevels:
     """The rPP ablation: patterns by chance, of the count that brings the whole model to each sparsity."""
-    rng = np.random.default_rng((seed, 2))
-    gone = _removed_share(grids, removed)
     cell_rows = next(iter(grids.values())).cell_rows
+    cells = tile_cells(options.tile, cell_rows)
     masks, size = [], 0
-    for sparsity in sparsities:
-        # A tile keeps its share of what the backbone left, so that the model reaches the level's sparsity.
-        inside = 1.0 - (1.0 - sparsity) / (1.0 - gone)
-        chosen = random_pattern_set(options.tile, cell_rows, options.patterns, max(0.0, inside), rng)
+    for level, sparsity in enumerate(sparsities):
+
+        def drawn(kept: int, level: int = level) -> PatternSet:
+            rng = np.random.default_rng((seed, 2, level))
+            return random_pattern_set(options.tile, cell_rows, options.patterns, 1.0 - kept / cells, rng)
+
+        # A tile takes the pattern that preserves most, hence rather one that keeps what the backbone left: the count
+        # that reaches the sparsity is found over the whole model and not inside a tile.
+        reaches, misses = 0, cells + 1
+        while misses - reaches > 1:
+            middle = (reaches + misses) // 2
+            found = model_sparsity(grids, assign(drawn(middle), grids, magnitudes, removed))
+            reaches, misses = (middle, misses) if found >= sparsity - 1e-12 else (reaches, middle)
+        chosen = drawn(reaches)
         masks.append(assign(chosen, grids, magnitudes, removed))
         size = max(size, _swap_bytes(chosen, grids))
     return PublishedLevels(masks, size, 0)
@@ -128,11 +137,6 @@ def searched_levels(
     chosen = space.decode(best.actions) if best is not None else tuple(level[0] for level in space.candidates)
     swap = max(_swap_bytes(sets[i][c.alternative], grids) for i, c in enumerate(chosen))
     return PublishedLevels([masks[i][c.alternative] for i, c in enumerate(chosen)], swap, len(result.rows))
-
-
-def _removed_share(grids: Mapping[str, CellGrid], removed: Mapping[str, BoolArray]) -> float:
-    total = sum(grid.cells for grid in grids.values())
-    return float(sum(removed[name].sum() for name in grids)) / total
 
 
 def _swap_bytes(chosen: PatternSet, grids: Mapping[str, CellGrid]) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -21,12 +19,12 @@ from lavolta.models.batching import Encoded, encode_texts, sorted_batches
 from lavolta.models.export import export_bundle
 from lavolta.models.hf import load_encoder
 from lavolta.models.loaded import Batch, LoadedModel
-from lavolta.models.text import TextData, builtin_text, user_text
 from lavolta.progress import Progress, SilentProgress
 from lavolta.runtime.bundle import BundleFile
 from lavolta.sparsity.ranking import LevelMasks, level_masks
 from lavolta.systems.rt3.cutting import GRID, choose_cuts, layer_groups, measure_groups
 from lavolta.systems.rt3.levels import plan_levels
+from lavolta.systems.rt3.options import CompressOptions, fingerprint, text_of
 from lavolta.systems.rt3.ranking import cell_scores, compensate
 from lavolta.systems.rt3.subjects import (
     GlueTraining,
@@ -35,6 +33,7 @@ from lavolta.systems.rt3.subjects import (
     encoder_statistics,
     glue_subject,
 )
+from lavolta.systems.rt3.work import begin_work, remove_work
 from lavolta.training.distill import embedding_loss
 from lavolta.training.encoder import EncoderObjective, LossWeights, label_loss
 from lavolta.training.joint import JointConfig, train_joint
@@ -42,59 +41,10 @@ from lavolta.training.levels import RankedLevels
 from lavolta.training.masking import MaskedLinears
 from lavolta.training.oneshot import gradual_rankings
 
-MODES = ("distill", "one-shot")
 DEFAULT_CELL_ROWS = 4
 CALIBRATION_TEXTS = 256
 PROBE_TEXTS = 64
 TRAIN_TOKENS = 64
-
-
-@dataclass(frozen=True)
-class CompressOptions:
-    """What `compress` was asked for; equal options and equal files give an equal bundle.
-
-    Args:
-        source: a model folder or a packaged model.
-        text: file with one sentence a line; ``None`` takes the text that comes with Python (or the task's own).
-        task: GLUE task to fine-tune on and compress for, with its data folder ``data``.
-        device: profile that the levels are made for.
-        deadline_ms: ``None`` takes the shortest that the dense model keeps at the highest clock.
-        levels: number of levels.
-        cell_rows: height of a cell; ``None`` takes the default.
-        tokens: length of the inference that the deadline is for.
-        threads: threads of the device that run it.
-        steps: of joint distillation.
-        batch_size: sentences of a step.
-        lr: peak learning rate.
-        mode: ``"distill"``, or ``"one-shot"``: calibration only, no training.
-        seed: of everything drawn.
-    """
-
-    source: str
-    text: str | None = None
-    task: str | None = None
-    data: str | None = None
-    device: str = "odroid-xu3-a7"
-    deadline_ms: float | None = None
-    levels: int = 6
-    cell_rows: int | None = None
-    tokens: int = 128
-    threads: int = 1
-    steps: int = 500
-    batch_size: int = 32
-    lr: float = 4e-4
-    mode: str = "distill"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise UserInputError(f"the mode {self.mode!r} is unknown; choose one of {', '.join(MODES)}.")
-        if self.steps < 1 or self.batch_size < 1:
-            raise UserInputError(f"steps is {self.steps} and batch_size {self.batch_size}; both must be at least 1.")
-        if self.text is not None and self.task is not None:
-            raise UserInputError("a text and a task were both given; give one of them.")
-        if self.task is not None and self.data is None:
-            raise UserInputError(f"the task {self.task!r} needs its data; give the GLUE folder with --data.")
 
 
 @dataclass
@@ -104,7 +54,6 @@ class _Material:
     Args:
         train: sequences for calibration and training.
         probe: a batch on which cuts are judged.
-        labels: whether the sequences have labels.
     """
 
     dense: LoadedModel
@@ -142,12 +91,13 @@ def compress(
 
     Args:
         source: a folder with a BERT, DistilBERT or RoBERTa encoder, or the packaged ``all-MiniLM-L6-v2``.
-        out: the bundle to write; work in progress is kept beside it in ``<out>.work`` until it is done.
+        out: the bundle to write; work in progress is kept beside it in ``<out>.work`` until it is done, and begun anew
+            when the options, the model or the text are others.
         text, task, data, options: see `CompressOptions`.
 
     Returns:
         Plain data: the options, the plan, per level its sparsity and kept share of each linear, and the seconds of each
-        stage.
+        stage that this call ran.
 
     Raises:
         UserInputError: unknown model or device, text that cannot be read, options outside their range.
@@ -172,15 +122,16 @@ def compress(
         done = _finished(out, mark)
         if done is not None:
             progress.say(f"{out} is already made with these options")
-            return done
+            return {**done, "seconds": {}}
     profile = load_device(opts.device)
     clock = _Clock()
     work = out.with_name(out.name + ".work")
     torch.manual_seed(opts.seed)
     with clock.stage(progress, "read the model and the text"):
-        material = _prepare(opts, work, progress)
+        material = _prepare(opts, work, mark, progress)
     dense, cell_rows = material.dense, opts.cell_rows or DEFAULT_CELL_ROWS
     plan = plan_levels(profile, dense.spec, cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads)
+    begin_work(work, mark)
     grids = dense.grids(cell_rows)
     with clock.stage(progress, "calibrate"):
         calibration = [
@@ -196,7 +147,7 @@ def compress(
     groups = layer_groups(list(grids))
     with clock.stage(progress, "search the cuts", len(groups) * (len(GRID) - 1)) as stage:
         tables = measure_groups(rankings, scores, _probe_loss(dense, student, masked, material.probe), stage.advance)
-        cuts = [choose_cuts(tables, level.sparsity) for level in plan.levels]
+        cuts = choose_cuts(tables, [level.sparsity for level in plan.levels])
     masks = [level_masks(rankings, c) for c in cuts]
     with clock.stage(progress, "compensate"):
         compensate(dense.linears, masked, stats, masks)
@@ -220,7 +171,6 @@ def compress(
             "text_source": material.text_source,
             "dense_score": material.dense_score,
             "score_name": material.score_name,
-            "seconds": clock.seconds,
         }
         export_bundle(
             student,
@@ -232,28 +182,16 @@ def compress(
             provenance={"compress": summary},
             device={"name": profile.name, "tokens": opts.tokens, "threads": opts.threads},
         )
-    _remove_work(work)
+    remove_work(work)
     result = _finished(out, mark)
     if result is None:
         raise UserInputError(f"{out} was replaced while it was being written; run the command again.")
-    return result
+    return {**result, "seconds": clock.seconds}
 
 
-def fingerprint(options: CompressOptions) -> str:
-    """A mark of the options and of the text's content: the same work has the same mark."""
-    digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
-    if options.text is not None and Path(options.text).is_file():
-        digest.update(Path(options.text).read_bytes())
-    return digest.hexdigest()
-
-
-def held_out_text(options: CompressOptions) -> TextData:
-    """The sentences that a bundle is judged on: none of them was trained on."""
-    return builtin_text() if options.text is None else user_text(options.text)
-
-
-def _prepare(opts: CompressOptions, work: Path, progress: Progress) -> _Material:
+def _prepare(opts: CompressOptions, work: Path, mark: str, progress: Progress) -> _Material:
     if opts.task is not None and opts.data is not None:
+        begin_work(work, mark)
         subject = glue_subject(opts.source, opts.task, Path(opts.data), work, GlueTraining(seed=opts.seed))
         pairs = subject.train.batch(range(min(PROBE_TEXTS, len(subject.train))))
         dense_score = subject.score(subject.dense)
@@ -267,7 +205,7 @@ def _prepare(opts: CompressOptions, work: Path, progress: Progress) -> _Material
             subject.task.metric,
             dense_score,
         )
-    text = held_out_text(opts)
+    text = text_of(opts)
     dense = load_encoder(opts.source, "embedding")
     train = encode_texts(dense, text.train, TRAIN_TOKENS)
     probe = next(sorted_batches(encode_texts(dense, text.train[-PROBE_TEXTS:], TRAIN_TOKENS), PROBE_TEXTS))
@@ -341,10 +279,3 @@ def _finished(out: Path, mark: str) -> dict[str, Any] | None:
         shown = {key: level[key] for key in ("name", "sparsity", "freq_mhz", "score") if key in level}
         levels.append({**shown, "kept_by_layer": kept})
     return {**made, "out": str(out), "levels": levels, "cell_rows": cell_rows, "bytes": out.stat().st_size}
-
-
-def _remove_work(work: Path) -> None:
-    if work.is_dir():
-        for file in work.iterdir():
-            file.unlink()
-        work.rmdir()

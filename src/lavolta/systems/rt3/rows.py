@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +15,7 @@ import torch
 from lavolta.errors import UserInputError
 from lavolta.models.loaded import LoadedModel
 from lavolta.sparsity.cells import BoolArray, CellGrid
-from lavolta.sparsity.ranking import LevelMasks, model_sparsity
+from lavolta.sparsity.ranking import LevelMasks, level_masks, model_sparsity
 from lavolta.systems.rt3.backbone import BackboneOptions, random_backbone, real_backbone
 from lavolta.systems.rt3.published import PatternOptions, random_levels, searched_levels
 from lavolta.systems.rt3.ranking import budget_cuts, cell_scores, compensate
@@ -98,6 +99,8 @@ def run_row(
     grids = subject.dense.grids(options.cell_rows)
     student = fresh_student(subject)
     distil = options.row in ("rt3-distilled", "ranked", "ranked-1", "upper-bound")
+    # Distillation already regularizes; dropout would make student and teacher different functions.
+    student.module.train(not distil)
     objective = subject.objective(student, distil, options.seed)
     work.mkdir(parents=True, exist_ok=True)
     name = f"{subject.name}-{options.row}-{options.seed}"
@@ -105,13 +108,20 @@ def run_row(
     scores: list[float] = []
     if masks:
         masked = MaskedLinears(student.linears, grids)
-        if distil and not (work / f"{name}.pt").exists():
-            compensate(subject.dense.linears, masked, subject.statistics(hessians=True), masks)
-        # Distillation already regularizes; dropout would make student and teacher different functions.
-        student.module.train(not distil)
-        config = JointConfig(steps=options.steps, lr=options.lr, seed=options.seed, checkpoint_every=50)
         checkpoint = work / f"{name}.pt"
-        train_joint(masked, make_levels(masked), objective, subject.trainable(student), config, checkpoint, on_step)
+        if distil and not checkpoint.exists():
+            compensate(subject.dense.linears, masked, subject.statistics(hessians=True), masks)
+        config = JointConfig(steps=options.steps, lr=options.lr, seed=options.seed, checkpoint_every=50)
+        train_joint(
+            masked,
+            make_levels(masked),
+            objective,
+            subject.trainable(student),
+            config,
+            checkpoint,
+            on_step,
+            identity=json.dumps([subject.name, asdict(options)], sort_keys=True),
+        )
         student.module.eval()
         for level in masks:
             with masked.at(level):
@@ -165,7 +175,7 @@ def _prune(
         def ranked(_: MaskedLinears) -> LevelSet:
             return RankedLevels(rankings, cuts)
 
-        return [RankedLevels(rankings, cuts).masks(i) for i in range(len(cuts))], ranked, {}
+        return [level_masks(rankings, level) for level in cuts], ranked, {}
     removed = _backbone(subject, student, objective, grids, options)
     if options.row == "bp-only":
         level = {name: ~removed[name] for name in grids}

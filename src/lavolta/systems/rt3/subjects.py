@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from lavolta.errors import UserInputError
+from lavolta.files import write_whole
 from lavolta.models.batching import Encoded, encode_pairs, predict, random_batches
 from lavolta.models.hf import load_encoder, with_head
 from lavolta.models.lm import LmCorpus, load_lm_corpus
@@ -27,6 +31,9 @@ from lavolta.training.masking import MaskedLinears
 from lavolta.training.saliency import LinearStats, collect_stats
 
 OnStep = Callable[[int, float], None]
+
+STATISTICS_WINDOWS, STATISTICS_WINDOW = 64, 64
+"""Windows of the training text that a language model is calibrated on, and the words of each."""
 
 
 class Subject(Protocol):
@@ -52,11 +59,7 @@ class Subject(Protocol):
 
 @dataclass
 class GlueSubject:
-    """An encoder fine-tuned on one GLUE task; scored on its development split.
-
-    Args:
-        epoch_batches: batches by epoch, made once.
-    """
+    """An encoder fine-tuned on one GLUE task; scored on its development split."""
 
     name: str
     dense: LoadedModel
@@ -98,8 +101,6 @@ class LmSubject:
     tokens: int = 64
 
     def objective(self, student: LoadedModel, distil: bool, seed: int) -> Objective:
-        from dataclasses import replace
-
         return language_objective(
             student, self.corpus, replace(self.training, seed=seed + 1000), self.dense if distil else None
         )
@@ -109,8 +110,8 @@ class LmSubject:
         return 100.0 * score(loaded, words, self.training).accuracy
 
     def statistics(self, hessians: bool) -> dict[str, LinearStats]:
-        tokens, count = 64, 64
-        starts = np.linspace(0, len(self.corpus.train) - tokens - 1, count).astype(int)
+        tokens = min(STATISTICS_WINDOW, self.dense.spec.max_tokens, len(self.corpus.train))
+        starts = np.linspace(0, len(self.corpus.train) - tokens, STATISTICS_WINDOWS).astype(int)
         windows = torch.from_numpy(np.stack([self.corpus.train[s : s + tokens] for s in starts]))
         self.dense.module.eval()
         return collect_stats(self.dense.linears, torch.split(windows, 16), self.dense.module.hidden, hessians=hessians)
@@ -179,7 +180,10 @@ def glue_subject(
     Args:
         source: what `load_encoder` takes.
         data: the GLUE folder.
-        cache: folder for the dense model of this task and configuration.
+        cache: folder for the dense model, one for each task and seed.
+
+    Raises:
+        UserInputError: wrong data, or a model in ``cache`` that was trained from another source or in another way.
     """
     task = load_task(task_name, data)
     loaded = with_head(
@@ -196,9 +200,9 @@ def glue_subject(
     dev = encode_pairs(loaded, task.dev, training.max_tokens)
     subject = GlueSubject(task.name, loaded, task, train, dev, training.batch_size)
     saved = cache / f"{task.name}-dense-{training.seed}.safetensors"
+    identity = {"training": json.dumps(asdict(training), sort_keys=True), "source": json.dumps(source)}
     if saved.exists():
-        loaded.module.load_state_dict(load_file(saved))
-        loaded.module.eval()
+        _restore(saved, loaded, identity)
         return subject
     objective = EncoderObjective(loaded, subject.source(training.seed), None, LossWeights(1.0, 0.0, 0.0))
     steps = max(1, round(training.epochs * -(-len(train) // training.batch_size)))
@@ -207,14 +211,34 @@ def glue_subject(
     cache.mkdir(parents=True, exist_ok=True)
     checkpoint = cache / f"{task.name}-dense-{training.seed}.checkpoint"
     config = JointConfig(steps=steps, lr=training.lr, seed=training.seed)
-    train_joint(masked, DenseOnly(), objective, encoder_parameters(loaded), config, checkpoint, on_step)
+    train_joint(
+        masked,
+        DenseOnly(),
+        objective,
+        encoder_parameters(loaded),
+        config,
+        checkpoint,
+        on_step,
+        identity=json.dumps([task.name, identity]),
+    )
     masked.detach()
     loaded.module.eval()
-    temporary = saved.with_suffix(".tmp")
-    save_file({k: v.contiguous() for k, v in loaded.module.state_dict().items()}, temporary)
-    temporary.replace(saved)
+    write_whole(saved, save({k: v.contiguous() for k, v in loaded.module.state_dict().items()}, identity))
     checkpoint.unlink(missing_ok=True)
     return subject
+
+
+def _restore(saved: Path, loaded: LoadedModel, identity: dict[str, str]) -> None:
+    """Weights of an earlier fine-tuning, where it was the same one."""
+    try:
+        with safe_open(saved, "pt") as file:
+            found = file.metadata() or {}
+        if {k: json.loads(v) for k, v in found.items()} != {k: json.loads(v) for k, v in identity.items()}:
+            raise UserInputError(f"{saved} was trained from another model or in another way; delete it to train again.")
+        loaded.module.load_state_dict(load_file(saved))
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise UserInputError(f"{saved} cannot be read ({error}); delete it to train again.") from error
+    loaded.module.eval()
 
 
 def lm_subject(data: Path, dense: Path) -> LmSubject:

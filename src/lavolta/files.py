@@ -1,0 +1,37 @@
+"""Write a file completely or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from lavolta.errors import UserInputError
+
+
+def write_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """Write the parts one after another to ``path``; an older file stays as it was until all of them are on the disk.
+
+    Raises:
+        UserInputError: the folder cannot be written, or the disk is full; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                for part in parts:
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            size = sum(len(part) for part in parts) / 1e6
+            raise UserInputError(
+                f"{path} was not written: the disk is full; free {max(size, 1.0):.0f} MB and run the command again."
+            ) from error
+        raise UserInputError(
+            f"{path} was not written: {error.strerror or error}; choose a folder that exists and can be written."
+        ) from error

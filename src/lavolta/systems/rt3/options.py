@@ -1,0 +1,98 @@
+"""What `compress` can be asked for, and a mark that tells one piece of work from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lavolta import __version__
+from lavolta.errors import UserInputError
+from lavolta.models.hf_files import find_model
+from lavolta.models.tasks import load_task
+from lavolta.models.text import TextData, builtin_text, user_text
+
+MODES = ("distill", "one-shot")
+
+
+@dataclass(frozen=True)
+class CompressOptions:
+    """What `compress` was asked for; equal options and equal files give an equal bundle.
+
+    Args:
+        source: a model folder or a packaged model.
+        text: file with one sentence a line; ``None`` takes the text that comes with Python (or the task's own).
+        task: GLUE task to fine-tune on and compress for, with its data folder ``data``.
+        device: profile that the levels are made for.
+        deadline_ms: ``None`` takes the shortest that the dense model keeps at the highest clock.
+        levels: number of levels.
+        cell_rows: height of a cell; ``None`` takes the default.
+        tokens: length of the inference that the deadline is for.
+        threads: threads of the device that run it.
+        steps: of joint distillation.
+        batch_size: sentences of a step.
+        lr: peak learning rate.
+        mode: ``"distill"``, or ``"one-shot"``: calibration only, no training.
+        seed: of everything drawn.
+    """
+
+    source: str
+    text: str | None = None
+    task: str | None = None
+    data: str | None = None
+    device: str = "odroid-xu3-a7"
+    deadline_ms: float | None = None
+    levels: int = 6
+    cell_rows: int | None = None
+    tokens: int = 128
+    threads: int = 1
+    steps: int = 500
+    batch_size: int = 32
+    lr: float = 4e-4
+    mode: str = "distill"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UserInputError(f"the mode {self.mode!r} is unknown; choose one of {', '.join(MODES)}.")
+        if self.steps < 1 or self.batch_size < 1:
+            raise UserInputError(f"steps is {self.steps} and batch_size {self.batch_size}; both must be at least 1.")
+        if not 0.0 < self.lr < float("inf"):
+            raise UserInputError(f"the learning rate is {self.lr}; give a positive number.")
+        if self.seed < 0:
+            raise UserInputError(f"the seed is {self.seed}; give 0 or more.")
+        if self.text is not None and self.task is not None:
+            raise UserInputError("a text and a task were both given; give one of them.")
+        if self.task is not None and self.data is None:
+            raise UserInputError(f"the task {self.task!r} needs its data; give the GLUE folder with --data.")
+
+
+def text_of(options: CompressOptions) -> TextData:
+    """The sentences to learn from, and those that a bundle is judged on: none of the latter was trained on."""
+    return builtin_text() if options.text is None else user_text(options.text)
+
+
+def fingerprint(options: CompressOptions) -> str:
+    """A mark of the options and of the content of model and text or task: the same work has the same mark.
+
+    Raises:
+        UserInputError: the text, the task or the model folder cannot be read.
+    """
+    digest = hashlib.sha256(json.dumps([__version__, asdict(options)], sort_keys=True).encode())
+    if options.task is not None and options.data is not None:
+        task = load_task(options.task, options.data)
+        learned: object = [[split.first, split.second, split.labels.tolist()] for split in (task.train, task.dev)]
+    else:
+        text = text_of(options)
+        learned = [text.train, text.held_out]
+    digest.update(json.dumps(learned).encode())
+    folder = Path(find_model(options.source))
+    files = sorted([*folder.glob("*"), *folder.glob("*/config.json")]) if folder.is_dir() else []
+    try:
+        for file in files:
+            if file.is_file():
+                digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    except OSError as error:
+        raise UserInputError(f"{error.filename} cannot be read: {error.strerror}; check the path.") from error
+    return digest.hexdigest()

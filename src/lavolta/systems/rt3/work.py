@@ -1,0 +1,38 @@
+"""The folder of unfinished work: kept for the same work, begun anew for any other, removed when all is done."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lavolta.errors import UserInputError
+
+NOTE = "made-for"
+"""File in the folder that holds the mark of the work."""
+
+
+def begin_work(folder: Path, mark: str) -> None:
+    """Make the folder; what is in it stays where it has the same mark, and goes where it has another one.
+
+    Raises:
+        UserInputError: the folder cannot be made, or holds files of somebody else.
+    """
+    note = folder / NOTE
+    try:
+        if folder.is_dir() and any(folder.iterdir()):
+            if not note.is_file():
+                raise UserInputError(f"{folder} holds files that this program did not make; move it away.")
+            if note.read_text(encoding="utf-8", errors="replace") == mark:
+                return
+            shutil.rmtree(folder)
+        folder.mkdir(exist_ok=True)
+        note.write_text(mark, encoding="utf-8")
+    except OSError as error:
+        raise UserInputError(
+            f"the folder {folder} cannot be used: {error.strerror}; free space, or choose another place."
+        ) from error
+
+
+def remove_work(folder: Path) -> None:
+    """Remove the folder. One that cannot be removed does no harm: the same work finds it, any other begins anew."""
+    shutil.rmtree(folder, ignore_errors=True)
