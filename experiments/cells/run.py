@@ -1,6 +1,6 @@
 """Which cell height buys most score for a millisecond: `python experiments/cells/run.py`.
 
-all-MiniLM-L6-v2 is pruned in one shot (gradual second-order ranking, cuts by relative error, joint compensation) with
+all-MiniLM-L6-v2 is pruned in one shot (gradual second-order ranking, every layer cut alike, joint compensation) with
 every cell height, packed, and run natively: STS-B development Spearman of the cosine, and the time of one sequence of
 128 tokens, all heights and levels taking turns in one process. Writes `result.json`.
 """
@@ -30,9 +30,8 @@ from lavolta.models.tasks import Split, load_task
 from lavolta.models.text import builtin_text
 from lavolta.runtime.engine import Model
 from lavolta.sparsity.cells import CELL_ROWS
-from lavolta.sparsity.ranking import level_masks
+from lavolta.sparsity.ranking import level_masks, uniform_cuts
 from lavolta.systems.rt3.measure import cpu_name
-from lavolta.systems.rt3.ranking import budget_cuts, cell_scores
 from lavolta.systems.rt3.subjects import encoder_statistics
 from lavolta.training.oneshot import compensate_linears, gradual_rankings
 from lavolta.training.saliency import LinearStats
@@ -44,9 +43,8 @@ SPARSITIES = (0.0, 0.5, 0.625, 0.75)
 def make_bundle(dense: LoadedModel, stats: dict[str, LinearStats], cell_rows: int, path: Path) -> None:
     """Prune and compensate a copy of the model for all sparsities but 0, and pack it with one level for each."""
     grids = dense.grids(cell_rows)
-    scores = cell_scores(dense.linears, grids, stats, "second-order")
     rankings = gradual_rankings(dense.linears, grids, stats, SPARSITIES[-1])
-    masks = [level_masks(rankings, budget_cuts(rankings, scores, sparsity)) for sparsity in SPARSITIES]
+    masks = [level_masks(rankings, uniform_cuts(rankings, sparsity)) for sparsity in SPARSITIES]
     old = {
         name: (linear.weight.detach().clone(), linear.bias.detach().clone()) for name, linear in dense.linears.items()
     }

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from lavolta.search.allocate import Option, allocate
-from lavolta.sparsity.ranking import LayerRanking, LevelMasks, level_masks
-from lavolta.systems.rt3.ranking import MIN_KEPT, CellScores, budget_cuts
+from lavolta.sparsity.ranking import LayerRanking, LevelMasks, level_masks, uniform_cuts
 
 GRID = (0.0, 0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.88, 0.94)
 """Sparsities that a group of layers may take."""
-
-Loss = Callable[[LevelMasks], float]
 
 
 @dataclass(frozen=True)
@@ -40,40 +38,51 @@ def layer_groups(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {group: tuple(members) for group, members in groups.items()}
 
 
+class Probe(Protocol):
+    """Measures what cuts do to a model."""
+
+    def prepare(self, masks: LevelMasks) -> None:
+        """Cells that each layer keeps when it is cut."""
+
+    def loss(self, members: Sequence[str]) -> float:
+        """Loss of the model when only these layers are cut; lower is better."""
+
+
 def measure_groups(
-    rankings: Mapping[str, LayerRanking],
-    scores: CellScores,
-    loss: Loss,
-    on_step: Callable[[], None] = lambda: None,
+    rankings: Mapping[str, LayerRanking], probe: Probe, on_step: Callable[[], None] = lambda: None
 ) -> dict[str, GroupTable]:
     """Cut each group alone to every sparsity of the grid and measure the model's loss.
 
+    Inside a group all linears are cut alike: giving each its share by relative error measured worse than that.
+
     Args:
-        loss: of the whole model under cell masks, on calibration data; lower is better.
         on_step: called after each measurement.
     """
-    whole = {name: ranking.max_cut for name, ranking in rankings.items()}
-    base = loss(level_masks(rankings, whole))
-    tables: dict[str, GroupTable] = {}
-    for group, members in layer_groups(list(rankings)).items():
-        own = {name: rankings[name] for name in members}
-        losses: list[float] = []
-        kept: list[int] = []
-        cuts: list[dict[str, int]] = []
-        for sparsity in GRID:
-            chosen = budget_cuts(own, scores, min(sparsity, 1.0 - MIN_KEPT - 1e-9))
-            cuts.append(chosen)
-            kept.append(sum(int(mask.sum()) for mask in level_masks(own, chosen).values()))
-            if sparsity == 0.0:
-                losses.append(0.0)
-                continue
-            found = loss(level_masks(rankings, {**whole, **chosen}))
-            on_step()
+    groups = layer_groups(list(rankings))
+    probe.prepare(level_masks(rankings, uniform_cuts(rankings, 0.0)))
+    base = {group: probe.loss(members) for group, members in groups.items()}
+    losses: dict[str, list[float]] = {group: [0.0] for group in groups}
+    cuts: dict[str, list[dict[str, int]]] = {group: [] for group in groups}
+    for sparsity in GRID:
+        chosen = uniform_cuts(rankings, sparsity)
+        for group, members in groups.items():
+            cuts[group].append({name: chosen[name] for name in members})
+        if sparsity == 0.0:
+            continue
+        probe.prepare(level_masks(rankings, chosen))
+        for group, members in groups.items():
             # Measured on little text, a denser cut can look worse by chance; the plan needs the trend.
-            losses.append(max(found - base, losses[-1]))
-        cells = sum(ranking.grid.cells for ranking in own.values())
-        tables[group] = GroupTable(cells, tuple(losses), tuple(kept), tuple(cuts))
-    return tables
+            losses[group].append(max(probe.loss(members) - base[group], losses[group][-1]))
+            on_step()
+    return {
+        group: GroupTable(
+            sum(rankings[name].grid.cells for name in members),
+            tuple(losses[group]),
+            tuple(sum(int(rankings[n].keep(cut[n]).sum()) for n in members) for cut in cuts[group]),
+            tuple(cuts[group]),
+        )
+        for group, members in groups.items()
+    }
 
 
 def choose_cuts(tables: Mapping[str, GroupTable], sparsities: Sequence[float]) -> list[dict[str, int]]:

@@ -21,11 +21,11 @@ from lavolta.models.hf import load_encoder
 from lavolta.models.loaded import Batch, LoadedModel
 from lavolta.progress import Progress, SilentProgress
 from lavolta.runtime.bundle import BundleFile
-from lavolta.sparsity.ranking import LevelMasks, level_masks
+from lavolta.sparsity.ranking import level_masks
 from lavolta.systems.rt3.cutting import GRID, choose_cuts, layer_groups, measure_groups
 from lavolta.systems.rt3.levels import plan_levels
 from lavolta.systems.rt3.options import CompressOptions, fingerprint, text_of
-from lavolta.systems.rt3.ranking import cell_scores, compensate
+from lavolta.systems.rt3.probe import CutProbe, compensate
 from lavolta.systems.rt3.subjects import (
     GlueTraining,
     StepBatches,
@@ -34,8 +34,7 @@ from lavolta.systems.rt3.subjects import (
     glue_subject,
 )
 from lavolta.systems.rt3.work import begin_work, remove_work
-from lavolta.training.distill import embedding_loss
-from lavolta.training.encoder import EncoderObjective, LossWeights, label_loss
+from lavolta.training.encoder import EncoderObjective, LossWeights
 from lavolta.training.joint import JointConfig, train_joint
 from lavolta.training.levels import RankedLevels
 from lavolta.training.masking import MaskedLinears
@@ -139,14 +138,13 @@ def compress(
             for i in range(0, min(CALIBRATION_TEXTS, len(material.train)), 32)
         ]
         stats = encoder_statistics(dense, calibration, hessians=True)
-        scores = cell_scores(dense.linears, grids, stats, "second-order")
         sparsest = plan.levels[-1].sparsity
         rankings = gradual_rankings(dense.linears, grids, stats, max(sparsest, 0.5))
     student = copy.deepcopy(dense)
     masked = MaskedLinears(student.linears, grids)
     groups = layer_groups(list(grids))
     with clock.stage(progress, "search the cuts", len(groups) * (len(GRID) - 1)) as stage:
-        tables = measure_groups(rankings, scores, _probe_loss(dense, student, masked, material.probe), stage.advance)
+        tables = measure_groups(rankings, CutProbe(dense, student, masked, stats, material.probe), stage.advance)
         cuts = choose_cuts(tables, [level.sparsity for level in plan.levels])
     masks = [level_masks(rankings, c) for c in cuts]
     with clock.stage(progress, "compensate"):
@@ -210,27 +208,6 @@ def _prepare(opts: CompressOptions, work: Path, mark: str, progress: Progress) -
     train = encode_texts(dense, text.train, TRAIN_TOKENS)
     probe = next(sorted_batches(encode_texts(dense, text.train[-PROBE_TEXTS:], TRAIN_TOKENS), PROBE_TEXTS))
     return _Material(dense, train, probe, text.source)
-
-
-def _probe_loss(
-    dense: LoadedModel, student: LoadedModel, masked: MaskedLinears, probe: Batch
-) -> Callable[[LevelMasks], float]:
-    """Loss of the masked model on the probe: distance to the dense outputs (embedding, scores or soft labels)."""
-    dense.module.eval()
-    with torch.no_grad():
-        target = dense.module(probe.input_ids, probe.attention_mask, probe.type_ids)
-
-    def loss(masks: LevelMasks) -> float:
-        student.module.eval()
-        with torch.no_grad(), masked.at(masks):
-            out = student.module(probe.input_ids, probe.attention_mask, probe.type_ids)
-        if dense.spec.task == "embedding":
-            return float(embedding_loss(out.output, target.output))
-        return float((out.hidden - target.hidden).square().mean()) + float(
-            label_loss(out.output, probe, dense.spec.task) if probe.labels is not None else 0.0
-        )
-
-    return loss
 
 
 def _distil(

@@ -15,10 +15,10 @@ import torch
 from lavolta.errors import UserInputError
 from lavolta.models.loaded import LoadedModel
 from lavolta.sparsity.cells import BoolArray, CellGrid
-from lavolta.sparsity.ranking import LevelMasks, level_masks, model_sparsity
+from lavolta.sparsity.ranking import LevelMasks, level_masks, model_sparsity, uniform_cuts
 from lavolta.systems.rt3.backbone import BackboneOptions, random_backbone, real_backbone
+from lavolta.systems.rt3.probe import compensate
 from lavolta.systems.rt3.published import PatternOptions, random_levels, searched_levels
-from lavolta.systems.rt3.ranking import budget_cuts, cell_scores, compensate
 from lavolta.systems.rt3.subjects import Subject, fresh_student
 from lavolta.training.joint import JointConfig, Objective, train_joint
 from lavolta.training.levels import FixedLevels, LevelSet, RankedLevels
@@ -167,10 +167,9 @@ def _prune(
         return [], _fixed([]), {}
     if options.row in ("ranked", "ranked-1", "upper-bound"):
         stats = subject.statistics(hessians=True)
-        scores = cell_scores(subject.dense.linears, grids, stats, "second-order")
         rankings = gradual_rankings(subject.dense.linears, grids, stats, options.sparsities[-1])
         wanted = options.sparsities[-1:] if options.row == "upper-bound" else options.sparsities
-        cuts = [budget_cuts(rankings, scores, sparsity) for sparsity in wanted]
+        cuts = [uniform_cuts(rankings, sparsity) for sparsity in wanted]
 
         def ranked(_: MaskedLinears) -> LevelSet:
             return RankedLevels(rankings, cuts)
