@@ -241,12 +241,12 @@ def _restore(saved: Path, loaded: LoadedModel, identity: dict[str, str]) -> None
     loaded.module.eval()
 
 
-def lm_subject(data: Path, dense: Path) -> LmSubject:
-    """The language model that `train_lm` left in ``dense``, on the text in ``data``."""
+def lm_subject(data: Path, dense: Path, score_words: int = 0) -> LmSubject:
+    """The language model that `train_lm` left in ``dense``, on the text in ``data``; ``score_words`` as in `LmSubject`."""
     corpus = load_lm_corpus(data)
     loaded, training = load_trained_lm(dense, corpus)
     loaded.module.eval()
-    return LmSubject("wikitext2", loaded, corpus, training)
+    return LmSubject("wikitext2", loaded, corpus, training, score_words)
 
 
 def fresh_student(subject: Subject) -> LoadedModel:
