@@ -242,7 +242,7 @@ def _restore(saved: Path, loaded: LoadedModel, identity: dict[str, str]) -> None
 
 
 def lm_subject(data: Path, dense: Path, score_words: int = 0) -> LmSubject:
-    """The language model that `train_lm` left in ``dense``, on the text in ``data``; ``score_words`` as in `LmSubject`."""
+    """The language model that `train_lm` left in ``dense``, on ``data``; ``score_words`` as in `LmSubject`."""
     corpus = load_lm_corpus(data)
     loaded, training = load_trained_lm(dense, corpus)
     loaded.module.eval()
