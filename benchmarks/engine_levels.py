@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from lavolta.runtime.engine import Model, instruction_sets, open_bundle
 from lavolta.runtime.spec import ModelSpec
 from lavolta.sparsity.cells import CellGrid
 from lavolta.sparsity.packing import pack_linear
+from lavolta.systems.rt3.measure import cpu_name, switch_times
 
 SPARSITIES = (0.0, 0.5, 0.75, 0.9)
 SHAPES = {"minilm": (6, 384, 12, 1536), "distilbert": (6, 768, 12, 3072)}
-SWITCHES = 10_000
 
 
 def write_random(path: Path, spec: ModelSpec, cell_rows: int) -> None:
@@ -101,13 +101,6 @@ def linear_ms(model: Model, tokens: int, repetitions: int) -> list[float]:
     return best
 
 
-def switch_us(model: Model) -> dict[str, float]:
-    """Switches to random levels, as the caller sees them."""
-    generator = np.random.default_rng(0)
-    times = [model.switch(level) / 1e3 for level in generator.integers(0, len(model.levels), SWITCHES).tolist()]
-    return {"p50_us": float(np.percentile(times, 50)), "p99_us": float(np.percentile(times, 99)), "bytes_moved": 0}
-
-
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     layers, hidden, heads, ffn = SHAPES[args.shape]
     spec = ModelSpec("random", layers, hidden, heads, ffn, vocab=1000, max_tokens=max(512, args.tokens), types=2)
@@ -147,17 +140,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "cpu": cpu_name(),
         "repetitions": args.repetitions,
         "torch_fp32": summary(times["torch"]) if peer else None,
-        "switch": switch_us(models[args.cell_rows[0]]),
+        "switch": asdict(switch_times(models[args.cell_rows[0]])),
         "rows": rows,
     }
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def print_table(result: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ from lavolta.training.saliency import LinearStats
 
 HERE = Path(__file__).parent
 SPARSITIES = (0.0, 0.5, 0.625, 0.75)
+BEGIN, END = "<!-- made by run.py -->", "<!-- end -->"
 
 
 def make_bundle(dense: LoadedModel, stats: dict[str, LinearStats], cell_rows: int, path: Path) -> None:
@@ -87,9 +88,31 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for row in result["rows"]:
-        print(f"{row['cell_rows']:2d} rows, {row['level']:>6}: {row['score'] or '-':>6}, {row['ms']:.2f} ms")
+    readme = args.out.with_name("README.md")
+    if readme.exists():
+        readme.write_text(render(readme.read_text(encoding="utf-8"), result), encoding="utf-8")
+    print(table(result))
     return 0
+
+
+def render(readme: str, result: dict[str, Any]) -> str:
+    """The README with its table replaced."""
+    before, _, rest = readme.partition(BEGIN)
+    return f"{before}{BEGIN}\n{table(result)}\n{END}{rest.partition(END)[2]}"
+
+
+def table(result: dict[str, Any]) -> str:
+    """Score and milliseconds by cell height and sparsity."""
+    levels = list(dict.fromkeys(row["level"] for row in result["rows"]))
+    lines = [f"| cell rows | {' | '.join(levels)} |", f"|---|{'---|' * len(levels)}"]
+    for cell_rows in dict.fromkeys(row["cell_rows"] for row in result["rows"]):
+        cells = [
+            f"{row['ms']:.1f} ms" if row["score"] is None else f"{row['score']:.1f} at {row['ms']:.1f} ms"
+            for row in result["rows"]
+            if row["cell_rows"] == cell_rows
+        ]
+        lines.append(f"| {cell_rows} | {' | '.join(cells)} |")
+    return "\n".join([f"{result['cpu']}, one thread, {result['tokens']} tokens:", "", *lines])
 
 
 def run(data: Path, rounds: int) -> dict[str, Any]:
