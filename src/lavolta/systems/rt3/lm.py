@@ -155,8 +155,11 @@ def language_objective(
 
 
 def score(loaded: LoadedModel, words: NDArray[np.int64], training: LmTraining) -> LmScore:
-    """Accuracy and perplexity over the whole vocabulary, in windows of twice the training length where it fits."""
-    return score_language_model(loaded.module, words, min(2 * training.tokens, loaded.spec.max_tokens))
+    """Accuracy and perplexity over the whole vocabulary, in windows of the training length.
+
+    A longer window would put words at positions that training never saw.
+    """
+    return score_language_model(loaded.module, words, training.tokens)
 
 
 def _read_result(folder: Path) -> dict[str, Any]:
