@@ -66,6 +66,8 @@ def plan_levels(
     """
     if not 1 <= count <= 32:
         raise UserInputError(f"{count} levels were asked for; choose 1 to 32.")
+    if deadline_ms is not None and not (deadline_ms > 0 and math.isfinite(deadline_ms)):
+        raise UserInputError(f"a deadline of {deadline_ms} ms is not a positive number of milliseconds.")
     dense = work_of(spec, dense_cells(spec, cell_rows), cell_rows, tokens)
     cluster = profile.cluster()
     if deadline_ms is None:

@@ -44,6 +44,7 @@ DEFAULT_CELL_ROWS = 4
 CALIBRATION_TEXTS = 256
 PROBE_TEXTS = 64
 TRAIN_TOKENS = 64
+CHECKPOINT_EVERY = 50
 
 
 @dataclass
@@ -226,7 +227,7 @@ def _distil(
     )
     # Dropout off: the teacher regularizes, and every level should see the same function.
     student.module.eval()
-    config = JointConfig(steps=opts.steps, lr=opts.lr, seed=opts.seed, checkpoint_every=50)
+    config = JointConfig(steps=opts.steps, lr=opts.lr, seed=opts.seed, checkpoint_every=CHECKPOINT_EVERY)
     done = 0
 
     def on_step(step: int, loss: float) -> None:
@@ -237,6 +238,8 @@ def _distil(
         stage.note(f"loss {loss:.3f}")
 
     train_joint(masked, levels, objective, encoder_parameters(student), config, checkpoint, on_step)
+    # Where all of it was done by an earlier call, no step has told so.
+    stage.advance(opts.steps - done)
 
 
 def _finished(out: Path, mark: str) -> dict[str, Any] | None:

@@ -1,0 +1,403 @@
+"""`compress` from a model folder to a bundle: what it holds, what survives an interruption, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_families import tolerance
+from tiny_files import save_model, sentences
+
+import lavolta
+from lavolta.devices.latency import latency_ms
+from lavolta.devices.loading import load as load_device
+from lavolta.errors import BundleError, InfeasibleError, LavoltaError, UserInputError
+from lavolta.models.batching import encode_texts, predict
+from lavolta.models.hf import load_encoder
+from lavolta.models.loaded import LoadedModel
+from lavolta.progress import SilentProgress
+from lavolta.runtime.bundle import BundleFile
+from lavolta.runtime.engine import open_bundle
+from lavolta.runtime.work import work_of
+from lavolta.sparsity.ranking import LevelMasks
+from lavolta.systems.rt3 import recipe
+from lavolta.systems.rt3.options import CompressOptions, fingerprint
+from lavolta.systems.rt3.recipe import compress
+from lavolta.training.masking import MaskedLinears
+
+STEPS, CHECKPOINT_EVERY = 11, 4
+SMALL = {"tokens": 16, "levels": 3, "steps": STEPS, "batch_size": 4, "lr": 1e-3}
+TRAINING = "distil all levels"
+
+
+class InterruptedWorkError(Exception):
+    pass
+
+
+@dataclass
+class Watch(SilentProgress):
+    """Remembers what it was told; stops the work at a step of a stage."""
+
+    stop_in: str = ""
+    stop_at: int = 0
+    stages: list[str] = field(default_factory=list)
+    steps: dict[str, int] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[Any]:
+        self.stages.append(name)
+        self.steps[name] = 0
+        outer = self
+
+        class _Stage:
+            def advance(self, steps: int = 1) -> None:
+                outer.steps[name] += steps
+                if name == outer.stop_in and outer.steps[name] >= outer.stop_at:
+                    raise InterruptedWorkError
+
+            def note(self, text: str) -> None:
+                pass
+
+        if name == self.stop_in and self.stop_at == 0:
+            raise InterruptedWorkError
+        yield _Stage()
+        if name == TRAINING and total is not None:
+            assert self.steps[name] == total
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
+@dataclass
+class Made:
+    out: Path
+    result: dict[str, Any]
+    progress: Watch
+    student: LoadedModel
+    masks: list[LevelMasks]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frequent_checkpoints() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "CHECKPOINT_EVERY", CHECKPOINT_EVERY)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tiny_folder: Path, tiny_text: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """An uninterrupted run, and the student that it exported."""
+    kept: list[tuple[LoadedModel, list[LevelMasks]]] = []
+    export = recipe.export_bundle
+
+    def watched(student: LoadedModel, masks: list[LevelMasks], *rest: Any, **more: Any) -> None:
+        kept.append((copy.deepcopy(student), masks))
+        export(student, masks, *rest, **more)
+
+    out, progress = tmp_path_factory.mktemp("made") / "m.lavolta", Watch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "export_bundle", watched)
+        result = compress(str(tiny_folder), out=out, text=tiny_text, progress=progress, **SMALL)
+    return Made(out, result, progress, *kept[0])
+
+
+def test_the_engine_computes_what_the_student_learned_at_every_level(made: Made) -> None:
+    texts = sentences(20, seed=9)
+    student = made.student
+    masked = MaskedLinears(student.linears, student.grids(4))
+    encoded = encode_texts(student, texts)
+    outputs = []
+    with open_bundle(made.out) as model:
+        assert model.levels == [level["name"] for level in made.result["levels"]]
+        for level, masks in enumerate(made.masks):
+            model.switch(level)
+            with masked.at(masks):
+                expected = predict(student, encoded)
+            allowed = tolerance(student.spec, int(encoded.lengths.max()), expected, float(np.finfo(np.float32).eps))
+            outputs.append(model.encode(texts))
+            np.testing.assert_allclose(outputs[-1], expected, rtol=0, atol=allowed)
+    masked.detach()
+    assert not np.allclose(outputs[0], outputs[-1], atol=1e-3)
+
+
+def test_the_bundle_holds_the_weights_of_the_student(made: Made) -> None:
+    bundle = BundleFile.open(made.out)
+    assert bundle.manifest["sparsity"]["kind"] == "ranked"
+    weights, grids = made.student.weights(), made.student.grids(4)
+    for level, masks in enumerate(made.masks):
+        for name, weight in weights.items():
+            expected = np.where(grids[name].expand(masks[name]), weight, 0.0)
+            np.testing.assert_array_equal(bundle.dense_weight(name, level), expected)
+    for name, bias in made.student.biases().items():
+        np.testing.assert_array_equal(bundle.bias(name), bias)
+
+
+def test_every_level_keeps_the_deadline_on_the_device(made: Made) -> None:
+    profile = load_device("odroid-xu3-a7")
+    bundle = BundleFile.open(made.out)
+    assert len(bundle.levels) == 3
+    for level in bundle.levels:
+        work = work_of(bundle.spec, level["kept_cells"], 4, SMALL["tokens"])
+        assert latency_ms(profile, work, level["freq_mhz"]) <= made.result["deadline_ms"]
+    assert bundle.levels[0]["sparsity"] == 0.0
+    assert bundle.levels[-1]["sparsity"] > 0.5
+
+
+def test_training_brings_the_levels_nearer_to_the_dense_model(made: Made, tiny_folder: Path, tmp_path: Path) -> None:
+    texts = sentences(60)
+    dense = predict(loaded := load_encoder(str(tiny_folder), "embedding"), encode_texts(loaded, texts))
+    once = tmp_path / "once.lavolta"
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(texts), encoding="utf-8")
+    result = compress(str(tiny_folder), out=once, text=text, **{**SMALL, "mode": "one-shot"})
+    assert TRAINING not in result["seconds"]
+    assert not (tmp_path / "once.lavolta.work").exists()
+    fidelity = {}
+    for path in (made.out, once):
+        with open_bundle(path) as model:
+            model.switch(len(model.levels) - 1)
+            fidelity[path] = float((model.encode(texts) * dense).sum(axis=1).mean())
+    assert fidelity[made.out] > fidelity[once]
+    with open_bundle(once) as model:
+        model.switch(0)
+        # Level 0 is dense: one-shot compensation trades a little of it for the others.
+        assert float((model.encode(texts) * dense).sum(axis=1).mean()) > 0.8
+
+
+def test_the_result_tells_what_was_done(made: Made, tiny_text: Path) -> None:
+    result = made.result
+    assert result["out"] == str(made.out)
+    assert result["bytes"] == made.out.stat().st_size
+    assert result["cell_rows"] == 4
+    assert result["text_source"] == str(tiny_text)
+    assert set(result["seconds"]) == set(made.progress.stages)
+    assert made.progress.steps[TRAINING] == STEPS
+    for level, masks in zip(result["levels"], made.masks, strict=True):
+        assert level["kept_by_layer"] == {name: pytest.approx(mask.mean()) for name, mask in masks.items()}
+    assert not made.out.with_name("m.lavolta.work").exists()
+
+
+def test_repeating_the_call_does_nothing(made: Made, tiny_folder: Path, tiny_text: Path) -> None:
+    before = made.out.stat()
+    progress = Watch()
+    again = compress(str(tiny_folder), out=made.out, text=tiny_text, progress=progress, **SMALL)
+    assert progress.stages == []
+    assert progress.said == [f"{made.out} is already made with these options"]
+    assert made.out.stat() == before
+    assert again == {**made.result, "seconds": {}}
+
+
+@pytest.mark.parametrize(
+    ("stage", "step"), [(TRAINING, 3), (TRAINING, 10), ("search the cuts", 5), ("write the bundle", 0)]
+)
+def test_an_interrupted_call_gives_the_same_bundle(
+    stage: str, step: int, made: Made, tiny_folder: Path, tiny_text: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "m.lavolta"
+    with pytest.raises(InterruptedWorkError):
+        compress(str(tiny_folder), out=out, text=tiny_text, progress=Watch(stage, step), **SMALL)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.lavolta.work"]
+    seen: list[int] = []
+    train = recipe.train_joint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "train_joint", lambda *a, **k: seen.append(len(train(*a, **k))))
+        compress(str(tiny_folder), out=out, text=tiny_text, progress=Watch(), **SMALL)
+    assert seen == [{10: STEPS - 8, 0: 0}.get(step, STEPS)]
+    assert out.read_bytes() == made.out.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.lavolta"]
+
+
+def test_work_of_other_options_is_not_continued(made: Made, tiny_folder: Path, tiny_text: Path, tmp_path: Path) -> None:
+    # Same model, same number of steps, other text: only the mark can tell that the checkpoint is of something else.
+    out, other = tmp_path / "m.lavolta", tmp_path / "other.txt"
+    other.write_text("\n".join(sentences(40, seed=5)), encoding="utf-8")
+    with pytest.raises(InterruptedWorkError):
+        compress(str(tiny_folder), out=out, text=other, progress=Watch(TRAINING, 10), **SMALL)
+    assert (tmp_path / "m.lavolta.work" / "training.pt").exists()
+    compress(str(tiny_folder), out=out, text=tiny_text, **SMALL)
+    assert out.read_bytes() == made.out.read_bytes()
+
+
+def test_the_mark_is_of_options_model_and_text(tiny_folder: Path, tiny_text: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    text = Path(shutil.copy(tiny_text, tmp_path / "text.txt"))
+    options = CompressOptions(str(folder), text=str(text))
+    marks = [fingerprint(options), fingerprint(CompressOptions(str(folder), text=str(text), seed=1))]
+    text.write_text(text.read_text(encoding="utf-8") + "one more\n", encoding="utf-8")
+    marks.append(fingerprint(options))
+    weights = load_file(folder / "model.safetensors")
+    name = "encoder.layer.0.output.dense.weight"
+    save_file({**weights, name: weights[name] + 1e-3}, folder / "model.safetensors", {"format": "pt"})
+    marks.append(fingerprint(options))
+    assert len(set(marks)) == 4
+    assert fingerprint(options) == marks[-1]
+
+
+def test_a_task_is_learned_scored_and_continued(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rte.lavolta"
+    task = {"task": "rte", "data": tiny_glue, **SMALL, "steps": 4}
+    with pytest.raises(InterruptedWorkError):
+        compress(str(tiny_folder), out=out, progress=Watch("search the cuts", 1), **task)
+    dense = tmp_path / "rte.lavolta.work" / "rte-dense-0.safetensors"
+    first = dense.stat().st_mtime_ns
+    progress = Watch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "remove_work", lambda _: None)
+        result = compress(str(tiny_folder), out=out, progress=progress, **task)
+    assert dense.stat().st_mtime_ns == first
+    assert result["score_name"] == "accuracy"
+    assert progress.said == [f"the dense model scores {result['dense_score']:.2f} (accuracy)"]
+    assert all(0.0 <= level["score"] <= 100.0 for level in result["levels"])
+    with open_bundle(out) as model:
+        assert model.spec.labels == ["entailment", "not_entailment"]
+        assert model.encode([("baluna", "bea bori")]).shape == (1, 2)
+
+
+def refuse(kind: type[LavoltaError], words: str, folder: Path, call: Callable[[], object]) -> None:
+    """The call fails with one sentence and leaves the folder as it was."""
+    before = {p: p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+    with pytest.raises(kind, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
+    assert {p: p.read_bytes() if p.is_file() else None for p in folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ({"device": "odroid-xu9"}, UserInputError, "unknown device 'odroid-xu9'"),
+        ({"source": "no-such/model"}, UserInputError, "'no-such/model' is no folder"),
+        ({"deadline_ms": 1e-3}, InfeasibleError, r"no level meets 0\.001 ms on odroid-xu3-a7: .*; allow at least"),
+        ({"deadline_ms": float("nan")}, UserInputError, "a deadline of nan ms"),
+        ({"deadline_ms": -5.0}, UserInputError, r"a deadline of -5\.0 ms"),
+        ({"mode": "magic"}, UserInputError, "the mode 'magic' is unknown; choose one of distill, one-shot"),
+        ({"steps": 0}, UserInputError, "steps is 0"),
+        ({"batch_size": 0}, UserInputError, "batch_size 0"),
+        ({"lr": -1.0}, UserInputError, r"the learning rate is -1\.0"),
+        ({"lr": float("nan")}, UserInputError, "the learning rate is nan"),
+        ({"lr": 1e30}, UserInputError, r"at step 1; lower the learning rate \(now 1e\+30\)"),
+        ({"seed": -1}, UserInputError, "the seed is -1"),
+        ({"levels": 0}, UserInputError, "0 levels were asked for"),
+        ({"cell_rows": 3}, UserInputError, "cell_rows is 3; choose one of 1, 2, 4, 8, 16"),
+        ({"tokens": 0}, UserInputError, "0 tokens do not fit"),
+        ({"tokens": 129}, UserInputError, "129 tokens do not fit"),
+        ({"threads": 9}, UserInputError, "9 threads do not fit"),
+        ({"task": "rte"}, UserInputError, "a text and a task were both given"),
+        ({"task": "rte", "text": None}, UserInputError, "the task 'rte' needs its data"),
+        ({"task": "cola", "text": None, "data": "."}, UserInputError, "the task 'cola' is unknown"),
+        ({"task": "rte", "text": None, "data": "."}, UserInputError, r"train\.tsv cannot be read"),
+    ],
+)
+def test_wrong_options_are_one_sentence(
+    change: dict[str, Any], kind: type[LavoltaError], words: str, tiny_folder: Path, tiny_text: Path, tmp_path: Path
+) -> None:
+    options = {"source": str(tiny_folder), "text": tiny_text, **SMALL, **change}
+    diverged = "lr" in change and change["lr"] > 1
+    if diverged:
+        # The work is begun before the training can diverge; its folder stays, no bundle does.
+        (tmp_path / "in").mkdir()
+        with pytest.raises(kind, match=words):
+            compress(out=tmp_path / "in" / "m.lavolta", **options)
+        assert [p.name for p in (tmp_path / "in").iterdir()] == ["m.lavolta.work"]
+        return
+    refuse(kind, words, tmp_path, lambda: compress(out=tmp_path / "m.lavolta", **options))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", r"has no words"),
+        (b" \n\n\t\n", r"has no words"),
+        ("naïve".encode("latin-1"), r"is not UTF-8 text \(byte 2 is 0xef\)"),
+        (None, "cannot be read"),
+    ],
+)
+def test_text_that_cannot_be_used_is_one_sentence(
+    content: bytes | None, words: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    if content is not None:
+        text.write_bytes(content)
+    refuse(UserInputError, words, tmp_path, lambda: compress(str(tiny_folder), out=tmp_path / "m", text=text, **SMALL))
+
+
+def test_a_single_sentence_is_enough(tiny_folder: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("bari bea", encoding="utf-8")
+    result = compress(str(tiny_folder), out=tmp_path / "m.lavolta", text=text, **{**SMALL, "steps": 2})
+    assert len(result["levels"]) == 3
+
+
+def test_damaged_models_are_one_sentence(tiny_text: Path, tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", seed=1)
+    weights = load_file(folder / "model.safetensors")
+    name = "encoder.layer.1.attention.self.query.weight"
+
+    def call() -> object:
+        return compress(str(folder), out=tmp_path / "m.lavolta", text=tiny_text, **SMALL)
+
+    save_file({**weights, name: torch.full_like(weights[name], float("nan"))}, folder / "model.safetensors")
+    refuse(UserInputError, r"layers\.1\.attention\.query\.weight of model contains NaN or infinity", tmp_path, call)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    (folder / "tokenizer.json").unlink()
+    refuse(UserInputError, "model has no tokenizer", tmp_path, call)
+
+
+def test_places_that_cannot_be_written_are_one_sentence(tiny_folder: Path, tiny_text: Path, tmp_path: Path) -> None:
+    def to(out: Path) -> Callable[[], object]:
+        return lambda: compress(str(tiny_folder), out=out, text=tiny_text, **SMALL)
+
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    (tmp_path / "busy.work").mkdir()
+    (tmp_path / "busy.work" / "thesis.txt").write_text("mine", encoding="utf-8")
+    refuse(UserInputError, "there is no folder", tmp_path, to(tmp_path / "none" / "m.lavolta"))
+    refuse(UserInputError, "there is no folder", tmp_path, to(tmp_path / "file" / "m.lavolta"))
+    refuse(UserInputError, "cannot be written; choose a file", tmp_path, to(tmp_path / "folder"))
+    # Nobody can make a file there, not even root.
+    refuse(UserInputError, "cannot be", tmp_path, to(Path("/proc/m.lavolta")))
+    # A file that is no bundle is somebody's: it is not overwritten.
+    refuse(BundleError, "file", tmp_path, to(tmp_path / "file"))
+    refuse(UserInputError, r"busy\.work holds files that this program did not make", tmp_path, to(tmp_path / "busy"))
+
+
+def test_a_full_disk_leaves_no_bundle_and_the_work_is_kept(
+    made: Made, tiny_folder: Path, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, flush = tmp_path / "m.lavolta", os.fsync
+
+    def full(handle: int) -> None:
+        if os.path.dirname(os.readlink(f"/proc/self/fd/{handle}")) == str(tmp_path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(BundleError, match=r"m\.lavolta was not written: the disk is full; free"):
+            compress(str(tiny_folder), out=out, text=tiny_text, **SMALL)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.lavolta.work"]
+    progress = Watch()
+    compress(str(tiny_folder), out=out, text=tiny_text, progress=progress, **SMALL)
+    assert out.read_bytes() == made.out.read_bytes()
+
+
+def test_five_lines_of_python_are_enough(made: Made, tiny_folder: Path, tiny_text: Path) -> None:
+    lavolta.compress(str(tiny_folder), out=made.out, text=tiny_text, **SMALL)
+    model = lavolta.open(made.out)
+    before = model.encode(["bari bea"])
+    model.switch(2)
+    assert not np.array_equal(before, model.encode(["bari bea"]))
+    model.close()
