@@ -102,6 +102,9 @@ def main() -> int:
         return 2
     if run.masks:
         run.result["native"] = native(run, args.work / "bundle.lavolta")
+    if args.model == "wikitext2":
+        trained = json.loads((args.work / "lm-dense-0" / "result.json").read_text(encoding="utf-8"))
+        run.result["dense_training"] = trained
     args.results.mkdir(parents=True, exist_ok=True)
     temporary = target.with_suffix(".tmp")
     temporary.write_text(json.dumps(run.result, indent=1) + "\n", encoding="utf-8")
