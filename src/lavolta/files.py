@@ -1,4 +1,4 @@
-"""Write a file completely or not at all."""
+"""Write a file completely or not at all, in a folder that is made where it is missing."""
 
 from __future__ import annotations
 
@@ -35,3 +35,15 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
         raise UserInputError(
             f"{path} was not written: {error.strerror or error}; choose a folder that exists and can be written."
         ) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        UserInputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserInputError(f"the folder {path} cannot be made: {error.strerror}; choose another place.") from error

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lavolta.errors import UserInputError
-from lavolta.files import write_whole
+from lavolta.files import make_folder, write_whole
 from lavolta.training.levels import LevelSet
 from lavolta.training.masking import MaskedLinears
 
@@ -180,10 +180,7 @@ def _save(path: Path, mark: str, step: int, trainable: Sequence[Tensor], optimiz
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserInputError(f"the folder {path.parent} cannot be made: {error.strerror}; choose another.") from error
+    make_folder(path.parent)
     write_whole(path, hashlib.sha256(content).digest(), content)
 
 

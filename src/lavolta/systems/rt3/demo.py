@@ -14,7 +14,7 @@ from lavolta.devices.latency import latency_ms
 from lavolta.devices.loading import load as load_device
 from lavolta.devices.profile import DeviceProfile
 from lavolta.errors import BundleError
-from lavolta.files import write_whole
+from lavolta.files import make_folder, write_whole
 from lavolta.models.batching import encode_texts, predict
 from lavolta.models.hf import load_encoder
 from lavolta.progress import Progress, SilentProgress
@@ -56,7 +56,7 @@ def run_demo(out: Path, progress: Progress | None = None, steps: int | None = No
         What ``result.json`` holds (`docs/reference/result.md`).
     """
     progress = progress or SilentProgress()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     options = CompressOptions(MODEL) if steps is None else CompressOptions(MODEL, steps=steps)
     mark = fingerprint(options)
     result_file, page = out / "result.json", out / "report.html"

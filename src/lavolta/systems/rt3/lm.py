@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from lavolta.errors import UserInputError
-from lavolta.files import write_whole
+from lavolta.files import make_folder, write_whole
 from lavolta.models.lm import LmConfig, LmCorpus, Vocabulary, build_lm, load_lm_corpus
 from lavolta.models.loaded import LoadedModel
 from lavolta.training.dropout import lock_dropout
@@ -77,7 +77,7 @@ def train_lm(
     steps = max(1, round(training.epochs * objective.steps_per_epoch))
     masked = MaskedLinears(loaded.linears, loaded.grids(1))
     trainable = [p for p in loaded.module.parameters() if p.requires_grad]
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     checkpoint = out / "checkpoint.pt"
     loaded.module.train()
     train_joint(
@@ -118,20 +118,21 @@ def load_trained_lm(folder: Path, corpus: LmCorpus) -> tuple[LoadedModel, LmTrai
     try:
         done = _read_result(folder)["training"]
         training = LmTraining(**{**done, "model": LmConfig(**done["model"])})
-        state = load_file(folder / "model.safetensors")
         known = Vocabulary.load(folder / "vocab.txt")
-    except (OSError, KeyError, TypeError, SafetensorError) as error:
+        if known != corpus.vocabulary:
+            raise UserInputError(
+                f"the model in {folder} was trained on other text; give that text, or train another model."
+            )
+        loaded = build_lm(training.model, corpus.vocabulary, training.seed)
+        state = load_file(folder / "model.safetensors")
+        if _is_tied("head.out.weight", training.model):
+            state["head.out.weight"] = state["embeddings.word.weight"]
+        loaded.module.load_state_dict(state)
+    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:160]
         raise UserInputError(
-            f"{folder} holds no trained language model ({error}); run `lavolta rt3 train-lm` first."
+            f"{folder} holds no trained language model ({reason}); run `lavolta rt3 train-lm` first."
         ) from error
-    if known != corpus.vocabulary:
-        raise UserInputError(
-            f"the model in {folder} was trained on other text; give that text, or train another model."
-        )
-    loaded = build_lm(training.model, corpus.vocabulary, training.seed)
-    if _is_tied("head.out.weight", training.model):
-        state["head.out.weight"] = state["embeddings.word.weight"]
-    loaded.module.load_state_dict(state)
     lock_dropout(loaded.module, training.model.dropout)
     return loaded, training
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lavolta.files import make_folder
 from lavolta.search import PatternSetSpace, Rt3Reward, StudyConfig, pattern_set_space, run_study
 from lavolta.search.spaces import Candidate
 from lavolta.sparsity.cells import BoolArray, CellGrid
@@ -130,7 +131,7 @@ def searched_levels(
         return found
 
     reward = Rt3Reward(original_score=dense_score, smallest_score=dense_score - 1.0)
-    storage.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(storage.parent)
     config = StudyConfig(storage, trials=options.trials, sampler=options.sampler, seed=seed)
     result = run_study(space, evaluate, reward, config)
     best = result.best

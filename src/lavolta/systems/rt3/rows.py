@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from lavolta.errors import UserInputError
+from lavolta.files import make_folder
 from lavolta.models.loaded import LoadedModel
 from lavolta.sparsity.cells import BoolArray, CellGrid
 from lavolta.sparsity.ranking import LevelMasks, level_masks, model_sparsity, uniform_cuts
@@ -102,7 +103,7 @@ def run_row(
     # Distillation already regularizes; dropout would make student and teacher different functions.
     student.module.train(not distil)
     objective = subject.objective(student, distil, options.seed)
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work)
     name = f"{subject.name}-{options.row}-{options.seed}"
     masks, make_levels, extra = _prune(subject, student, objective, grids, options, work / f"{subject.name}.db")
     scores: list[float] = []

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lavolta.errors import UserInputError
-from lavolta.files import write_whole
+from lavolta.files import make_folder, write_whole
 from lavolta.models.batching import Encoded, encode_pairs, predict, random_batches
 from lavolta.models.hf import load_encoder, with_head
 from lavolta.models.lm import LmCorpus, load_lm_corpus
@@ -208,7 +208,7 @@ def glue_subject(
     steps = max(1, round(training.epochs * -(-len(train) // training.batch_size)))
     masked = MaskedLinears(loaded.linears, loaded.grids(1))
     loaded.module.train()
-    cache.mkdir(parents=True, exist_ok=True)
+    make_folder(cache)
     checkpoint = cache / f"{task.name}-dense-{training.seed}.checkpoint"
     config = JointConfig(steps=steps, lr=training.lr, seed=training.seed)
     train_joint(
@@ -237,7 +237,8 @@ def _restore(saved: Path, loaded: LoadedModel, identity: dict[str, str]) -> None
             raise UserInputError(f"{saved} was trained from another model or in another way; delete it to train again.")
         loaded.module.load_state_dict(load_file(saved))
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise UserInputError(f"{saved} cannot be read ({error}); delete it to train again.") from error
+        reason = " ".join(str(error).split())[:160]
+        raise UserInputError(f"{saved} cannot be read ({reason}); delete it to train again.") from error
     loaded.module.eval()
 
 
