@@ -1,6 +1,6 @@
 """One row of the RT3 experiments: `python experiments/rt3/run.py --model stsb --row ranked --seed 0`.
 
-The result is `experiments/rt3/results/<model>-<row>-<seed>.json`; a row that is there is not run again, and an
+The result is `experiments/rt3/results/<model>-<row>-<seed>.json` (`<row>-<steps>` with `--steps`); a row that is there is not run again, and an
 interrupted one continues from its checkpoint in `runs/rt3`.
 """
 
@@ -16,6 +16,7 @@ import torch
 
 import lavolta
 from lavolta.errors import LavoltaError
+from lavolta.files import write_whole
 from lavolta.models.export import export_bundle
 from lavolta.models.lm import LmConfig
 from lavolta.systems.rt3.lm import LmTraining, train_lm
@@ -78,7 +79,9 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    target = args.results / f"{args.model}-{args.row}-{args.seed}.json"
+    # A longer training is a row of its own: rows are compared at equal steps.
+    longer = "" if args.steps in (None, STEPS[args.model]) else f"-{args.steps}"
+    target = args.results / f"{args.model}-{args.row}{longer}-{args.seed}.json"
     if target.exists():
         print(f"{target} is there already")
         return 0
@@ -106,9 +109,7 @@ def main() -> int:
         trained = json.loads((args.work / "lm-dense-0" / "result.json").read_text(encoding="utf-8"))
         run.result["dense_training"] = trained
     args.results.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text(json.dumps(run.result, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(target)
+    write_whole(target, f"{json.dumps(run.result, indent=1)}\n".encode())
     print(
         f"{target}: " + ", ".join(f"{level['sparsity']:.3f} -> {level['score']:.2f}" for level in run.result["levels"])
     )

@@ -57,11 +57,12 @@ BASELINE = (
 
 
 def read_results(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Result files by model and row, seeds in order."""
+    """Result files by model and row, seeds in order; a row of other than the usual steps is a row of its own."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        found[result["subject"], result["row"]].append(result)
+        row = path.stem.removeprefix(f"{result['subject']}-").rpartition("-")[0]
+        found[result["subject"], row].append(result)
     return dict(found)
 
 
