@@ -1,7 +1,7 @@
 """One row of the RT3 experiments: `python experiments/rt3/run.py --model stsb --row ranked --seed 0`.
 
-The result is `experiments/rt3/results/<model>-<row>-<seed>.json` (`<row>-<steps>` with `--steps`); a row that is there is not run again, and an
-interrupted one continues from its checkpoint in `runs/rt3`.
+The result is `experiments/rt3/results/<model>-<row>-<seed>.json` (`<row>-<steps>` with `--steps`); a row that is there is
+not run again, and an interrupted one continues from its checkpoint in `runs/rt3`.
 """
 
 from __future__ import annotations
