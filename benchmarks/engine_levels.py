@@ -21,10 +21,10 @@ import numpy as np
 
 from lavolta.runtime.bundle import dense_shapes, write_bundle
 from lavolta.runtime.engine import Model, instruction_sets, open_bundle
+from lavolta.runtime.measure import cpu_name, switch_times
 from lavolta.runtime.spec import ModelSpec
 from lavolta.sparsity.cells import CellGrid
 from lavolta.sparsity.packing import pack_linear
-from lavolta.systems.rt3.measure import cpu_name, switch_times
 
 SPARSITIES = (0.0, 0.5, 0.75, 0.9)
 SHAPES = {"minilm": (6, 384, 12, 1536), "distilbert": (6, 768, 12, 3072)}

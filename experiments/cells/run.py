@@ -29,9 +29,9 @@ from lavolta.models.metrics import spearman
 from lavolta.models.tasks import Split, load_task
 from lavolta.models.text import builtin_text
 from lavolta.runtime.engine import Model
+from lavolta.runtime.measure import cpu_name
 from lavolta.sparsity.cells import CELL_ROWS
 from lavolta.sparsity.ranking import level_masks, uniform_cuts
-from lavolta.systems.rt3.measure import cpu_name
 from lavolta.systems.rt3.subjects import encoder_statistics
 from lavolta.training.oneshot import compensate_linears, gradual_rankings
 from lavolta.training.saliency import LinearStats

@@ -1,7 +1,7 @@
 """One row of the RT3 experiments: `python experiments/rt3/run.py --model stsb --row ranked --seed 0`.
 
-The result is `experiments/rt3/results/<model>-<row>-<seed>.json` (`<row>-<steps>` with `--steps`); a row that is there is
-not run again, and an interrupted one continues from its checkpoint in `runs/rt3`.
+The result is `experiments/rt3/results/<model>-<row>-<seed>.json` (`<row>-<steps>` with `--steps`); a row that is there
+is not run again, and an interrupted one continues from its checkpoint in `runs/rt3`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from lavolta.errors import LavoltaError
 from lavolta.files import write_whole
 from lavolta.models.export import export_bundle
 from lavolta.models.lm import LmConfig
+from lavolta.runtime.measure import switch_times
 from lavolta.systems.rt3.lm import LmTraining, train_lm
-from lavolta.systems.rt3.measure import switch_times
 from lavolta.systems.rt3.rows import ROWS, RowOptions, RowRun, run_row
 from lavolta.systems.rt3.subjects import GlueTraining, Subject, glue_subject, lm_subject
 

@@ -14,8 +14,9 @@ from lavolta.models.batching import encode_texts, predict
 from lavolta.models.hf import load_encoder
 from lavolta.models.text import builtin_text
 from lavolta.report.schema import parse_result
+from lavolta.runtime import measure
 from lavolta.runtime.engine import open_bundle
-from lavolta.systems.rt3 import demo, measure
+from lavolta.systems.rt3 import demo
 from lavolta.systems.rt3.demo import run_demo
 
 STEPS = 2

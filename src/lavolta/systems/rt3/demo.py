@@ -19,12 +19,12 @@ from lavolta.models.batching import encode_texts, predict
 from lavolta.models.hf import load_encoder
 from lavolta.progress import Progress, SilentProgress
 from lavolta.report.page import write_report
+from lavolta.runtime import measure
 from lavolta.runtime.engine import Model, open_bundle
 from lavolta.runtime.policies import make_policy
 from lavolta.runtime.scenario import LevelWork, Scenario
 from lavolta.runtime.simulation import SimulationResult, improvement, simulate
 from lavolta.runtime.work import work_of
-from lavolta.systems.rt3 import measure
 from lavolta.systems.rt3.options import CompressOptions, fingerprint, text_of
 from lavolta.systems.rt3.recipe import compress
 
