@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,10 @@ def open_bundle(path: str | PathLike[str], threads: int = 1, *, spin_us: int = 0
 def instruction_sets() -> tuple[str, ...]:
     """Instruction sets that this CPU runs and this build has, best last."""
     return tuple(_native.isas().split())
+
+
+_Encoder = Callable[[Sequence[Text]], tuple[list[list[int]], list[list[int]]]]
+"""Texts to token ids and type ids."""
 
 
 class Model:
@@ -213,14 +217,7 @@ class Model:
         return native
 
 
-class _Encoder:
-    """Texts to token ids and type ids."""
-
-    def __call__(self, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]]]:
-        raise NotImplementedError
-
-
-class _TokenizerEncoder(_Encoder):
+class _TokenizerEncoder:
     """A `tokenizers` pipeline."""
 
     def __init__(self, data: bytes, max_tokens: int) -> None:
@@ -238,7 +235,7 @@ class _TokenizerEncoder(_Encoder):
         return [e.ids for e in encodings], [e.type_ids for e in encodings]
 
 
-class _WordEncoder(_Encoder):
+class _WordEncoder:
     """Words between white space, and an end of sentence after each text: the paper's language model."""
 
     def __init__(self, data: bytes, max_tokens: int) -> None:
