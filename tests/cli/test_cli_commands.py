@@ -215,7 +215,9 @@ def test_what_goes_wrong_later_is_one_sentence_too(
 
 def test_the_interrupt_key_says_how_to_go_on(tmp_path: Path) -> None:
     program = """
-import sys, types
+import signal, sys, types
+# A test run in the background of a shell inherits an ignored interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def run_demo(out, progress):
     progress.say("working")
     sys.stdin.read()
