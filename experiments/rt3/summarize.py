@@ -42,7 +42,8 @@ SPECS = {
         activation="relu",
         causal=True,
         embedding_norm=False,
-        pooling="none",
+        # One word is predicted from a window: the output layer runs once, as pooling one token would have it.
+        pooling="cls",
         outputs=32505,
         task="language-model",
     ),
