@@ -29,7 +29,7 @@ lint: setup  ## ruff, mypy, import-linter
 	$(BIN)/lint-imports
 
 test: lint  ## the whole suite: lint, types, room contracts, native and Python tests
-	$(BIN)/python -m pytest -n 2 --shared-data $(SHARED)
+	$(BIN)/python -m pytest -n 2 --shared-data=$(SHARED)
 
 clean:  ## remove builds and runs, keep .venv
 	rm -rf build runs
