@@ -116,7 +116,9 @@ def _row(profile: DeviceProfile, model: str, row: str, runs: list[dict[str, Any]
         scores = [run["levels"][index]["score"] for run in runs]
         losses = [run["levels"][index]["loss_points"] for run in runs]
         work = work_of(spec, level["kept_cells"], first["cell_rows"], tokens)
-        freq = first["options"]["freqs_mhz"][index] if len(first["levels"]) > 1 else first["options"]["freqs_mhz"][-1]
+        # A row of one level runs at the clock of its place: the backbone at the highest, the upper bound at the lowest.
+        place = -1 if first["row"] == "upper-bound" else index
+        freq = first["options"]["freqs_mhz"][place]
         time_ms = latency_ms(profile, work, freq)
         works.append(LevelWork(level["name"], work, _mean(scores)))
         out["levels"].append(
