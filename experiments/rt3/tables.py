@@ -63,6 +63,9 @@ def _answers(summary: dict[str, Any]) -> list[str]:
         ):
             if answer[key] is not None:
                 words += f" At the same sparsity {what} {answer[key]:.2f}."
+        for row in summary["rows"]:
+            if row["model"] == model and row["row"].startswith("ranked-") and row["row"] not in ORDER:
+                words += f" With {row['steps']} steps ours loses {row['levels'][-1]['loss_points']:.2f}."
         words += (
             f" Inferences per charge: {answer['battery_improvement']:.2f} times the baseline with idle power, "
             f"{answer['battery_improvement_dynamic_power']:.2f} times with dynamic power alone."

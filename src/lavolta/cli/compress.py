@@ -55,7 +55,7 @@ def compress(
     mode: Annotated[
         Mode, typer.Option("--mode", help="distill: train the weights (better); one-shot: calibrate only (minutes).")
     ] = Mode.DISTILL,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps of the distillation.")] = 700,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps of the distillation.")] = 500,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of a training step.")] = 32,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 4e-4,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is random.")] = 0,

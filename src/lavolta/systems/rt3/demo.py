@@ -35,7 +35,7 @@ EXPECTED_S = {
     "calibrate": 15.0,
     "search the cuts": 70.0,
     "compensate": 20.0,
-    "distil all levels": 430.0,
+    "distil all levels": 310.0,
     "write the bundle": 5.0,
     "compare with the dense model": 10.0,
     "time every level": 5.0,

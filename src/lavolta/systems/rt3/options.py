@@ -47,7 +47,7 @@ class CompressOptions:
     cell_rows: int | None = None
     tokens: int = 128
     threads: int = 1
-    steps: int = 700
+    steps: int = 500
     batch_size: int = 32
     lr: float = 4e-4
     mode: str = "distill"
