@@ -1,8 +1,9 @@
 /* La Volta: one resident Transformer with a dial. The C interface of the engine.
  *
  * Threads. Every function may be called from any thread. Runs of one model are executed one after another (a second caller
- * waits); `lavolta_switch`, `lavolta_level` and `lavolta_describe` never wait for a run. A run uses, from its first layer to
- * its last, the level that was set when it began. Nothing else may use a model while or after `lavolta_close` is called on it.
+ * waits); `lavolta_switch`, `lavolta_cancel`, `lavolta_level` and `lavolta_describe` never wait for a run. A run uses, from its
+ * first layer to its last, the level that was set when it began. Nothing else may use a model while or after `lavolta_close` is
+ * called on it.
  *
  * Errors. Functions that can fail return a status; `lavolta_last_error` has the sentence for the calling thread. No function
  * throws, aborts or writes a part of its output before it has checked its arguments.
@@ -48,7 +49,8 @@ typedef enum lavolta_status {
     LAVOLTA_EMPTY_INPUT = 36,
     LAVOLTA_OUTPUT_TOO_SMALL = 37,
     LAVOLTA_OUT_OF_MEMORY = 38,
-    LAVOLTA_INTERNAL = 39
+    LAVOLTA_INTERNAL = 39,
+    LAVOLTA_CANCELLED = 40
 } lavolta_status;
 
 typedef struct lavolta_model lavolta_model;
@@ -93,6 +95,10 @@ LAVOLTA_API lavolta_status lavolta_output_shape(const lavolta_model *model, cons
 /* Run a batch at the present level. `output (rows, columns)` row-major, `output_floats` its size. */
 LAVOLTA_API lavolta_status lavolta_run(lavolta_model *model, const lavolta_batch *batch, float *output,
                                        size_t output_floats);
+
+/* End the runs of this model that have begun or wait, before their next layer: they return LAVOLTA_CANCELLED and fill their
+ * output with NaN. Later runs are not concerned; without a run nothing happens. */
+LAVOLTA_API lavolta_status lavolta_cancel(lavolta_model *model);
 
 /* A uint8 tensor of the bundle, "tokenizer" or "vocab"; `*data` is NULL where it is absent. Valid until `lavolta_close`. */
 LAVOLTA_API lavolta_status lavolta_blob(const lavolta_model *model, const char *name, const uint8_t **data, size_t *bytes);

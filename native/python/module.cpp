@@ -93,6 +93,8 @@ class NativeModel {
         return output;
     }
 
+    void cancel() { check(lavolta_cancel(model_)); }
+
     std::optional<nb::bytes> blob(const std::string& name) const {
         const uint8_t* data = nullptr;
         size_t bytes = 0;
@@ -273,6 +275,7 @@ NB_MODULE(_native, m) {
         .def("switch", &NativeModel::switch_level, nb::arg("level"))
         .def("run", &NativeModel::run, nb::arg("token_ids"), nb::arg("type_ids").none(), nb::arg("lengths"),
              nb::arg("per_token"))
+        .def("cancel", &NativeModel::cancel)
         .def("blob", &NativeModel::blob, nb::arg("name"))
         .def("profile", &NativeModel::profile, nb::arg("enabled"))
         .def("explain", &NativeModel::explain);

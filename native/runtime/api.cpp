@@ -96,6 +96,13 @@ lavolta_status lavolta_run(lavolta_model* model, const lavolta_batch* batch, flo
     });
 }
 
+lavolta_status lavolta_cancel(lavolta_model* model) {
+    return guarded([&] {
+        require(model, "model must not be NULL.");
+        model->model.cancel();
+    });
+}
+
 lavolta_status lavolta_blob(const lavolta_model* model, const char* name, const uint8_t** data, size_t* bytes) {
     return guarded([&] {
         require(model && name && data && bytes, "no argument may be NULL.");
@@ -181,6 +188,8 @@ const char* lavolta_status_name(lavolta_status status) {
             return "out-of-memory";
         case LAVOLTA_INTERNAL:
             return "internal";
+        case LAVOLTA_CANCELLED:
+            return "cancelled";
     }
     return "unknown";
 }

@@ -1,6 +1,7 @@
 // The computation of docs/design/architecture.md, "Canonical model", over feature-major activations.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "error.h"
 #include "model.h"
@@ -24,15 +25,26 @@ size_t token_block(size_t in_features) {
     return std::max<size_t>(budget_floats / in_features / 48, 1) * 48;
 }
 
+// One level from the first layer to the last.
+class PresentLevel : public Course {
+   public:
+    void begin(uint32_t level) override { level_ = level; }
+    uint32_t level_of(size_t, size_t, size_t) override { return level_; }
+
+   private:
+    uint32_t level_ = 0;
+};
+
 }  // namespace
 
 struct Model::Pass {
     const int32_t* token_ids;
     const int32_t* type_ids;
     const uint32_t* lengths;  // (sequences,)
-    size_t sequences, tokens, stride;
+    size_t first, sequences, tokens, stride;
     std::vector<size_t> starts;  // (sequences,), first token of each
     Profile* profile;
+    uint64_t cancels;             // calls of `cancel` when the run began
     float *x, *next;              // (hidden, stride)
     float *q, *k, *v, *context;  // (hidden, stride)
     float* ffn;                   // (ffn, stride), shares the memory of the four above
@@ -46,7 +58,21 @@ void Model::timed(double* ms, const Body& body) {
     *ms += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 
+size_t Model::pass_sequences(const lavolta_batch& batch, size_t first) const {
+    size_t sequences = 1;
+    for (size_t tokens = batch.lengths[first]; first + sequences < batch.sequences; ++sequences) {
+        tokens += batch.lengths[first + sequences];
+        if (tokens > kPassTokens) break;
+    }
+    return sequences;
+}
+
 void Model::run(const lavolta_batch& batch, float* output, size_t output_floats) {
+    PresentLevel course;
+    run(batch, output, output_floats, course, true);
+}
+
+void Model::run(const lavolta_batch& batch, float* output, size_t output_floats, Course& course, bool profiled) {
     check(batch);
     size_t rows, columns;
     output_shape(batch, rows, columns);
@@ -54,41 +80,50 @@ void Model::run(const lavolta_batch& batch, float* output, size_t output_floats)
         fail(LAVOLTA_OUTPUT_TOO_SMALL, "the output has room for " + std::to_string(output_floats) + " numbers, " +
                                            std::to_string(rows) + " x " + std::to_string(columns) + " are needed.");
     }
+    const uint64_t cancels = cancels_.load(std::memory_order_relaxed);
     std::lock_guard<std::mutex> lock(run_mutex_);
     const uint32_t present = level();
+    course.begin(present);
     const Spec& spec = bundle_.spec;
     Pass pass{};
-    pass.profile = profiling_ ? &profiles_[present] : nullptr;
+    pass.cancels = cancels;
+    pass.profile = profiled && profiling_ ? &profiles_[present] : nullptr;
     if (pass.profile) ++pass.profile->runs;
     size_t token = 0;
-    for (size_t first = 0; first < batch.sequences; first += pass.sequences) {
-        pass.token_ids = batch.token_ids + token;
-        pass.type_ids = batch.type_ids ? batch.type_ids + token : nullptr;
-        pass.lengths = batch.lengths + first;
-        pass.sequences = pass.tokens = 0;
-        pass.starts.clear();
-        while (first + pass.sequences < batch.sequences) {
-            const size_t length = pass.lengths[pass.sequences];
-            if (pass.sequences && pass.tokens + length > kPassTokens) break;
-            pass.starts.push_back(pass.tokens);
-            pass.tokens += length;
-            ++pass.sequences;
+    float* to = output;
+    try {
+        for (; pass.first < batch.sequences; pass.first += pass.sequences) {
+            pass.token_ids = batch.token_ids + token;
+            pass.type_ids = batch.type_ids ? batch.type_ids + token : nullptr;
+            pass.lengths = batch.lengths + pass.first;
+            pass.sequences = pass_sequences(batch, pass.first);
+            pass.tokens = 0;
+            pass.starts.clear();
+            for (size_t s = 0; s < pass.sequences; ++s) {
+                pass.starts.push_back(pass.tokens);
+                pass.tokens += pass.lengths[s];
+            }
+            token += pass.tokens;
+            pass.stride = stride_of(pass.tokens);
+            const size_t block = spec.hidden * pass.stride;
+            pass.x = hidden_.reserve(block + kSlack);
+            pass.next = next_.reserve(block + kSlack);
+            pass.q = pass.ffn = work_.reserve(std::max(4 * block, spec.ffn * pass.stride) + kSlack);
+            pass.k = pass.q + block;
+            pass.v = pass.k + block;
+            pass.context = pass.v + block;
+            embed(pass);
+            encode(pass, course);
+            size_t out_rows = pass.tokens, out_stride = pass.stride;
+            const float* result = batch.per_token ? pass.x : head(pass, out_rows, out_stride);
+            write_rows(result, out_stride, out_rows, columns, to);
+            to += out_rows * columns;
+            course.pass_done();
         }
-        token += pass.tokens;
-        pass.stride = stride_of(pass.tokens);
-        const size_t block = spec.hidden * pass.stride;
-        pass.x = hidden_.reserve(block + kSlack);
-        pass.next = next_.reserve(block + kSlack);
-        pass.q = pass.ffn = work_.reserve(std::max(4 * block, spec.ffn * pass.stride) + kSlack);
-        pass.k = pass.q + block;
-        pass.v = pass.k + block;
-        pass.context = pass.v + block;
-        embed(pass);
-        encode(pass, present);
-        size_t out_rows = pass.tokens, out_stride = pass.stride;
-        const float* result = batch.per_token ? pass.x : head(pass, out_rows, out_stride);
-        write_rows(result, out_stride, out_rows, columns, output);
-        output += out_rows * columns;
+    } catch (...) {
+        // Rows of the passes before are no answer.
+        std::fill(output, output + rows * columns, std::numeric_limits<float>::quiet_NaN());
+        throw;
     }
 }
 
@@ -113,8 +148,12 @@ void Model::embed(const Pass& pass) {
     });
 }
 
-void Model::encode(const Pass& pass, uint32_t level) {
+void Model::encode(const Pass& pass, Course& course) {
     for (size_t i = 0; i < bundle_.layers.size(); ++i) {
+        if (cancels_.load(std::memory_order_relaxed) != pass.cancels) {
+            fail(LAVOLTA_CANCELLED, "the run was cancelled before layer " + std::to_string(i) + "; run it again for an answer.");
+        }
+        const uint32_t level = course.level_of(i, pass.first, pass.sequences);
         const Layer& layer = bundle_.layers[i];
         const auto ms = [&](Step step) {
             return pass.profile ? &pass.profile->layer_ms[i][static_cast<size_t>(step)] : nullptr;
@@ -133,6 +172,7 @@ void Model::encode(const Pass& pass, uint32_t level) {
         apply(Step::down, layer.down, pass.ffn, pass.next, pass.x, Activation::none);
         timed(ms(Step::ffn_norm), [&] { normalize(pass, layer.ffn_norm, pass.next, pass.x); });
     }
+    course.layers_done();
 }
 
 void Model::linear(const Pass& pass, const Linear& layer, uint32_t level, const float* x, float* y, const float* residual,

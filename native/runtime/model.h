@@ -39,6 +39,19 @@ struct Profile {
     std::array<double, static_cast<size_t>(Edge::count)> edge_ms{};
 };
 
+// Chooses the level of every layer on the way. What it throws ends the run.
+class Course {
+   public:
+    virtual ~Course() = default;
+    // When the run has the model to itself; `level` is the one that is set then.
+    virtual void begin(uint32_t level) = 0;
+    // Before layer `layer` of the pass that begins with sequence `first`.
+    virtual uint32_t level_of(size_t layer, size_t first, size_t sequences) = 0;
+    // After the last layer of a pass, and after its output was written.
+    virtual void layers_done() {}
+    virtual void pass_done() {}
+};
+
 class Model {
    public:
     Model(std::unique_ptr<MappedFile> file, const uint8_t* data, size_t bytes, const lavolta_options& options);
@@ -47,7 +60,13 @@ class Model {
     uint32_t level() const { return level_.load(std::memory_order_relaxed); }
     void switch_level(uint32_t level);
     void output_shape(const lavolta_batch& batch, size_t& rows, size_t& columns) const;
+    // At the level that is set when the run begins.
     void run(const lavolta_batch& batch, float* output, size_t output_floats);
+    void run(const lavolta_batch& batch, float* output, size_t output_floats, Course& course, bool profiled = false);
+    // Sequences from `first` on that go through the layers together, at least one.
+    size_t pass_sequences(const lavolta_batch& batch, size_t first) const;
+    // Ends the runs that have begun, before their next layer.
+    void cancel() { cancels_.fetch_add(1, std::memory_order_relaxed); }
     void profile(bool enabled);
     std::string explain();
 
@@ -56,7 +75,7 @@ class Model {
 
     void check(const lavolta_batch& batch) const;
     void embed(const Pass& pass);
-    void encode(const Pass& pass, uint32_t level);
+    void encode(const Pass& pass, Course& course);
     void attend(const Pass& pass);
     void normalize(const Pass& pass, const Norm& norm, const float* from, float* to);
     void linear(const Pass& pass, const Linear& layer, uint32_t level, const float* x, float* y, const float* residual,
@@ -73,6 +92,7 @@ class Model {
     KernelSet kernels_;
     Pool pool_;
     std::atomic<uint32_t> level_{0};
+    std::atomic<uint64_t> cancels_{0};  // how often `cancel` was called
     std::mutex run_mutex_;
     // Below: used by one run at a time.
     bool profiling_ = false;

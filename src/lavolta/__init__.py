@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lavolta.errors import BundleError as BundleError
+from lavolta.errors import CancelledError as CancelledError
 from lavolta.errors import EngineError as EngineError
 from lavolta.errors import InfeasibleError as InfeasibleError
 from lavolta.errors import LavoltaError as LavoltaError

@@ -19,6 +19,10 @@ class EngineError(LavoltaError):
     """The native engine refused a call."""
 
 
+class CancelledError(LavoltaError):
+    """Another thread cancelled the run."""
+
+
 class BundleError(LavoltaError):
     """A bundle file is broken, truncated or hostile.
 

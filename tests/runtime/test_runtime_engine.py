@@ -248,7 +248,7 @@ def test_the_environment_limits_the_instruction_set(
     with open_bundle(small[1]) as engine:
         assert {row["isa"] for row in engine.explain()} == {"reference"}
     monkeypatch.setenv("LAVOLTA_ISA", "sse9")
-    with pytest.raises(EngineError, match="'sse9' is unknown"):
+    with pytest.raises(UserInputError, match="'sse9' is unknown"):
         open_bundle(small[1])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lavolta import _native
-from lavolta.errors import BundleError, EngineError, UserInputError
+from lavolta.errors import BundleError, CancelledError, EngineError, LavoltaError, UserInputError
 from lavolta.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Tokens = Sequence[int] | NDArray[np.integer]
 Text = str | tuple[str, str]
 
-_USER_INPUT = {"no-such-level", "token-out-of-range", "too-long", "empty-input"}
-_CALL = {"invalid-argument", "output-too-small", "out-of-memory", "internal"}
+_USER_INPUT = {"invalid-argument", "no-such-level", "token-out-of-range", "too-long", "empty-input"}
+_CALL = {"output-too-small", "out-of-memory", "internal"}
 _MAX_THREADS = 256
 _PROFILE_RUNS = 5
 
@@ -140,6 +140,7 @@ class Model:
 
         Raises:
             UserInputError: no sequence, an empty or too long one, an id out of range, types that do not fit.
+            CancelledError: another thread called `cancel`.
             EngineError: the model is closed, or there is not enough memory.
         """
         native = self._open()
@@ -156,6 +157,13 @@ class Model:
         except _native.NativeError as error:
             raise _translate(error, "") from None
         return output
+
+    def cancel(self) -> None:
+        """End the runs that have begun, in other threads: before its next layer each raises `CancelledError`.
+
+        Later runs are not concerned, and without a run nothing happens.
+        """
+        self._open().cancel()
 
     def encode(self, texts: Sequence[Text], per_token: bool = False) -> NDArray[np.float32]:
         """Tokenize texts (or pairs of texts, as tuples) with the bundle's own vocabulary, and run them.
@@ -284,8 +292,11 @@ def _flatten(rows: Sequence[Tokens], what: str) -> tuple[NDArray[np.int32], NDAr
     return np.concatenate(arrays), lengths
 
 
-def _translate(error: Exception, path: str) -> BundleError | UserInputError | EngineError:
+def _translate(error: Exception, path: str) -> LavoltaError:
+    """The engine's status and sentence as an exception with the same words."""
     kind, message = error.args
+    if kind == "cancelled":
+        return CancelledError(message)
     if kind in _USER_INPUT:
         return UserInputError(message)
     if kind in _CALL:
