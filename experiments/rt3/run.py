@@ -1,7 +1,8 @@
 """One row of the RT3 experiments: `python experiments/rt3/run.py --model stsb --row ranked --seed 0`.
 
-The result is `experiments/rt3/results/<model>-<row>-<seed>.json` (`<row>-<steps>` with `--steps`); a row that is there
-is not run again, and an interrupted one continues from its checkpoint in `runs/rt3`.
+The result is `experiments/rt3/results/<model>-<row>-<seed>.json` (`<row>-<steps>` with `--steps`, `-extra` with
+`--extra-text`); a row that is there is not run again, and an interrupted one continues from its checkpoint in
+`runs/rt3`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -22,7 +24,7 @@ from lavolta.models.lm import LmConfig
 from lavolta.runtime.measure import switch_times
 from lavolta.systems.rt3.lm import LmTraining, train_lm
 from lavolta.systems.rt3.rows import ROWS, RowOptions, RowRun, run_row
-from lavolta.systems.rt3.subjects import GlueTraining, Subject, glue_subject, lm_subject
+from lavolta.systems.rt3.subjects import GlueSubject, GlueTraining, Subject, glue_subject, lm_subject
 
 HERE = Path(__file__).parent
 LM = LmTraining(model=LmConfig(hidden=256, heads=4, ffn=512, tie=True, dropout=0.2), epochs=6.0)
@@ -34,10 +36,10 @@ GLUE = {
 LM_SCORE_WORDS = 80_000
 """Of the test text's 245,569: scoring over the whole vocabulary takes longer than a row trains."""
 STEPS = {"wikitext2": 400, "stsb": 200, "rte": 120, "mrpc": 200}
-LR = {"wikitext2": 1e-3, "stsb": 3e-4, "rte": 2e-4, "mrpc": 2e-4}
+LR = {"wikitext2": 1e-3, "stsb": 6e-4, "rte": 5e-4, "mrpc": 5e-4}
 
 
-def subject(model: str, data: Path, work: Path, source: str, say: bool) -> Subject:
+def subject(model: str, data: Path, work: Path, source: str, extra: bool, say: bool) -> Subject:
     """The dense model of an experiment, trained where it is not there yet."""
     begun = time.perf_counter()
 
@@ -48,7 +50,8 @@ def subject(model: str, data: Path, work: Path, source: str, say: bool) -> Subje
     if model == "wikitext2":
         train_lm(data / "wikitext-2", work / "lm-dense-0", LM, lambda step, _, loss: tell(step, loss))
         return lm_subject(data / "wikitext-2", work / "lm-dense-0", LM_SCORE_WORDS)
-    return glue_subject(source, model, data / "glue", work / "dense", GLUE[model], tell)
+    others = [task for task in GLUE if task != model] if extra else []
+    return glue_subject(source, model, data / "glue", work / "dense", GLUE[model], tell, extra_tasks=others)
 
 
 def native(run: RowRun, path: Path) -> dict[str, float | int]:
@@ -73,15 +76,22 @@ def main() -> int:
     parser.add_argument("--row", choices=list(ROWS), required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="training steps after pruning; the model's own number by default")
+    parser.add_argument(
+        "--extra-text", action="store_true", help="distil on the other tasks' training pairs too, without labels"
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--source", default="all-MiniLM-L6-v2", help="encoder for the GLUE tasks")
     parser.add_argument("--work", type=Path, default=Path("runs/rt3"))
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    # A longer training is a row of its own: rows are compared at equal steps.
-    longer = "" if args.steps in (None, STEPS[args.model]) else f"-{args.steps}"
-    target = args.results / f"{args.model}-{args.row}{longer}-{args.seed}.json"
+    # A longer training, or one on more text, is a row of its own: rows are compared at equal steps.
+    variant = "" if args.steps in (None, STEPS[args.model]) else f"-{args.steps}"
+    variant += "-extra" if args.extra_text else ""
+    if args.extra_text and args.model not in GLUE:
+        print(f"there is no text beside the corpus for {args.model}; leave --extra-text out", file=sys.stderr)
+        return 2
+    target = args.results / f"{args.model}-{args.row}{variant}-{args.seed}.json"
     if target.exists():
         print(f"{target} is there already")
         return 0
@@ -97,14 +107,17 @@ def main() -> int:
             print(f"{args.model} {args.row} {args.seed}: step {step}, loss {loss:.3f}, {took:.0f} s", flush=True)
 
     try:
-        model = subject(args.model, args.data, args.work, args.source, say=True)
+        model = subject(args.model, args.data, args.work, args.source, args.extra_text, say=True)
         options = RowOptions(args.row, steps=args.steps or STEPS[args.model], lr=LR[args.model], seed=args.seed)
-        run = run_row(model, options, args.work, tell)
+        run = run_row(model, options, args.work / target.stem, tell)
     except LavoltaError as error:
         print(error, file=sys.stderr)
         return 2
     if run.masks:
         run.result["native"] = native(run, args.work / "bundle.lavolta")
+    if isinstance(model, GlueSubject):
+        run.result["loss_weights"] = asdict(model.weights)
+        run.result["extra_pairs"] = 0 if model.extra is None else len(model.extra)
     if args.model == "wikitext2":
         trained = json.loads((args.work / "lm-dense-0" / "result.json").read_text(encoding="utf-8"))
         run.result["dense_training"] = trained

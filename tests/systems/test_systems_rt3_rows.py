@@ -15,12 +15,13 @@ from tiny_files import save_model
 
 from lavolta.errors import UserInputError
 from lavolta.models.lm import LmConfig
+from lavolta.models.tasks import load_task
 from lavolta.sparsity.ranking import are_nested, model_sparsity
 from lavolta.systems.rt3.backbone import BackboneOptions
 from lavolta.systems.rt3.lm import LmTraining, load_trained_lm, train_lm
 from lavolta.systems.rt3.published import PatternOptions
 from lavolta.systems.rt3.rows import ROWS, RowOptions, run_row
-from lavolta.systems.rt3.subjects import GlueSubject, GlueTraining, StepBatches, glue_subject, lm_subject
+from lavolta.systems.rt3.subjects import GlueSubject, GlueTraining, StepBatches, fresh_student, glue_subject, lm_subject
 
 TRAINING = GlueTraining(epochs=1, batch_size=8, max_tokens=16)
 LM = LmTraining(LmConfig(hidden=16, heads=2, ffn=24, max_tokens=32, tie=True), 2.0, 4, 8, samples=20)
@@ -71,6 +72,22 @@ def test_every_row_runs(row: str, subject: GlueSubject, tmp_path: Path) -> None:
         assert result["swap_bytes"] > 0
     assert not list(tmp_path.glob("*.pt"))
     assert type(run.student.linears["layers.0.ffn.up"]) is torch.nn.Linear
+
+
+def test_a_distilled_row_sees_more_pairs_without_their_labels(
+    tiny_folder: Path, tiny_glue: Path, tmp_path: Path
+) -> None:
+    more = glue_subject(str(tiny_folder), "rte", tiny_glue, tmp_path, TRAINING, extra_tasks=["rte"])
+    assert more.extra is not None
+    other = load_task("rte", tiny_glue).train
+    assert len(more.extra) == len(other)
+    assert more.extra.labels is None
+    student = fresh_student(more)
+    distilled, plain = more.objective(student, True, 0), more.objective(student, False, 0)
+    assert [distilled.batch(step).labels is None for step in range(4)] == [False, True, False, True]
+    assert [plain.batch(step).labels is None for step in range(4)] == [False] * 4
+    assert np.array_equal(distilled.batch(2).rows, plain.batch(1).rows)
+    assert np.isfinite(float(distilled.loss(distilled.batch(1)).detach()))
 
 
 @pytest.mark.parametrize("row", ["ranked", "rt3"])

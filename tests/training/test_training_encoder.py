@@ -96,6 +96,13 @@ def test_labels_by_hand() -> None:
     assert output_loss(left, right, "regression").item() == pytest.approx(4.5)
 
 
+def test_a_batch_without_labels_learns_from_the_teacher_alone() -> None:
+    student, teacher = encoder(3), encoder(3)
+    batch = make_batch([3, 1])
+    taught = objective(student, teacher, LossWeights(1.0, 1.0, 1.0)).loss(batch).item()
+    assert taught == pytest.approx(objective(student, teacher, LossWeights(0.0, 1.0, 1.0)).loss(batch).item())
+
+
 def test_missing_labels_and_nothing_to_learn_are_refused() -> None:
     with pytest.raises(UserInputError, match="no labels; set the label weight to 0"):
         objective(encoder(3), None, LossWeights()).loss(make_batch([2]))

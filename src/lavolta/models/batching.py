@@ -64,9 +64,11 @@ class Encoded:
         )
 
 
-def encode_texts(loaded: LoadedModel, texts: Sequence[str], max_tokens: int | None = None) -> Encoded:
-    """Tokenise single texts, truncated to ``max_tokens`` or to what the model takes."""
-    return _encode(loaded, list(texts), max_tokens, None)
+def encode_texts(
+    loaded: LoadedModel, texts: Sequence[str] | Sequence[tuple[str, str]], max_tokens: int | None = None
+) -> Encoded:
+    """Tokenise single texts, or pairs of texts, truncated to ``max_tokens`` or to what the model takes."""
+    return _encode(loaded, texts, max_tokens, None)
 
 
 def encode_pairs(loaded: LoadedModel, split: Split, max_tokens: int | None = None) -> Encoded:
@@ -122,7 +124,7 @@ def predict(
 
 def _encode(
     loaded: LoadedModel,
-    texts: list[str] | list[tuple[str, str]],
+    texts: Sequence[str] | Sequence[tuple[str, str]],
     max_tokens: int | None,
     labels: NDArray[np.generic] | None,
 ) -> Encoded:
@@ -135,7 +137,7 @@ def _encode(
         # A copy: the model's own tokenizer goes into the bundle with its full length.
         tokenizer = type(tokenizer).from_str(tokenizer.to_str())
         tokenizer.enable_truncation(min(max_tokens, loaded.spec.max_tokens))
-    pieces = tokenizer.encode_batch(texts)
+    pieces = tokenizer.encode_batch(list(texts))
     ids = [np.array(piece.ids, dtype=np.int64) for piece in pieces]
     if any(not len(sequence) for sequence in ids):
         raise UserInputError("a text has no tokens; remove empty sentences.")

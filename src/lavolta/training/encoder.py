@@ -21,7 +21,7 @@ class LossWeights:
     """How much each part of the loss counts.
 
     Args:
-        label: the task's own loss; 0 where there are no labels.
+        label: the task's own loss; batches without labels learn from the teacher alone.
         output: the teacher's outputs (soft labels, scores or embeddings).
         hidden: the teacher's hidden states, all layers.
     """
@@ -71,7 +71,8 @@ class EncoderObjective:
         assert out.output is not None
         weights, task = self._weights, self._student.spec.task
         total = out.output.new_zeros(())
-        if weights.label and task != "embedding":
+        labelled = batch.labels is not None or self._teacher is None
+        if weights.label and task != "embedding" and labelled:
             total = total + weights.label * label_loss(out.output, batch, task)
         if self._teacher is None:
             return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lavolta.errors import UserInputError
 from lavolta.files import make_folder, write_whole
-from lavolta.models.batching import Encoded, encode_pairs, predict, random_batches
+from lavolta.models.batching import Encoded, encode_pairs, encode_texts, predict, random_batches
 from lavolta.models.hf import load_encoder, with_head
 from lavolta.models.lm import LmCorpus, load_lm_corpus
 from lavolta.models.loaded import Batch, LoadedModel
@@ -67,14 +67,19 @@ class GlueSubject:
     train: Encoded
     dev: Encoded
     batch_size: int
+    weights: LossWeights
+    extra: Encoded | None = None
+    """Text without labels that a distilled student sees too, every other step."""
     tokens: int = 128
 
     def source(self, seed: int) -> Callable[[int], Batch]:
         return StepBatches(self.train, self.batch_size, seed)
 
     def objective(self, student: LoadedModel, distil: bool, seed: int) -> Objective:
-        weights = LossWeights(label=1.0, output=1.0, hidden=3.0)
-        return EncoderObjective(student, self.source(seed), self.dense if distil else None, weights)
+        source = self.source(seed)
+        if distil and self.extra is not None:
+            source = Alternating(source, StepBatches(self.extra, self.batch_size, seed))
+        return EncoderObjective(student, source, self.dense if distil else None, self.weights)
 
     def score(self, loaded: LoadedModel) -> float:
         return glue_score(loaded, self.task, self.dev)
@@ -118,6 +123,16 @@ class LmSubject:
 
     def trainable(self, student: LoadedModel) -> list[Tensor]:
         return encoder_parameters(student)
+
+
+class Alternating:
+    """Batches of two sources in turn."""
+
+    def __init__(self, first: Callable[[int], Batch], second: Callable[[int], Batch]) -> None:
+        self._sources = (first, second)
+
+    def __call__(self, step: int) -> Batch:
+        return self._sources[step % 2](step // 2)
 
 
 class StepBatches:
@@ -172,8 +187,20 @@ class GlueTraining:
     seed: int = 0
 
 
+EXTRA_TOKENS = 64
+"""Where text without labels is cut: hidden states are learned from short sequences as well, and cheaper."""
+
+
 def glue_subject(
-    source: str, task_name: str, data: Path, cache: Path, training: GlueTraining, on_step: OnStep | None = None
+    source: str,
+    task_name: str,
+    data: Path,
+    cache: Path,
+    training: GlueTraining,
+    on_step: OnStep | None = None,
+    *,
+    weights: LossWeights | None = None,
+    extra_tasks: Sequence[str] = (),
 ) -> GlueSubject:
     """Fine-tune the dense encoder on a task, or take it from ``cache``.
 
@@ -181,6 +208,8 @@ def glue_subject(
         source: what `load_encoder` takes.
         data: the GLUE folder.
         cache: folder for the dense model, one for each task and seed.
+        weights: of a student's loss; by default the label and the outputs once, the hidden states ten times.
+        extra_tasks: tasks of ``data`` whose training pairs, without their labels, are distillation text too.
 
     Raises:
         UserInputError: wrong data, or a model in ``cache`` that was trained from another source or in another way.
@@ -198,7 +227,14 @@ def glue_subject(
     lock_dropout(loaded.module, training.dropout)
     train = encode_pairs(loaded, task.train, training.max_tokens)
     dev = encode_pairs(loaded, task.dev, training.max_tokens)
-    subject = GlueSubject(task.name, loaded, task, train, dev, training.batch_size)
+    extra = None
+    if extra_tasks:
+        splits = [load_task(name, data).train for name in extra_tasks]
+        texts = [pair for split in splits for pair in zip(split.first, split.second, strict=True)]
+        extra = encode_texts(loaded, texts, EXTRA_TOKENS)
+    subject = GlueSubject(
+        task.name, loaded, task, train, dev, training.batch_size, weights or LossWeights(1.0, 1.0, 10.0), extra
+    )
     saved = cache / f"{task.name}-dense-{training.seed}.safetensors"
     identity = {"training": json.dumps(asdict(training), sort_keys=True), "source": json.dumps(source)}
     if saved.exists():
