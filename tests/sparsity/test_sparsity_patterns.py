@@ -13,12 +13,10 @@ from lavolta.sparsity.pattern_sets import PatternSet, RankedPatternSet, pattern_
 from lavolta.sparsity.patterns import (
     assign,
     assign_tiles,
-    candidate_pattern_sets,
     generate_pattern_set,
     pattern_set_for_model,
     random_pattern_set,
     ranked_pattern_rankings,
-    theta_sparsities,
 )
 from lavolta.sparsity.ranking import NEVER, are_nested, level_masks, model_sparsity, uniform_cuts
 
@@ -244,25 +242,6 @@ def test_storage_of_the_papers_example() -> None:
 def test_one_pattern_needs_no_index() -> None:
     found = random_pattern_set(4, 2, 1, 0.5, np.random.default_rng(0))
     assert pattern_storage(found, {"a": CellGrid(9, 9, 2)}).index_bytes == 0
-
-
-def test_theta_gives_the_next_sparsities_that_fit() -> None:
-    assert theta_sparsities(0.31, 3) == [0.35, 0.4, 0.45]
-    assert theta_sparsities(0.35, 2) == [0.35, 0.4]
-    assert theta_sparsities(-0.2, 1) == [0.0]
-    assert theta_sparsities(0.88, 5) == [0.9, 0.95]
-    with pytest.raises(UserInputError, match="relax the deadline"):
-        theta_sparsities(0.96, 3)
-    with pytest.raises(UserInputError, match="theta is 0"):
-        theta_sparsities(0.5, 0)
-
-
-def test_candidates_are_fresh_sets_of_each_sparsity() -> None:
-    grids = {"a": CellGrid(32, 32, 1)}
-    scores = {"a": np.random.default_rng(0).random((32, 32))}
-    found = candidate_pattern_sets(grids, scores, 4, 2, (0.25, 0.5), np.random.default_rng(1), alternatives=2)
-    assert [entry.kept for entry in found] == [12, 12, 8, 8]
-    assert (found[0].masks != found[1].masks).any()
 
 
 def test_wrong_values_are_refused_in_words() -> None:

@@ -275,6 +275,17 @@ def refuse(kind: type[LavoltaError], words: str, folder: Path, call: Callable[[]
     assert {p: p.read_bytes() if p.is_file() else None for p in folder.rglob("*")} == before
 
 
+def test_a_deadline_that_no_level_meets_is_found_out_before_the_fine_tuning(
+    tiny_folder: Path, tiny_glue: Path, tmp_path: Path
+) -> None:
+    def call() -> object:
+        out = tmp_path / "rte.lavolta"
+        return compress(str(tiny_folder), out=out, task="rte", data=tiny_glue, **SMALL, deadline_ms=1e-3)
+
+    # Fine-tuning would leave its folder behind.
+    refuse(InfeasibleError, r"no level meets 0\.001 ms", tmp_path, call)
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "words"),
     [

@@ -74,13 +74,6 @@ def test_detaching_gives_back_the_dense_weights_bit_for_bit() -> None:
     assert again.dense_weight("a") is parameter
 
 
-def test_parameters_are_the_dense_weights_and_biases() -> None:
-    layers = {"a": nn.Linear(3, 5), "b": nn.Linear(5, 2, bias=False)}
-    weights = [layers["a"].weight, layers["a"].bias, layers["b"].weight]
-    masked = MaskedLinears(layers, {"a": CellGrid(5, 3, 2), "b": CellGrid(2, 5, 1)})
-    assert [id(p) for p in masked.parameters()] == [id(p) for p in weights]
-
-
 def test_wrong_grids_and_masks_are_refused_in_words_and_nothing_is_changed() -> None:
     layer = nn.Linear(3, 5)
     with pytest.raises(UserInputError, match=r"a has shape \(5, 3\), but its grid is for \(3, 5\)"):

@@ -10,6 +10,7 @@ import typer
 
 from lavolta.cli.output import JsonOption, cell, quiet_stdout, say, show, table
 from lavolta.errors import UserInputError
+from lavolta.systems.rt3 import defaults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,25 +40,31 @@ def compress(
     data: Annotated[Path | None, typer.Option("--data", help="The folder that holds the task's files.")] = None,
     device: Annotated[
         str, typer.Option("--device", help="A device name (see `lavolta device list`) or a .toml profile.")
-    ] = "odroid-xu3-a7",
+    ] = defaults.DEVICE,
     deadline_ms: Annotated[
         float | None,
         typer.Option(
             "--deadline-ms", help="Longest time of one answer on the device; absent: what the dense model keeps."
         ),
     ] = None,
-    levels: Annotated[int, typer.Option("--levels", min=1, max=32, help="How many positions the dial has.")] = 6,
+    levels: Annotated[
+        int, typer.Option("--levels", min=1, max=32, help="How many positions the dial has.")
+    ] = defaults.LEVELS,
     cell_rows: Annotated[
         int | None, typer.Option("--cell-rows", help="Height of a cell: 1, 2, 4, 8 or 16; absent: the usual one.")
     ] = None,
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the text that the deadline is for.")] = 128,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=1, help="Tokens of the text that the deadline is for.")
+    ] = defaults.TOKENS,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the device that run it.")] = 1,
     mode: Annotated[
         Mode, typer.Option("--mode", help="distill: train the weights (better); one-shot: calibrate only (minutes).")
     ] = Mode.DISTILL,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps of the distillation.")] = 500,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of a training step.")] = 32,
-    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 4e-4,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps of the distillation.")] = defaults.STEPS,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Sentences of a training step.")
+    ] = defaults.BATCH_SIZE,
+    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = defaults.LR,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is random.")] = 0,
     as_json: JsonOption = False,
 ) -> None:

@@ -113,44 +113,6 @@ def random_pattern_set(
     return _cut_set(rng.permuted(np.tile(np.arange(cells), (patterns, 1)), axis=1), tile, cell_rows, sparsity)
 
 
-def theta_sparsities(minimum: float, theta: int, step: float = 0.05, limit: float = 0.95) -> list[float]:
-    """The ``theta`` smallest multiples of ``step`` from ``minimum`` up to ``limit``, for one frequency level.
-
-    RT3 is believed to keep a few sparsities at or above the smallest one that meets the deadline.
-
-    Raises:
-        UserInputError: nothing to choose from.
-    """
-    if theta < 1 or not 0.0 < step < 1.0:
-        raise UserInputError(f"theta is {theta} and the step {step}; give at least one candidate and a step in (0, 1).")
-    # A millionth of a step of slack: a minimum that is itself a multiple counts as one.
-    first = int(np.ceil(max(minimum, 0.0) / step - 1e-6))
-    found = [round(index * step, 10) for index in range(first, first + theta)]
-    found = [sparsity for sparsity in found if sparsity <= limit + 1e-9]
-    if not found:
-        raise UserInputError(f"no candidate sparsity lies between {minimum} and {limit}; relax the deadline.")
-    return found
-
-
-def candidate_pattern_sets(
-    grids: Mapping[str, CellGrid],
-    scores: Mapping[str, FloatArray],
-    tile: int,
-    patterns: int,
-    sparsities: Sequence[float],
-    rng: np.random.Generator,
-    alternatives: int = 1,
-    samples: int = 8,
-    removed: Mapping[str, BoolArray] | None = None,
-) -> list[PatternSet]:
-    """Level 2(a) of RT3: ``alternatives`` sets for each sparsity, in the order of ``sparsities``."""
-    return [
-        generate_pattern_set(grids, scores, tile, patterns, sparsity, rng, samples, removed)
-        for sparsity in sparsities
-        for _ in range(alternatives)
-    ]
-
-
 def pattern_set_for_model(
     grids: Mapping[str, CellGrid],
     scores: Mapping[str, FloatArray],

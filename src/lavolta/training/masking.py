@@ -76,13 +76,6 @@ class MaskedLinears:
         """The trained weight without a mask, ``(out_features, in_features)``, the parameter itself."""
         return self.linears[name].get_parameter("parametrizations.weight.original")
 
-    def parameters(self) -> Iterator[Tensor]:
-        """The dense weights and the biases of the prunable linears."""
-        for name, linear in self.linears.items():
-            yield self.dense_weight(name)
-            if linear.bias is not None:
-                yield linear.bias
-
     def detach(self) -> None:
         """Take the masks off; the modules are plain again and hold the dense weights."""
         self.set_masks(None)

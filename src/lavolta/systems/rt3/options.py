@@ -12,6 +12,7 @@ from lavolta.errors import UserInputError
 from lavolta.models.hf_files import find_model
 from lavolta.models.tasks import load_task
 from lavolta.models.text import TextData, builtin_text, user_text
+from lavolta.systems.rt3 import defaults
 
 MODES = ("distill", "one-shot")
 
@@ -41,15 +42,15 @@ class CompressOptions:
     text: str | None = None
     task: str | None = None
     data: str | None = None
-    device: str = "odroid-xu3-a7"
+    device: str = defaults.DEVICE
     deadline_ms: float | None = None
-    levels: int = 6
+    levels: int = defaults.LEVELS
     cell_rows: int | None = None
-    tokens: int = 128
+    tokens: int = defaults.TOKENS
     threads: int = 1
-    steps: int = 500
-    batch_size: int = 32
-    lr: float = 4e-4
+    steps: int = defaults.STEPS
+    batch_size: int = defaults.BATCH_SIZE
+    lr: float = defaults.LR
     mode: str = "distill"
     seed: int = 0
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from lavolta.devices.loading import load as load_device
+from lavolta.devices.profile import DeviceProfile
 from lavolta.errors import UserInputError
 from lavolta.models.batching import Encoded, encode_texts, sorted_batches
 from lavolta.models.export import export_bundle
@@ -128,7 +129,7 @@ def compress(
     work = out.with_name(out.name + ".work")
     torch.manual_seed(opts.seed)
     with clock.stage(progress, "read the model and the text"):
-        material = _prepare(opts, work, mark, progress)
+        material = _prepare(opts, profile, work, mark, progress)
     dense, cell_rows = material.dense, opts.cell_rows or DEFAULT_CELL_ROWS
     plan = plan_levels(profile, dense.spec, cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads)
     begin_work(work, mark)
@@ -188,8 +189,12 @@ def compress(
     return {**result, "seconds": clock.seconds}
 
 
-def _prepare(opts: CompressOptions, work: Path, mark: str, progress: Progress) -> _Material:
+def _prepare(opts: CompressOptions, profile: DeviceProfile, work: Path, mark: str, progress: Progress) -> _Material:
     if opts.task is not None and opts.data is not None:
+        # Fine-tuning takes minutes; that no level can meet the deadline should not come out after it.
+        bare = load_encoder(opts.source, "embedding").spec
+        cell_rows = opts.cell_rows or DEFAULT_CELL_ROWS
+        plan_levels(profile, bare, cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads)
         begin_work(work, mark)
         subject = glue_subject(opts.source, opts.task, Path(opts.data), work, GlueTraining(seed=opts.seed))
         pairs = subject.train.batch(range(min(PROBE_TEXTS, len(subject.train))))

@@ -1,0 +1,10 @@
+"""What `compress` does where it is not told; shared by Python and the command line, which imports nothing heavy."""
+
+from __future__ import annotations
+
+DEVICE = "odroid-xu3-a7"
+LEVELS = 6
+TOKENS = 128
+STEPS = 500
+BATCH_SIZE = 32
+LR = 4e-4
