@@ -51,21 +51,25 @@ def _answers(summary: dict[str, Any]) -> list[str]:
             found.append(f"* **{model}**: not run yet.")
             continue
         met = "met" if answer["loss_points"] <= target else "missed"
+        seeds = answer["loss_points_by_seed"]
+        spread = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds, {min(seeds):.2f} to {max(seeds):.2f}"
         words = (
             f"* **{model}**: dense {answer['dense_score']:.2f}; the sparsest level "
-            f"({_percent(answer['worst_level_sparsity'])}) scores {answer['worst_level_score']:.2f}, a loss of "
-            f"{answer['loss_points']:.2f} points (target {target}: {met})."
+            f"({_percent(answer['worst_level_sparsity'])}) scores {answer['worst_level_score']:.2f} after "
+            f"{answer['steps']} steps, a loss of {answer['loss_points']:.2f} points ({spread}; target {target}: {met})."
         )
-        for key, what in (
-            ("independent_sets_loss_points", "RT3 as published loses"),
-            ("independent_sets_distilled_loss_points", "the published masks with our training lose"),
-            ("upper_bound_loss_points", "the same level trained alone loses"),
-        ):
-            if answer[key] is not None:
-                words += f" At the same sparsity {what} {answer[key]:.2f}."
-        for row in summary["rows"]:
-            if row["model"] == model and row["row"].startswith("ranked-") and row["row"] not in ORDER:
-                words += f" With {row['steps']} steps ours loses {row['levels'][-1]['loss_points']:.2f}."
+        compared = [
+            f"{what} {answer[key]:.2f}"
+            for key, what in (
+                ("equal_steps_loss_points", "ours loses"),
+                ("independent_sets_loss_points", "RT3 as published loses"),
+                ("independent_sets_distilled_loss_points", "the published masks with our training lose"),
+                ("upper_bound_loss_points", "the sparsest level trained alone loses"),
+            )
+            if answer[key] is not None
+        ]
+        if compared:
+            words += f" At equal sparsity and {answer['equal_steps']} steps {', '.join(compared)}."
         words += (
             f" Inferences per charge: {answer['battery_improvement']:.2f} times the baseline with idle power, "
             f"{answer['battery_improvement_dynamic_power']:.2f} times with dynamic power alone."
@@ -76,13 +80,13 @@ def _answers(summary: dict[str, Any]) -> list[str]:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| row | seeds | cell rows | sparsity | score | loss (points) | predicted ms | predicted mJ |",
-        "|---|---|---|---|---|---|---|---|",
+        "| row | steps | seeds | cell rows | sparsity | score | loss (points) | predicted ms | predicted mJ |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         levels = row["levels"]
         if not levels:
-            lines.append(f"| {row['row']} | {_seeds(row)} | - | 0 | {row['dense_score']:.2f} | 0 | - | - |")
+            lines.append(f"| {row['row']} | - | {_seeds(row)} | - | 0 | {row['dense_score']:.2f} | 0 | - | - |")
             continue
 
         def joined(key: str, digits: int, levels: list[dict[str, Any]] = levels) -> str:
@@ -90,8 +94,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
         sparsity = " / ".join(_percent(level["sparsity"]) for level in levels)
         lines.append(
-            f"| {row['row']} | {_seeds(row)} | {row['cell_rows']} | {sparsity} | {joined('score', 2)} | "
-            f"{joined('loss_points', 2)} | {joined('device_latency_ms', 0)} | {joined('device_energy_mj', 0)} |"
+            f"| {row['row']} | {row['steps']} | {_seeds(row)} | {row['cell_rows']} | {sparsity} | "
+            f"{joined('score', 2)} | {joined('loss_points', 2)} | {joined('device_latency_ms', 0)} | {joined('device_energy_mj', 0)} |"
         )
     return "\n".join(lines)
 
@@ -115,12 +119,9 @@ def _battery(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _order(row: dict[str, Any]) -> tuple[int, int]:
-    """Place of a row in its table; one of other steps (``ranked-600``) follows the usual one."""
-    if row["row"] in ORDER:
-        return ORDER.index(row["row"]), 0
-    name, _, steps = row["row"].rpartition("-")
-    return ORDER.index(name), int(steps)
+def _order(row: dict[str, Any]) -> tuple[int, int, int]:
+    """Place of a row in its table; its longer trainings, and those on more text, follow the usual one."""
+    return ORDER.index(row["kind"]), int(row["steps"]), int(row["extra_pairs"])
 
 
 def _seeds(row: dict[str, Any]) -> str:
