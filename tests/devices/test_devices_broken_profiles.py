@@ -75,6 +75,22 @@ BROKEN = {
         r"two latency entries have the same isa",
     ),
     "two clusters": (lambda text: text + text[text.index("[[clusters]]") :], r"two clusters have the same name"),
+    "too few CPUs": (_replace("cpus = [0, 1, 2, 3]", "cpus = [0, 1, 2]"), r"cpus must name 4 different CPUs"),
+    "a CPU twice": (_replace("cpus = [0, 1, 2, 3]", "cpus = [0, 1, 2, 2]"), r"cpus must name 4 different CPUs"),
+    "a negative CPU": (_replace("cpus = [0, 1, 2, 3]", "cpus = [-1, 1, 2, 3]"), r"clusters\[0\].cpus\[0\] is -1"),
+    "a CPU of two clusters": (
+        lambda text: text + text[text.index("[[clusters]]") :].replace('name = "cortex-a7"', 'name = "twin"'),
+        r"a CPU belongs to two clusters",
+    ),
+    "cold limit": (_replace("limit_c = 85.0", "limit_c = 20.0"), r"thermal: limit_c must be above ambient_c"),
+    "half a thermal model": (
+        _replace("limit_c = 85.0", "limit_c = 85.0\ntime_constant_s = 9.0"),
+        r"give resistance_c_per_w and time_constant_s together",
+    ),
+    "a processor without parts": (
+        lambda text: text + '\n[cpu]\narchitecture = "aarch64"\nparts = []',
+        r"cpu.parts is \[\]",
+    ),
     "no clusters": (lambda text: text[: text.index("[[clusters]]")], r"the key clusters is missing"),
 }
 

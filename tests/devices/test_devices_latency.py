@@ -39,6 +39,20 @@ def test_small_cells_are_slower_in_the_prototypes_ratios() -> None:
         )
 
 
+def test_int8_work_has_its_own_speed_and_mixes() -> None:
+    only_kept = replace(WORK, kept_bytes=0, rest_macs=0, rest_bytes=0)
+    half = replace(only_kept, int8_macs=only_kept.kept_macs / 2)
+    # 1.667 and 0.833 cycles for each half of 3e8 products, at 1000 MHz.
+    assert devices.latency_ms(PROFILE, half, 1000) == pytest.approx((1.667 + 0.833) * 1.5e8 / 1e6)
+    assert half.scaled(0.5).int8_macs == half.int8_macs / 2
+    with pytest.raises(UserInputError, match=r"int8_macs is 4.*it is a part of kept_macs"):
+        replace(WORK, int8_macs=4e8)
+    cluster = PROFILE.cluster()
+    without = cluster.latency[0].model_copy(update={"cycles_per_kept_mac_int8": None})
+    with pytest.raises(UserInputError, match="no coefficient for int8 cells of 8 rows; it has none"):
+        devices.coefficients_ms(without, half, 1000.0)
+
+
 def test_no_work_takes_no_time_here() -> None:
     assert devices.latency_ms(PROFILE, devices.Work(4, 0, 0, 0, 0, 0), 400) == 0.0
 
@@ -101,5 +115,5 @@ def test_wrong_arguments() -> None:
 def test_a_profile_without_a_cell_height_says_so() -> None:
     cluster = PROFILE.cluster()
     only_eight = cluster.latency[0].model_copy(update={"cycles_per_kept_mac": {"8": 1.0}})
-    with pytest.raises(UserInputError, match="no coefficient for cells of 4 rows; it has 8"):
+    with pytest.raises(UserInputError, match="no coefficient for fp32 cells of 4 rows; it has 8"):
         only_eight.kept_cycles(4)

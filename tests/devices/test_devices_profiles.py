@@ -7,6 +7,7 @@ import pytest
 
 from lavolta import devices
 from lavolta.devices import freqbench
+from lavolta.devices.freqbench_chips import UNUSABLE
 from lavolta.errors import UserInputError
 
 # RT3's table as the papers sheet has it (2.3, unverified: medium), and Linux exynos5800.dtsi (confirmed).
@@ -31,7 +32,13 @@ def test_every_shipped_profile_loads_and_labels_its_numbers(name: str) -> None:
     for cluster in profile.clusters:
         assert {entry.isa for entry in cluster.latency} == {"neon"}
         assert all(cluster.active_mw(step.freq_mhz) > 0 for step in cluster.steps)
-        assert set(cluster.latency[0].cycles_per_kept_mac) == {"1", "2", "4", "8", "16"}
+        entry = cluster.latency[0]
+        assert set(entry.cycles_per_kept_mac) == set(entry.cycles_per_kept_mac_int8 or {}) == {"1", "2", "4", "8", "16"}
+        assert all(entry.kept_cycles(rows, int8=True) < entry.kept_cycles(rows) for rows in (1, 2, 4, 8, 16))
+    # The shipped devices number their CPUs without a gap.
+    assert sorted(cpu for c in profile.clusters for cpu in c.cpus or ()) == list(
+        range(sum(c.cores for c in profile.clusters))
+    )
 
 
 def test_the_default_is_the_papers_board() -> None:
@@ -76,6 +83,27 @@ def test_generated_profiles_are_fresh(chip: freqbench.Chip, shared_data) -> None
     )
 
 
+def test_every_soc_with_usable_power_has_a_profile(shared_data) -> None:
+    power: dict[str, float] = {}
+    with (shared_data / "freqbench" / "freqbench_all.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            power[row["soc"]] = max(power.get(row["soc"], 0.0), float(row["Power (mW)"]))
+    assert {chip.soc for chip in freqbench.CHIPS} == {soc for soc, most in power.items() if most >= 1}
+    assert set(UNUSABLE) == {soc for soc, most in power.items() if most < 1}
+
+
+def test_voltages_are_those_of_the_kernel_where_known() -> None:
+    # From voltages.txt of the same data: the lowest and the highest step of the Cortex-A15.
+    steps = devices.load("freqbench-exynos5250").cluster().steps
+    assert [(step.freq_mhz, step.voltage_mv) for step in (steps[0], steps[-1])] == [(200.0, 925.0), (1700.0, 1300.0)]
+
+
+def test_a_reading_below_zero_is_no_step() -> None:
+    # The Exynos 7904 drew -0.7 mW above idle at 449 MHz: noise.
+    cluster = devices.load("freqbench-exynos7904").cluster("cortex-a53")
+    assert cluster.steps[0].freq_mhz == 546.0
+
+
 def test_generated_power_is_that_of_the_measurements(shared_data) -> None:
     with (shared_data / "freqbench" / "freqbench_all.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["soc"] == "sdm845" and row["run"] == "main"]
@@ -111,3 +139,6 @@ def test_the_example_of_the_reference_page_is_a_valid_profile() -> None:
     profile = devices.parse(example.encode(), "example")
     assert profile.cluster().active_mw(1500.0) == 820.0
     assert all(f"`{name}`" in page.read_text(encoding="utf-8") for name in devices.names())
+    assert profile.cluster().cpus == (0, 1, 2, 3)
+    assert profile.thermal is not None
+    assert profile.thermal.limit_c == 85.0

@@ -19,11 +19,13 @@ from lavolta.devices.loading import parse as parse
 from lavolta.devices.loading import validate as validate
 from lavolta.devices.profile import Battery as Battery
 from lavolta.devices.profile import Cluster as Cluster
+from lavolta.devices.profile import CpuIdentity as CpuIdentity
 from lavolta.devices.profile import DeviceProfile as DeviceProfile
 from lavolta.devices.profile import FrequencyStep as FrequencyStep
 from lavolta.devices.profile import LatencyCoefficients as LatencyCoefficients
 from lavolta.devices.profile import Power as Power
 from lavolta.devices.profile import Source as Source
 from lavolta.devices.profile import Switching as Switching
+from lavolta.devices.profile import Thermal as Thermal
 from lavolta.devices.work import LinearWork as LinearWork
 from lavolta.devices.work import Work as Work

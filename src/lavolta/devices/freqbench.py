@@ -7,69 +7,30 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import statistics
 import sys
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from lavolta.devices.freqbench_chips import CHIPS as CHIPS
+from lavolta.devices.freqbench_chips import Chip as Chip
+from lavolta.devices.freqbench_chips import CoreType
 from lavolta.errors import UserInputError
 
 RELATIVE_SPEED = {1: 0.3, 2: 0.55, 4: 0.8, 8: 1.0, 16: 1.0}
 """Speed on kept work by cell height, relative to 8 rows: measured with the prototype kernels (docs/design)."""
 REACHED_SHARE = 0.6
-"""Share of the peak that the prototype's fp32 kernel reaches with cells of 8 rows."""
+"""Share of the peak that the prototype's kernels reach with cells of 8 rows."""
+INT8_DOT_SPEED = 4.0
+"""Int8 products per fp32 product where a core has the dot-product instruction: four to a lane."""
+INT8_WIDENING_SPEED = 2.0
+"""The same where it has only widening multiplications: twice the lanes."""
 
+_RESULTS, _VOLTAGES = "results.json", "voltages.txt"
 _RUNS = ("soc", "run", "CPU", "Frequency (kHz)", "Power (mW)")
-
-
-@dataclass(frozen=True)
-class CoreType:
-    """A core and its fp32 multiply-accumulates per cycle: NEON lanes times NEON pipes."""
-
-    name: str
-    cluster: str
-    macs_per_cycle: int
-
-
-A53 = CoreType("Cortex-A53", "cortex-a53", 4)
-A55 = CoreType("Cortex-A55", "cortex-a55", 4)
-KRYO_SILVER = CoreType("Kryo 385 Silver (Cortex-A55)", "kryo-385-silver", 4)
-KRYO_GOLD = CoreType("Kryo 385 Gold (Cortex-A75)", "kryo-385-gold", 8)
-A76 = CoreType("Cortex-A76", "cortex-a76", 8)
-A77 = CoreType("Cortex-A77", "cortex-a77", 8)
-A77_PRIME = CoreType("Cortex-A77 prime", "cortex-a77-prime", 8)
-X1 = CoreType("Cortex-X1", "cortex-x1", 16)
-
-
-@dataclass(frozen=True)
-class Chip:
-    """One SoC to derive: ``clusters`` maps the CPU number that freqbench names to its core type and count of cores."""
-
-    soc: str
-    title: str
-    clusters: dict[int, tuple[CoreType, int]]
-    default: CoreType
-    bandwidth_gb_s: float
-    board_measured: bool
-
-
-CHIPS = (
-    Chip("msm8953", "Qualcomm Snapdragon 625 (msm8953)", {1: (A53, 8)}, A53, 3.0, True),
-    Chip("sdm845", "Qualcomm Snapdragon 845 (sdm845)", {1: (KRYO_SILVER, 4), 4: (KRYO_GOLD, 4)}, KRYO_GOLD, 8.0, True),
-    Chip(
-        "sm8250",
-        "Qualcomm Snapdragon 865 (sm8250)",
-        {1: (A55, 4), 4: (A77, 3), 7: (A77_PRIME, 1)},
-        A77,
-        10.0,
-        True,
-    ),
-    # Its idle readings are near zero (power was taken from per-rail meters), so they say nothing about the board.
-    Chip("gs101", "Google Tensor (gs101)", {1: (A55, 4), 4: (A76, 2), 6: (X1, 2)}, A76, 10.0, False),
-)
 
 
 def profile_name(chip: Chip) -> str:
@@ -83,14 +44,15 @@ def render(chip: Chip, data_folder: Path) -> str:
     Raises:
         UserInputError: the folder lacks the data, or the run lacks a cluster.
     """
-    steps = _steps(chip, data_folder / "freqbench_all.csv")
+    steps = _steps(chip, data_folder / _files()[0])
+    voltages = _voltages(chip, data_folder)
     board_mw, board_text, board_label = _board(chip, data_folder)
     lines = [
         f"# Generated: python -m lavolta.devices.freqbench DATA_FOLDER ({', '.join(_files())}).",
         "format = 1",
         f'name = "{profile_name(chip)}"',
         f'title = "{chip.title}"',
-        f'default_cluster = "{chip.default.cluster}"',
+        f'default_cluster = "{chip.default}"',
         "",
         "[power]",
         "idle_mw = 0.0",
@@ -113,13 +75,22 @@ def render(chip: Chip, data_folder: Path) -> str:
         "nominal_mv = 3850.0",
         _source("a common phone battery; freqbench names none", "none needed", "assumption"),
     ]
-    for cpu, (core, cores) in chip.clusters.items():
+    first = 0
+    for part in chip.parts:
         lines += [
             "",
             "[[clusters]]",
-            f'name = "{core.cluster}"',
-            f"cores = {cores}",
-            "steps_source = " + _inline("frequencies of freqbench's main run", "MIT (freqbench)", "measured"),
+            f'name = "{part.name}"',
+            f"cores = {part.cores}",
+            f"cpus = {list(range(first, first + part.cores))}",
+            "steps_source = "
+            + _inline(
+                "frequencies of freqbench's main run"
+                + (f"; voltages of its {_VOLTAGES}" if voltages.get(part.cpu) else "")
+                + "; CPU numbers: as Linux numbers this chip",
+                "MIT (freqbench)",
+                "measured",
+            ),
             "power_source = "
             + _inline(
                 "CoreMark on one core, power above idle, freqbench's main run; several busy cores are taken as a sum",
@@ -127,31 +98,48 @@ def render(chip: Chip, data_folder: Path) -> str:
                 "measured",
             ),
             "steps = [",
-            *(f"  {{ freq_mhz = {mhz:.1f}, active_mw = {mw:.2f} }}," for mhz, mw in steps[cpu]),
+            *(_step(khz, mw, voltages.get(part.cpu, {}).get(khz)) for khz, mw in steps[part.cpu]),
             "]",
             "",
-            "[[clusters.latency]]",
-            'isa = "neon"',
-            "cycles_fixed = 0.0",
-            "cycles_per_kept_mac = { "
-            + ", ".join(
-                f'"{rows}" = {1 / (core.macs_per_cycle * REACHED_SHARE * speed):.4f}'
-                for rows, speed in RELATIVE_SPEED.items()
-            )
-            + " }",
-            f"cycles_per_rest_mac = {1 / (core.macs_per_cycle * REACHED_SHARE * 0.5):.4f}",
-            f"bandwidth_gb_s = {chip.bandwidth_gb_s:.1f}",
-            "fixed_us = 0.0",
-            "thread_efficiency = 0.85",
-            _source(
-                f"{core.name}: {core.macs_per_cycle} fp32 MAC per cycle at peak (NEON lanes x pipes), "
-                f"{100 * REACHED_SHARE:.0f} % reached with 8 rows, half of that on the rest, other heights in the "
-                "prototype's ratios; bandwidth and threads are guesses; replace by a measured profile",
-                "none needed",
-                "assumption",
-            ),
+            *_latency(part.core, chip.bandwidth_gb_s),
         ]
+        first += part.cores
     return "\n".join(lines) + "\n"
+
+
+def _step(khz: int, mw: float, voltage_uv: float | None) -> str:
+    voltage = "" if voltage_uv is None else f", voltage_mv = {voltage_uv / 1000:.1f}"
+    return f"  {{ freq_mhz = {khz / 1000:.1f}, active_mw = {mw:.2f}{voltage} }},"
+
+
+def _latency(core: CoreType, bandwidth_gb_s: float) -> list[str]:
+    peak = core.macs_per_cycle * REACHED_SHARE
+    int8_speed = INT8_DOT_SPEED if core.dot else INT8_WIDENING_SPEED
+    int8_words = "dot product" if core.dot else "widening multiplication"
+    return [
+        "[[clusters.latency]]",
+        'isa = "neon"',
+        "cycles_fixed = 0.0",
+        f"cycles_per_kept_mac = {_by_height(peak)}",
+        f"cycles_per_kept_mac_int8 = {_by_height(peak * int8_speed)}",
+        f"cycles_per_rest_mac = {1 / (peak * 0.5):.4f}",
+        f"bandwidth_gb_s = {bandwidth_gb_s:.1f}",
+        "fixed_us = 0.0",
+        "thread_efficiency = 0.85",
+        _source(
+            f"{core.title}: {core.macs_per_cycle} fp32 MAC per cycle at peak (NEON lanes x pipes), "
+            f"{100 * REACHED_SHARE:.0f} % reached with 8 rows, half of that on the rest, other heights in the "
+            f"prototype's ratios; int8 {int8_speed:g} times as fast ({int8_words}); "
+            "bandwidth and threads are guesses; replace by a measured profile",
+            "none needed",
+            "assumption",
+        ),
+    ]
+
+
+def _by_height(macs_per_cycle: float) -> str:
+    values = ", ".join(f'"{rows}" = {1 / (macs_per_cycle * speed):.4f}' for rows, speed in RELATIVE_SPEED.items())
+    return f"{{ {values} }}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -176,7 +164,8 @@ def _files() -> tuple[str, str]:
     return "freqbench_all.csv", "freqbench_raw_json.tar.xz"
 
 
-def _steps(chip: Chip, path: Path) -> dict[int, list[tuple[float, float]]]:
+def _steps(chip: Chip, path: Path) -> dict[int, list[tuple[int, float]]]:
+    """CPU number to (kHz, mW), rising; a step whose power drowned in noise is left out."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if (row["soc"], row["run"]) == (chip.soc, "main")]
@@ -185,30 +174,60 @@ def _steps(chip: Chip, path: Path) -> dict[int, list[tuple[float, float]]]:
     except KeyError as error:
         raise UserInputError(f"{path} has no column {error}; it needs {', '.join(_RUNS)}.") from error
     steps = {
-        cpu: sorted(
-            (round(int(row["Frequency (kHz)"]) / 1000, 1), round(float(row["Power (mW)"]), 2))
+        part.cpu: sorted(
+            (int(row["Frequency (kHz)"]), float(row["Power (mW)"]))
             for row in rows
-            if int(row["CPU"]) == cpu
+            if int(row["CPU"]) == part.cpu and float(row["Power (mW)"]) > 0
         )
-        for cpu in chip.clusters
+        for part in chip.parts
     }
     for cpu, found in steps.items():
         if not found:
-            raise UserInputError(f"{path} has no rows of CPU {cpu} in the main run of {chip.soc}.")
+            raise UserInputError(f"{path} has no power of CPU {cpu} in the main run of {chip.soc}.")
     return steps
+
+
+def _voltages(chip: Chip, data_folder: Path) -> dict[int, dict[int, float]]:
+    """CPU number to kHz to microvolts; empty for the chips without such a file."""
+    text = _member(chip, data_folder, _VOLTAGES)
+    found: dict[int, dict[int, float]] = {}
+    for entry in (text or b"").decode().split():
+        key, _, microvolts = entry.partition("=")
+        cpu, _, khz = key.partition(".")
+        found.setdefault(int(cpu), {})[int(khz)] = float(microvolts)
+    return found
+
+
+def _member(chip: Chip, data_folder: Path, name: str) -> bytes | None:
+    content = _archive(data_folder / _files()[1])
+    if not any(known.startswith(f"results/{chip.soc}/") for known in content):
+        raise UserInputError(f"{data_folder / _files()[1]} has no results of {chip.soc}.")
+    return content.get(f"results/{chip.soc}/{name}")
+
+
+@functools.lru_cache(maxsize=1)
+def _archive(path: Path) -> dict[str, bytes]:
+    """The small files that profiles are made from, by name; unpacking takes a second, so once for all chips."""
+    found = {}
+    try:
+        with tarfile.open(path) as archive:
+            for item in archive:
+                file = archive.extractfile(item) if item.name.endswith((_RESULTS, _VOLTAGES)) else None
+                if file is not None:
+                    found[item.name] = file.read()
+    except (OSError, tarfile.TarError) as error:
+        raise UserInputError(f"cannot read {path}: {error}; give the folder of the freqbench data.") from error
+    return found
 
 
 def _board(chip: Chip, data_folder: Path) -> tuple[float, str, str]:
     if not chip.board_measured:
         return 1000.0, "idle of this run does not show the board; of the order of the other phones", "assumption"
-    path = data_folder / _files()[1]
-    try:
-        with tarfile.open(path) as archive:
-            member = archive.extractfile(f"results/{chip.soc}/main/results.json")
-            data = json.load(member) if member else {}
-    except (OSError, KeyError, tarfile.TarError) as error:
-        raise UserInputError(f"cannot read the run of {chip.soc} in {path}: {error}.") from error
+    content = _member(chip, data_folder, f"main/{_RESULTS}") or _member(chip, data_folder, _RESULTS)
+    data = json.loads(content or b'{"cpus": {}}')
     idle = [step["idle"]["power_mean"] for cpu in data["cpus"].values() for step in cpu["freqs"].values()]
+    if not idle:
+        raise UserInputError(f"{data_folder / _files()[1]} has no idle readings of {chip.soc}.")
     text = (
         "median of freqbench's idle readings at every step: the whole device with its screen off; "
         "the processor's idle power is inside it and cannot be told apart, so idle_mw is 0"

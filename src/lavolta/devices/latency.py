@@ -2,8 +2,11 @@
 
 With ``s = 1 + (threads - 1) * thread_efficiency`` and the coefficients of the profile::
 
-    t = (cycles_fixed + (cycles_per_kept_mac[cell_rows] * kept_macs + cycles_per_rest_mac * rest_macs) / s) / f
+    t = (cycles_fixed + (cycles_per_kept_mac[cell_rows] * fp32_macs + cycles_per_kept_mac_int8[cell_rows] * int8_macs
+                         + cycles_per_rest_mac * rest_macs) / s) / f
         + streamed_bytes / bandwidth + fixed
+
+where ``fp32_macs + int8_macs`` are the kept multiply-accumulates.
 
 The memory and fixed terms do not scale with the clock: pure 1/f scaling is known to fail (papers sheet of RT3, 1.5).
 The form is ours; how RT3 predicted latency is not known.
@@ -22,14 +25,11 @@ from lavolta.errors import InfeasibleError, UserInputError
 def coefficients_ms(coefficients: LatencyCoefficients, work: Work, freq_mhz: float, threads: int = 1) -> float:
     """Predicted latency in ms from bare coefficients; `latency_ms` looks them up in a profile."""
     speedup = coefficients.speedup(threads)
-    cycles = (
-        coefficients.cycles_fixed
-        + (
-            coefficients.kept_cycles(work.cell_rows) * work.kept_macs
-            + coefficients.cycles_per_rest_mac * work.rest_macs
-        )
-        / speedup
-    )
+    parallel = coefficients.cycles_per_rest_mac * work.rest_macs
+    for macs, int8 in ((work.kept_macs - work.int8_macs, False), (work.int8_macs, True)):
+        if macs > 0:
+            parallel += coefficients.kept_cycles(work.cell_rows, int8) * macs
+    cycles = coefficients.cycles_fixed + parallel / speedup
     bandwidth = coefficients.bandwidth_gb_s
     memory_ms = 0.0 if bandwidth is None else work.streamed_bytes / (bandwidth * 1e6)
     return cycles / (freq_mhz * 1e3) + memory_ms + coefficients.fixed_us / 1e3

@@ -56,7 +56,8 @@ class LatencyCoefficients(_Record):
     Attributes:
         isa: name of the kernel family, such as ``neon``.
         cycles_fixed: core cycles per inference that do not depend on the work.
-        cycles_per_kept_mac: cell height to core cycles per kept multiply-accumulate on one thread.
+        cycles_per_kept_mac: cell height to core cycles per kept multiply-accumulate on one thread, fp32 weights.
+        cycles_per_kept_mac_int8: the same for int8 weights; absent where they were not measured.
         cycles_per_rest_mac: the same for the dense rest (attention, norms, head).
         bandwidth_gb_s: memory bandwidth for streamed bytes; it does not scale with the core clock.
         fixed_us: time per inference that does not scale with the core clock.
@@ -67,6 +68,7 @@ class LatencyCoefficients(_Record):
     isa: Name
     cycles_fixed: NonNegative
     cycles_per_kept_mac: Annotated[dict[CellRows, Positive], Field(min_length=1)]
+    cycles_per_kept_mac_int8: Annotated[dict[CellRows, Positive], Field(min_length=1)] | None = None
     cycles_per_rest_mac: NonNegative
     bandwidth_gb_s: Positive | None = None
     fixed_us: NonNegative = 0.0
@@ -75,14 +77,15 @@ class LatencyCoefficients(_Record):
     p95_error_percent: NonNegative | None = None
     source: Source
 
-    def kept_cycles(self, cell_rows: int) -> float:
+    def kept_cycles(self, cell_rows: int, int8: bool = False) -> float:
         """Cycles per kept MAC for cells of this height."""
-        for rows, cycles in self.cycles_per_kept_mac.items():
+        table = (self.cycles_per_kept_mac_int8 or {}) if int8 else self.cycles_per_kept_mac
+        for rows, cycles in table.items():
             if rows == str(cell_rows):
                 return cycles
         raise UserInputError(
-            f"the latency model of {self.isa} has no coefficient for cells of {cell_rows} rows; "
-            f"it has {', '.join(self.cycles_per_kept_mac)}."
+            f"the latency model of {self.isa} has no coefficient for {'int8' if int8 else 'fp32'} cells of "
+            f"{cell_rows} rows; it has {', '.join(table) or 'none'}."
         )
 
     def speedup(self, threads: int) -> float:
@@ -94,10 +97,12 @@ class Cluster(_Record):
     """Cores that share a clock.
 
     A step's power is its measured `active_mw`, or ``k_uw_per_mhz_v2 * freq_mhz * V^2`` per core where it is absent.
+    `cpus` are the numbers that Linux gives the cores.
     """
 
     name: Name
     cores: Annotated[int, Field(ge=1, le=1024)]
+    cpus: Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...] | None, Field(strict=False)] = None
     k_uw_per_mhz_v2: Positive | None = None
     steps_source: Source
     power_source: Source
@@ -115,6 +120,8 @@ class Cluster(_Record):
                     f"the step of {step.freq_mhz:g} MHz has no power; give active_mw, "
                     "or voltage_mv and the cluster's k_uw_per_mhz_v2"
                 )
+        if self.cpus is not None and len(set(self.cpus)) != self.cores:
+            raise ValueError(f"cpus must name {self.cores} different CPUs, one for each core")
         names = [entry.isa for entry in self.latency]
         if len(set(names)) != len(names):
             raise ValueError("two latency entries have the same isa; keep one")
@@ -166,6 +173,43 @@ class Switching(_Record):
     level_us: NonNegative
     level_uj: NonNegative
     source: Source
+
+
+class Thermal(_Record):
+    """Heat: the temperature that must not be passed, and where it is known how the device warms up.
+
+    A constant power P (in W) ends at ``ambient_c + resistance_c_per_w * P``, approached with `time_constant_s`.
+    """
+
+    limit_c: Annotated[float, Field(gt=-50, lt=300, allow_inf_nan=False)]
+    ambient_c: Annotated[float, Field(gt=-100, lt=100, allow_inf_nan=False)] = 25.0
+    resistance_c_per_w: Positive | None = None
+    time_constant_s: Positive | None = None
+    source: Source
+
+    @model_validator(mode="after")
+    def _limit_is_above_ambient(self) -> Thermal:
+        if self.limit_c <= self.ambient_c:
+            raise ValueError("limit_c must be above ambient_c")
+        if (self.resistance_c_per_w is None) != (self.time_constant_s is None):
+            raise ValueError("give resistance_c_per_w and time_constant_s together, or neither")
+        return self
+
+
+class CpuIdentity(_Record):
+    """The processor on which a profile was measured; `lavolta.devices.identity` reads the one it runs on.
+
+    Attributes:
+        architecture: as `uname -m` has it.
+        parts: every kind of core, sorted: ``vendor:family:model:stepping`` on x86, ``implementer:part:variant`` on Arm.
+        model: its name in words, for messages only.
+        instruction_sets: those of the engine that ran, best last.
+    """
+
+    architecture: Annotated[str, Field(min_length=1)]
+    parts: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    model: str = ""
+    instruction_sets: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
 class Battery(_Record):
@@ -239,13 +283,18 @@ class DeviceProfile(_Record):
     switching: Switching
     battery: Battery
     clusters: Annotated[tuple[Cluster, ...], Field(strict=False, min_length=1)]
+    thermal: Thermal | None = None
+    cpu: CpuIdentity | None = None
 
     @field_validator("clusters")
     @classmethod
-    def _cluster_names_differ(cls, clusters: tuple[Cluster, ...]) -> tuple[Cluster, ...]:
+    def _clusters_differ(cls, clusters: tuple[Cluster, ...]) -> tuple[Cluster, ...]:
         names = [cluster.name for cluster in clusters]
         if len(set(names)) != len(names):
             raise ValueError("two clusters have the same name; rename one")
+        cpus = [cpu for cluster in clusters for cpu in cluster.cpus or ()]
+        if len(set(cpus)) != len(cpus):
+            raise ValueError("a CPU belongs to two clusters; name it once")
         return clusters
 
     @model_validator(mode="after")

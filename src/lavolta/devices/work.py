@@ -29,6 +29,7 @@ class Work:
         kept_bytes: bytes of packed weights and columns that those layers stream.
         rest_macs: multiply-accumulates, and element operations counted as such, of everything else.
         rest_bytes: bytes that everything else streams.
+        int8_macs: the part of ``kept_macs`` that has int8 weights.
         linears: the parts of ``kept_macs`` and ``kept_bytes``; empty where they are not known.
     """
 
@@ -38,15 +39,18 @@ class Work:
     kept_bytes: float
     rest_macs: float
     rest_bytes: float
+    int8_macs: float = 0.0
     linears: tuple[LinearWork, ...] = ()
 
     def __post_init__(self) -> None:
         if self.cell_rows not in CELL_ROWS:
             raise UserInputError(f"cell_rows is {self.cell_rows}; choose one of {', '.join(map(str, CELL_ROWS))}.")
-        for name in ("tokens", "kept_macs", "kept_bytes", "rest_macs", "rest_bytes"):
+        for name in ("tokens", "kept_macs", "kept_bytes", "rest_macs", "rest_bytes", "int8_macs"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise UserInputError(f"{name} is {value}; it must be a finite number, at least 0.")
+        if self.int8_macs > self.kept_macs:
+            raise UserInputError(f"int8_macs is {self.int8_macs}; it is a part of kept_macs, {self.kept_macs}.")
 
     @property
     def streamed_bytes(self) -> float:
@@ -57,4 +61,10 @@ class Work:
         """The same inference with ``share`` (0 to 1) of its kept cells, all layers cut alike."""
         if not 0.0 <= share <= 1.0:
             raise UserInputError(f"a share of {share} is outside 0 to 1.")
-        return replace(self, kept_macs=share * self.kept_macs, kept_bytes=share * self.kept_bytes, linears=())
+        return replace(
+            self,
+            kept_macs=share * self.kept_macs,
+            kept_bytes=share * self.kept_bytes,
+            int8_macs=share * self.int8_macs,
+            linears=(),
+        )
