@@ -95,7 +95,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
         sparsity = " / ".join(_percent(level["sparsity"]) for level in levels)
         lines.append(
             f"| {row['row']} | {row['steps']} | {_seeds(row)} | {row['cell_rows']} | {sparsity} | "
-            f"{joined('score', 2)} | {joined('loss_points', 2)} | {joined('device_latency_ms', 0)} | {joined('device_energy_mj', 0)} |"
+            f"{joined('score', 2)} | {joined('loss_points', 2)} | "
+            f"{joined('device_latency_ms', 0)} | {joined('device_energy_mj', 0)} |"
         )
     return "\n".join(lines)
 
