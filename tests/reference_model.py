@@ -23,8 +23,38 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "none": lambda x: x,
     "relu": lambda x: np.maximum(x, 0.0),
     "gelu": lambda x: 0.5 * x * (1.0 + erf(x / math.sqrt(2.0))),
+    "gelu_tanh": lambda x: 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3))),
+    # x times the sigmoid; the second form of the sigmoid does not overflow.
+    "silu": lambda x: x * 0.5 * (1.0 + np.tanh(0.5 * x)),
     "tanh": np.tanh,
 }
+_DECODER: dict[str, Any] = {
+    "causal": True,
+    "types": 0,
+    "embedding_norm": False,
+    "pooling": "none",
+    "outputs": 50,
+    "normalize": False,
+    "norm_first": True,
+    "task": "language-model",
+}
+DECODERS: dict[str, dict[str, Any]] = {
+    "gpt2": {**_DECODER, "activation": "gelu_tanh"},
+    "llama": {
+        **_DECODER,
+        "hidden": 36,
+        "heads": 6,
+        "kv_heads": 2,
+        "norm": "rms",
+        "position": "rope",
+        "ffn_gate": True,
+        "activation": "silu",
+        "packed_head": True,
+    },
+    "one-key-head": {**_DECODER, "hidden": 24, "heads": 3, "kv_heads": 1, "position": "rope", "activation": "relu"},
+    "post-norm": {**_DECODER, "norm_first": False, "norm": "rms", "ffn_gate": True, "activation": "gelu"},
+}
+"""Options of `random_model` for decoders: GPT-2 and Llama styles, and mixtures that no family has."""
 
 
 @dataclass
@@ -39,7 +69,7 @@ class RandomModel:
     cell_rows: int
 
     def write(self, path: Path, **blobs: bytes) -> Path:
-        names = self.spec.linear_shapes()
+        names = list(self.packed)
         levels = [
             {
                 "name": f"L{level}",
@@ -69,9 +99,20 @@ class RandomModel:
         return np.concatenate(rows)
 
     def _norm(self, x: Array, name: str) -> Array:
-        centered = x - x.mean(axis=1, keepdims=True)
+        rms = self.spec.norm == "rms"
+        centered = x if rms else x - x.mean(axis=1, keepdims=True)
         scale = np.sqrt((centered**2).mean(axis=1, keepdims=True) + self.spec.norm_eps)
-        return centered / scale * self.tensors[f"{name}.weight"] + self.tensors[f"{name}.bias"]
+        bias = 0.0 if rms else self.tensors[f"{name}.bias"]
+        return np.asarray(centered / scale * self.tensors[f"{name}.weight"] + bias)
+
+    def _rotate(self, heads: Array) -> Array:
+        """Rotary positions of ``(heads, tokens, features)``: Su et al. 2021, features i and i + half as a pair."""
+        if self.spec.position != "rope":
+            return heads
+        angle = np.outer(np.arange(heads.shape[1]), self.tensors["rope.inv_freq"].astype(np.float64))
+        first, second = np.split(heads, 2, axis=2)
+        cos, sin = np.cos(angle), np.sin(angle)
+        return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=2)
 
     def _sequence(
         self, weights: dict[str, Array], ids: NDArray[np.int64], types: NDArray[np.int64], raw: bool
@@ -81,23 +122,37 @@ class RandomModel:
         def linear(name: str, x: Array) -> Array:
             return np.asarray(x @ weights[name].T + self.biases[name])
 
-        x = self.tensors["embeddings.word"][ids].astype(np.float64) + self.tensors["embeddings.position"][: len(ids)]
+        x = self.tensors["embeddings.word"][ids].astype(np.float64)
+        if spec.position == "learned":
+            x = x + self.tensors["embeddings.position"][: len(ids)]
         if spec.types:
             x = x + self.tensors["embeddings.type"][types]
         if spec.embedding_norm:
             x = self._norm(x, "embeddings.norm")
         for i in range(spec.layers):
             layer = f"layers.{i}"
-            parts = [linear(f"{layer}.attention.{part}", x) for part in ("query", "key", "value")]
-            q, k, v = (part.reshape(len(ids), spec.heads, -1).transpose(1, 0, 2) for part in parts)
-            scores = q @ k.transpose(0, 2, 1) / math.sqrt(spec.hidden / spec.heads)
+            y = self._norm(x, f"{layer}.attention_norm") if spec.norm_first else x
+            parts = [linear(f"{layer}.attention.{part}", y) for part in ("query", "key", "value")]
+            q, k, v = (part.reshape(len(ids), -1, spec.head_size).transpose(1, 0, 2) for part in parts)
+            shared = spec.heads // spec.kv_heads
+            k, v = np.repeat(k, shared, axis=0), np.repeat(v, shared, axis=0)
+            scores = self._rotate(q) @ self._rotate(k).transpose(0, 2, 1) / math.sqrt(spec.head_size)
             if spec.causal:
                 scores = np.where(np.tril(np.ones(scores.shape[1:], dtype=bool)), scores, -np.inf)
             p = np.exp(scores - scores.max(axis=-1, keepdims=True))
             context = (p / p.sum(axis=-1, keepdims=True) @ v).transpose(1, 0, 2).reshape(len(ids), spec.hidden)
-            x = self._norm(x + linear(f"{layer}.attention.output", context), f"{layer}.attention_norm")
-            up = ACTIVATIONS[spec.activation](linear(f"{layer}.ffn.up", x))
-            x = self._norm(x + linear(f"{layer}.ffn.down", up), f"{layer}.ffn_norm")
+            x = x + linear(f"{layer}.attention.output", context)
+            if not spec.norm_first:
+                x = self._norm(x, f"{layer}.attention_norm")
+            y = self._norm(x, f"{layer}.ffn_norm") if spec.norm_first else x
+            activation = ACTIVATIONS[spec.activation]
+            up = linear(f"{layer}.ffn.up", y)
+            inner = activation(linear(f"{layer}.ffn.gate", y)) * up if spec.ffn_gate else activation(up)
+            x = x + linear(f"{layer}.ffn.down", inner)
+            if not spec.norm_first:
+                x = self._norm(x, f"{layer}.ffn_norm")
+        if spec.norm_first:
+            x = self._norm(x, "final_norm")
         if raw:
             return x
         if spec.pooling != "none":
@@ -105,7 +160,9 @@ class RandomModel:
         if spec.head_dense is not None:
             x = x @ self.tensors["head.dense.weight"].T.astype(np.float64) + self.tensors["head.dense.bias"]
             x = ACTIVATIONS[spec.head_dense](x)
-        if spec.outputs:
+        if "head.out" in weights:
+            x = linear("head.out", x)
+        elif spec.outputs:
             x = x @ self.tensors["head.out.weight"].T.astype(np.float64) + self.tensors["head.out.bias"]
         return x / np.linalg.norm(x, axis=1, keepdims=True) if spec.normalize else x
 
@@ -115,6 +172,7 @@ def random_model(
     cell_rows: int = 4,
     keep: Sequence[float] = (1.0, 0.5, 0.25, 0.0),
     nested: bool = True,
+    packed_head: bool = False,
     **changes: Any,
 ) -> RandomModel:
     """Weights of the size that training gives (variance one over inputs), one level per share of kept cells.
@@ -137,13 +195,15 @@ def random_model(
     spec = ModelSpec(**{**defaults, **changes})
     tensors = {
         name: (generator.standard_normal(shape) / math.sqrt(shape[-1])).astype(np.float32)
-        for name, shape in dense_shapes(spec).items()
+        for name, shape in dense_shapes(spec, packed_head=packed_head).items()
     }
     for name in tensors:
         if name.endswith("norm.weight"):
             tensors[name] += 1.0
+    if spec.position == "rope":
+        tensors["rope.inv_freq"] = (10000.0 ** -np.linspace(0.0, 0.9, spec.head_size // 2)).astype(np.float32)
     packed, biases = {}, {}
-    for name, shape in spec.linear_shapes().items():
+    for name, shape in spec.linear_shapes(packed_head=packed_head).items():
         grid = CellGrid(*shape, cell_rows)
         weight = (generator.standard_normal(shape) / math.sqrt(shape[1])).astype(np.float32)
         weight[0] = 0.0

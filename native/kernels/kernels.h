@@ -1,8 +1,8 @@
 // What every kernel promises: arguments, shapes and padding. Kernels are listed in table.inc and nowhere else.
 //
 // Activations are feature-major, (features, stride) float, tokens side by side. `stride` is at least the token count rounded
-// up to 16, and a buffer ends with `kSlack` readable floats: kernels may read past the last token, and `linear`, `dense`
-// and `norm` may also write the padding of a row. `token_begin` is a multiple of 16.
+// up to 16, and a buffer ends with `kSlack` readable floats: kernels may read past the last token, and `linear`, `dense`,
+// `norm` and `rotate` may also write the padding of a row. `token_begin` is a multiple of 16.
 //
 // One output element is one accumulator that adds its products in stored order, so results depend neither on the number of
 // tokens nor on how the work was divided.
@@ -19,7 +19,7 @@ constexpr size_t kSlack = 64;
 enum class Isa : uint8_t { reference, avx2, avx512 };
 constexpr int kIsaCount = 3;
 
-enum class Activation : uint8_t { none, gelu, relu, tanh };
+enum class Activation : uint8_t { none, gelu, relu, tanh, gelu_tanh, silu };
 
 struct Run {
     uint32_t first;  // cell
@@ -72,16 +72,17 @@ struct AttentionArgs {
 constexpr size_t kQueryTile = 48;
 constexpr size_t attention_scratch(size_t tokens) { return (tokens + 16) * kQueryTile; }
 
-// y = (x - mean) / sqrt(variance + eps) * weight + bias over the features of each token.
+// y = (x - mean) / sqrt(variance + eps) * weight + bias over the features of each token; with `rms`, mean and bias are 0.
 struct NormArgs {
     const float* x;       // (features, stride)
     const float* weight;  // (features,)
-    const float* bias;    // (features,)
+    const float* bias;    // (features,), null with rms
     float* y;             // (features, stride), may be x
     size_t stride;
     size_t token_begin, token_end;
     uint32_t features;
     float eps;
+    bool rms;
 };
 
 // values = activation(values), elementwise.
@@ -91,11 +92,31 @@ struct ActivationArgs {
     Activation activation;
 };
 
+// values = activation(gate) * values, elementwise: the gated feed-forward part.
+struct GateArgs {
+    const float* gate;  // (count,)
+    float* values;      // (count,)
+    size_t count;
+    Activation activation;
+};
+
+// Rotary positions of one head, in place: features i and i + head_size / 2 turn by the angle whose cosine and sine are given.
+struct RotateArgs {
+    float* x;          // (head_size, stride)
+    const float* cos;  // (head_size / 2, stride)
+    const float* sin;  // (head_size / 2, stride)
+    size_t stride;
+    size_t token_begin, token_end;
+    uint32_t head_size;
+};
+
 using LinearKernel = void(const LinearArgs&);
 using DenseKernel = void(const DenseArgs&);
 using AttentionKernel = void(const AttentionArgs&);
 using NormKernel = void(const NormArgs&);
 using ActivationKernel = void(const ActivationArgs&);
+using GateKernel = void(const GateArgs&);
+using RotateKernel = void(const RotateArgs&);
 
 // op, type of its kernels
 #define LAVOLTA_OPS(OP)           \
@@ -103,8 +124,9 @@ using ActivationKernel = void(const ActivationArgs&);
     OP(dense, DenseKernel)        \
     OP(attention, AttentionKernel) \
     OP(norm, NormKernel)          \
-    OP(activation, ActivationKernel)
-
+    OP(activation, ActivationKernel) \
+    OP(gate, GateKernel)          \
+    OP(rotate, RotateKernel)
 
 // The kernel of every op, and the instruction set that each came from.
 struct KernelSet {

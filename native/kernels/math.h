@@ -55,6 +55,23 @@ inline typename V::Reg tanh(typename V::Reg x) {
     return V::copysign(V::div(V::sub(one, e), V::add(one, e)), x);
 }
 
+// x / (1 + e^(-u)), from e^(-|u|) so that neither sign overflows nor cancels.
+template <class V>
+inline typename V::Reg times_sigmoid(typename V::Reg x, typename V::Reg u) {
+    const auto e = exp_negative<V>(V::sub(V::zero(), V::abs(u)));
+    const auto one = V::set1(1.0f), zero = V::zero();
+    // 1 for u >= 0, else e.
+    const auto numerator = V::add(V::where_ge(u, zero, one), V::sub(e, V::where_ge(u, zero, e)));
+    return V::mul(x, V::div(numerator, V::add(one, e)));
+}
+
+// (1 + tanh(u)) / 2 is the sigmoid of 2 u. Hendrycks, Gimpel, "Gaussian Error Linear Units", 2016, section 2.
+template <class V>
+inline typename V::Reg gelu_tanh(typename V::Reg x) {
+    const auto inner = V::fma(V::mul(V::mul(x, x), x), V::set1(0.044715f), x);
+    return times_sigmoid<V>(x, V::mul(inner, V::set1(1.59576912160573071f)));
+}
+
 template <class V>
 inline typename V::Reg activate(typename V::Reg x, Activation activation) {
     switch (activation) {
@@ -64,6 +81,10 @@ inline typename V::Reg activate(typename V::Reg x, Activation activation) {
             return V::max(x, V::zero());
         case Activation::tanh:
             return tanh<V>(x);
+        case Activation::gelu_tanh:
+            return gelu_tanh<V>(x);
+        case Activation::silu:
+            return times_sigmoid<V>(x, x);
         case Activation::none:
             break;
     }

@@ -15,6 +15,10 @@ inline float activate(float x, Activation activation) {
             return x > 0.0f ? x : 0.0f;
         case Activation::tanh:
             return std::tanh(x);
+        case Activation::gelu_tanh:
+            return 0.5f * x * (1.0f + std::tanh(0.79788456080286536f * (x + 0.044715f * x * x * x)));
+        case Activation::silu:
+            return x / (1.0f + std::exp(-x));
         case Activation::none:
             break;
     }

@@ -160,6 +160,8 @@ lavolta::Activation activation_of(const std::string& name) {
     if (name == "gelu") return lavolta::Activation::gelu;
     if (name == "relu") return lavolta::Activation::relu;
     if (name == "tanh") return lavolta::Activation::tanh;
+    if (name == "gelu_tanh") return lavolta::Activation::gelu_tanh;
+    if (name == "silu") return lavolta::Activation::silu;
     return lavolta::Activation::none;
 }
 
@@ -236,13 +238,15 @@ Output test_attention(const std::string& isa, const Matrix& q, const Matrix& k, 
     return out.take(q.shape(0), q.shape(1));
 }
 
-Output test_norm(const std::string& isa, const Matrix& x, const Vector& weight, const Vector& bias, float eps) {
+// Without bias it is the RMS norm.
+Output test_norm(const std::string& isa, const Matrix& x, const Vector& weight, const std::optional<Vector>& bias, float eps) {
     const lavolta::KernelSet kernels = kernels_of(isa);
     Padded in(x, NAN);
     lavolta::NormArgs args{};
     args.x = in.values.data();
     args.weight = weight.data();
-    args.bias = bias.data();
+    args.bias = bias ? bias->data() : nullptr;
+    args.rms = !bias;
     args.y = in.values.data();
     args.stride = in.stride;
     args.token_end = x.shape(1);
@@ -258,6 +262,29 @@ Output test_activation(const std::string& isa, const Matrix& x, const std::strin
     std::memcpy(out.data(), x.data(), x.size() * sizeof(float));
     kernels.activation({out.data(), x.size(), activation_of(activation)});
     return out;
+}
+
+Output test_gate(const std::string& isa, const Matrix& gate, const Matrix& values, const std::string& activation) {
+    const lavolta::KernelSet kernels = kernels_of(isa);
+    Output out = make_output(values.shape(0), values.shape(1));
+    std::memcpy(out.data(), values.data(), values.size() * sizeof(float));
+    kernels.gate({gate.data(), out.data(), values.size(), activation_of(activation)});
+    return out;
+}
+
+Output test_rotate(const std::string& isa, const Matrix& x, const Matrix& cos, const Matrix& sin) {
+    const lavolta::KernelSet kernels = kernels_of(isa);
+    const Padded cosines(cos, NAN), sines(sin, NAN);
+    Padded in(x, NAN);
+    lavolta::RotateArgs args{};
+    args.x = in.values.data();
+    args.cos = cosines.values.data();
+    args.sin = sines.values.data();
+    args.stride = in.stride;
+    args.token_end = x.shape(1);
+    args.head_size = static_cast<uint32_t>(x.shape(0));
+    kernels.rotate(args);
+    return in.take(x.shape(0), x.shape(1));
 }
 
 }  // namespace
@@ -285,6 +312,9 @@ NB_MODULE(_native, m) {
     m.def("dense", &test_dense, nb::arg("isa"), nb::arg("weight"), nb::arg("bias"), nb::arg("x"), nb::arg("activation"));
     m.def("attention", &test_attention, nb::arg("isa"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("start"),
           nb::arg("tokens"), nb::arg("scale"), nb::arg("causal"), nb::arg("keep"));
-    m.def("norm", &test_norm, nb::arg("isa"), nb::arg("x"), nb::arg("weight"), nb::arg("bias"), nb::arg("eps"));
+    m.def("norm", &test_norm, nb::arg("isa"), nb::arg("x"), nb::arg("weight"), nb::arg("bias").none(),
+          nb::arg("eps"));
     m.def("activation", &test_activation, nb::arg("isa"), nb::arg("x"), nb::arg("activation"));
+    m.def("gate", &test_gate, nb::arg("isa"), nb::arg("gate"), nb::arg("values"), nb::arg("activation"));
+    m.def("rotate", &test_rotate, nb::arg("isa"), nb::arg("x"), nb::arg("cos"), nb::arg("sin"));
 }

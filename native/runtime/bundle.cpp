@@ -18,7 +18,7 @@ namespace {
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 constexpr uint32_t kMaxLevels = 64;
-constexpr int64_t kFormat = 1;
+constexpr int64_t kFormat = 2;
 
 enum class Dtype : uint8_t { f32, u32, u16, u8, other };
 
@@ -96,6 +96,8 @@ class BundleReader {
     const uint8_t* payload_ = nullptr;
     std::map<std::string, Tensor, std::less<>> tensors_;
     Json manifest_;
+    const std::vector<Json>* listed_ = nullptr;  // the manifest's linears
+    size_t read_linears_ = 0;
 
     void read_header() {
         if (bytes_ < 8) fail(LAVOLTA_TRUNCATED, "the bundle has " + std::to_string(bytes_) + " bytes, fewer than its first field.");
@@ -224,6 +226,7 @@ class BundleReader {
         out_.cell_rows = count(manifest_, "cell_rows", 1, 16);
         if (out_.cell_rows & (out_.cell_rows - 1)) invalid("'cell_rows' is not 1, 2, 4, 8 or 16");
         read_spec(member(manifest_, "model", Json::Type::object));
+        listed_ = &member(manifest_, "linears", Json::Type::array).items;
         const Json& levels = member(manifest_, "levels", Json::Type::array);
         if (levels.items.empty() || levels.items.size() > kMaxLevels) invalid("it must have 1 to 64 levels");
         for (const Json& level : levels.items) {
@@ -233,7 +236,10 @@ class BundleReader {
     }
 
     void read_spec(const Json& model) {
-        static const char* const activations[] = {"gelu", "relu"};
+        static const char* const activations[] = {"gelu", "gelu_tanh", "relu", "silu"};
+        constexpr Activation activation_kinds[] = {Activation::gelu, Activation::gelu_tanh, Activation::relu, Activation::silu};
+        static const char* const norms[] = {"layer", "rms"};
+        static const char* const positions[] = {"learned", "rope"};
         static const char* const poolings[] = {"mean", "cls", "none"};
         static const char* const head_activations[] = {"gelu", "relu", "tanh"};
         constexpr uint32_t most_features = 1u << 16;
@@ -242,13 +248,20 @@ class BundleReader {
         spec.layers = count(model, "layers", 1, 1u << 12);
         spec.hidden = count(model, "hidden", 1, most_features);
         spec.heads = count(model, "heads", 1, most_features);
+        spec.kv_heads = count(model, "kv_heads", 1, most_features);
         spec.ffn = count(model, "ffn", 1, most_features);
         spec.vocab = count(model, "vocab", 1, most_rows);
         spec.max_tokens = count(model, "max_tokens", 1, 1u << 20);
         spec.types = count(model, "types", 0, 2);
         spec.outputs = count(model, "outputs", 0, most_rows);
         if (spec.hidden % spec.heads) invalid("'hidden' is not a multiple of 'heads'");
-        spec.activation = choice(model, "activation", activations) == 0 ? Activation::gelu : Activation::relu;
+        if (spec.heads % spec.kv_heads) invalid("'kv_heads' does not divide 'heads'");
+        spec.norm = static_cast<NormKind>(choice(model, "norm", norms));
+        spec.norm_first = flag(model, "norm_first");
+        spec.position = static_cast<Position>(choice(model, "position", positions));
+        if (spec.position == Position::rope && spec.head_size() % 2) invalid("rope needs heads of an even number of features");
+        spec.ffn_gate = flag(model, "ffn_gate");
+        spec.activation = activation_kinds[choice(model, "activation", activations)];
         spec.pooling = static_cast<Pooling>(choice(model, "pooling", poolings));
         spec.causal = flag(model, "causal");
         spec.embedding_norm = flag(model, "embedding_norm");
@@ -313,7 +326,8 @@ class BundleReader {
 
     Norm norm(const std::string& name) {
         const uint64_t hidden = out_.spec.hidden;
-        return {floats(name + ".weight", {hidden}), floats(name + ".bias", {hidden})};
+        return {floats(name + ".weight", {hidden}),
+                out_.spec.norm == NormKind::rms ? nullptr : floats(name + ".bias", {hidden})};
     }
 
     Linear linear(const std::string& name, uint32_t out_features, uint32_t in_features) {
@@ -336,17 +350,18 @@ class BundleReader {
         return linear;
     }
 
-    // The manifest's list of linears says the same as the model's dimensions.
+    // The next entry of the manifest's list of linears says the same as the model's dimensions.
     void check_listed(const std::string& name, uint32_t out_features, uint32_t in_features) {
-        for (const Json& entry : member(manifest_, "linears", Json::Type::array).items) {
-            if (member(entry, "name", Json::Type::string).string != name) continue;
-            if (member(entry, "out_features", Json::Type::integer).integer != out_features ||
-                member(entry, "in_features", Json::Type::integer).integer != in_features) {
-                invalid("the shape of '" + name + "' in 'linears' does not fit the model");
-            }
-            return;
+        if (read_linears_ == listed_->size()) invalid("'linears' does not list '" + name + "'");
+        const Json& entry = (*listed_)[read_linears_++];
+        const std::string& listed = member(entry, "name", Json::Type::string).string;
+        if (listed != name) invalid("'linears' lists '" + listed + "' where '" + name + "' belongs");
+        if (member(entry, "out_features", Json::Type::integer).integer != out_features ||
+            member(entry, "in_features", Json::Type::integer).integer != in_features) {
+            invalid("the shape of '" + name + "' in 'linears' does not fit the model");
         }
-        invalid("'linears' does not list '" + name + "'");
+        static const char* const precisions[] = {"fp32"};
+        choice(entry, "precision", precisions);
     }
 
     // Every level and band: its runs are inside the cells and no column comes twice, which also bounds the work of a run.
@@ -380,30 +395,39 @@ class BundleReader {
         const Spec& spec = out_.spec;
         const uint64_t hidden = spec.hidden;
         out_.word = floats("embeddings.word", {spec.vocab, hidden});
-        out_.position = floats("embeddings.position", {spec.max_tokens, hidden});
+        if (spec.position == Position::rope) {
+            out_.inv_freq = floats("rope.inv_freq", {spec.head_size() / 2});
+        } else {
+            out_.position = floats("embeddings.position", {spec.max_tokens, hidden});
+        }
         if (spec.types) out_.type = floats("embeddings.type", {spec.types, hidden});
         if (spec.embedding_norm) out_.embedding_norm = norm("embeddings.norm");
         for (uint32_t i = 0; i < spec.layers; ++i) {
             const std::string layer = "layers." + std::to_string(i) + ".";
             Layer out;
             out.query = linear(layer + "attention.query", spec.hidden, spec.hidden);
-            out.key = linear(layer + "attention.key", spec.hidden, spec.hidden);
-            out.value = linear(layer + "attention.value", spec.hidden, spec.hidden);
+            out.key = linear(layer + "attention.key", spec.key_features(), spec.hidden);
+            out.value = linear(layer + "attention.value", spec.key_features(), spec.hidden);
             out.output = linear(layer + "attention.output", spec.hidden, spec.hidden);
             out.up = linear(layer + "ffn.up", spec.ffn, spec.hidden);
+            if (spec.ffn_gate) out.gate = linear(layer + "ffn.gate", spec.ffn, spec.hidden);
             out.down = linear(layer + "ffn.down", spec.hidden, spec.ffn);
             out.attention_norm = norm(layer + "attention_norm");
             out.ffn_norm = norm(layer + "ffn_norm");
             out_.layers.push_back(std::move(out));
         }
+        if (spec.norm_first) out_.final_norm = norm("final_norm");
         if (spec.has_head_dense) {
             out_.head_dense_weight = floats("head.dense.weight", {hidden, hidden});
             out_.head_dense_bias = floats("head.dense.bias", {hidden});
         }
-        if (spec.outputs) {
+        if (spec.outputs && read_linears_ < listed_->size()) {
+            out_.head_out = linear("head.out", spec.outputs, spec.hidden);
+        } else if (spec.outputs) {
             out_.head_out_weight = floats("head.out.weight", {spec.outputs, hidden});
             out_.head_out_bias = floats("head.out.bias", {spec.outputs});
         }
+        if (read_linears_ < listed_->size()) invalid("'linears' lists more than the model has");
         out_.tokenizer = blob("tokenizer");
         out_.vocab = blob("vocab");
     }

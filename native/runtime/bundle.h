@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,21 +14,30 @@
 namespace lavolta {
 
 enum class Pooling : uint8_t { mean, cls, none };
+enum class NormKind : uint8_t { layer, rms };
+enum class Position : uint8_t { learned, rope };
 
 // What the engine needs of the manifest's "model"; docs/design/architecture.md states what it computes.
 struct Spec {
-    uint32_t layers, hidden, heads, ffn, vocab, max_tokens, types, outputs;
+    uint32_t layers, hidden, heads, kv_heads, ffn, vocab, max_tokens, types, outputs;
+    NormKind norm;
+    bool norm_first;
+    Position position;
+    bool ffn_gate;
     Activation activation;
     float norm_eps;
     bool causal, embedding_norm, normalize;
     Pooling pooling;
     bool has_head_dense;
     Activation head_dense;
+
+    uint32_t head_size() const { return hidden / heads; }
+    uint32_t key_features() const { return kv_heads * head_size(); }
 };
 
 struct Norm {
     const float* weight = nullptr;  // (hidden,)
-    const float* bias = nullptr;    // (hidden,)
+    const float* bias = nullptr;    // (hidden,), null for RMS norms
 };
 
 // One linear layer with all its levels.
@@ -47,6 +57,7 @@ struct Linear {
 
 struct Layer {
     Linear query, key, value, output, up, down;
+    std::optional<Linear> gate;
     Norm attention_norm, ffn_norm;
 };
 
@@ -65,12 +76,15 @@ class Bundle {
     Spec spec{};
     uint32_t cell_rows = 0;
     const float* word = nullptr;      // (vocab, hidden)
-    const float* position = nullptr;  // (max_tokens, hidden)
+    const float* position = nullptr;  // (max_tokens, hidden) or null
+    const float* inv_freq = nullptr;  // (head_size / 2,) or null: radians per position
     const float* type = nullptr;      // (types, hidden) or null
     Norm embedding_norm;
     std::vector<Layer> layers;
+    Norm final_norm;  // of norm_first models
     const float *head_dense_weight = nullptr, *head_dense_bias = nullptr;  // (hidden, hidden), (hidden,) or null
     const float *head_out_weight = nullptr, *head_out_bias = nullptr;      // (outputs, hidden), (outputs,) or null
+    std::optional<Linear> head_out;  // the output layer where it is packed
     Blob tokenizer, vocab;
 
    private:

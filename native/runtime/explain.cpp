@@ -11,14 +11,19 @@ namespace {
 struct LinearStep {
     const char* name;
     Step step;
-    const Linear Layer::*linear;
+    const Linear* linear;
 };
 
-constexpr LinearStep kLinearSteps[] = {
-    {"attention.query", Step::query, &Layer::query}, {"attention.key", Step::key, &Layer::key},
-    {"attention.value", Step::value, &Layer::value}, {"attention.output", Step::output, &Layer::output},
-    {"ffn.up", Step::up, &Layer::up},                {"ffn.down", Step::down, &Layer::down},
-};
+std::vector<LinearStep> linear_steps(const Layer& layer) {
+    std::vector<LinearStep> steps = {
+        {"attention.query", Step::query, &layer.query}, {"attention.key", Step::key, &layer.key},
+        {"attention.value", Step::value, &layer.value}, {"attention.output", Step::output, &layer.output},
+        {"ffn.up", Step::up, &layer.up},
+    };
+    if (layer.gate) steps.push_back({"ffn.gate", Step::gate, &*layer.gate});
+    steps.push_back({"ffn.down", Step::down, &layer.down});
+    return steps;
+}
 
 std::string number(double value, const char* format) {
     char text[40];
@@ -28,6 +33,19 @@ std::string number(double value, const char* format) {
         if (*c == ',') *c = '.';
     }
     return text;
+}
+
+// The fields of a linear layer at a level.
+std::string work_of(const Linear& linear, uint32_t cell_rows, uint32_t level) {
+    const uint64_t kept = linear.kept_cells(level);
+    const uint64_t cells = uint64_t{linear.bands} * linear.in_features;
+    const uint32_t* row = linear.level(level);
+    // The last band may have fewer rows than its cells hold; the kernel computes the missing ones for nothing.
+    const uint64_t macs = kept * cell_rows;
+    return ", \"cell_rows\": " + std::to_string(cell_rows) + ", \"cells\": " + std::to_string(cells) +
+           ", \"cells_kept\": " + std::to_string(kept) + ", \"sparsity\": " +
+           number(1.0 - static_cast<double>(kept) / static_cast<double>(cells), "%.6f") +
+           ", \"runs\": " + std::to_string(row[linear.bands] - row[0]) + ", \"macs_per_token\": " + std::to_string(macs);
 }
 
 class Rows {
@@ -62,19 +80,9 @@ std::string Model::explain() {
             const Layer& layer = bundle_.layers[i];
             const std::string prefix = "layers." + std::to_string(i) + ".";
             const auto ms = [&](Step step) { return profile.runs ? profile.layer_ms[i][static_cast<size_t>(step)] : 0.0; };
-            for (const LinearStep& entry : kLinearSteps) {
-                const Linear& linear = layer.*entry.linear;
-                const uint64_t kept = linear.kept_cells(level);
-                const uint64_t cells = uint64_t{linear.bands} * linear.in_features;
-                const uint32_t* row = linear.level(level);
-                // The last band may have fewer rows than its cells hold; the kernel computes the missing ones for nothing.
-                const uint64_t macs = kept * bundle_.cell_rows;
+            for (const LinearStep& entry : linear_steps(layer)) {
                 rows.add(name, prefix + entry.name, "linear", kernels_.linear_isa, ms(entry.step), profile.runs,
-                         ", \"cell_rows\": " + std::to_string(bundle_.cell_rows) + ", \"cells\": " + std::to_string(cells) +
-                             ", \"cells_kept\": " + std::to_string(kept) + ", \"sparsity\": " +
-                             number(1.0 - static_cast<double>(kept) / static_cast<double>(cells), "%.6f") +
-                             ", \"runs\": " + std::to_string(row[linear.bands] - row[0]) +
-                             ", \"macs_per_token\": " + std::to_string(macs));
+                         work_of(*entry.linear, bundle_.cell_rows, level));
             }
             const auto plain = [&](const char* part, const char* op, Isa isa, Step step) {
                 rows.add(name, prefix + part, op, isa, ms(step), profile.runs, "");
@@ -83,7 +91,13 @@ std::string Model::explain() {
             plain("attention_norm", "norm", kernels_.norm_isa, Step::attention_norm);
             plain("ffn_norm", "norm", kernels_.norm_isa, Step::ffn_norm);
         }
-        edge("head", "dense", kernels_.dense_isa, Edge::head);
+        if (bundle_.spec.norm_first) edge("final_norm", "norm", kernels_.norm_isa, Edge::final_norm);
+        if (bundle_.head_out) {
+            rows.add(name, "head.out", "linear", kernels_.linear_isa, profile.edge_ms[static_cast<size_t>(Edge::head)],
+                     profile.runs, work_of(*bundle_.head_out, bundle_.cell_rows, level));
+        } else {
+            edge("head", "dense", kernels_.dense_isa, Edge::head);
+        }
     }
     return rows.finish();
 }

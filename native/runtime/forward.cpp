@@ -44,10 +44,13 @@ struct Model::Pass {
     size_t first, sequences, tokens, stride;
     std::vector<size_t> starts;  // (sequences,), first token of each
     Profile* profile;
-    uint64_t cancels;             // calls of `cancel` when the run began
-    float *x, *next;              // (hidden, stride)
-    float *q, *k, *v, *context;  // (hidden, stride)
-    float* ffn;                   // (ffn, stride), shares the memory of the four above
+    uint64_t cancels;    // calls of `cancel` when the run began
+    uint32_t level;      // of the present layer, then of the head
+    float *x, *next;     // (hidden, stride)
+    float *q, *context;  // (hidden, stride)
+    float *k, *v;        // (kv_heads * head_size, stride)
+    float *ffn, *gate;   // (ffn, stride), share the memory of the four above
+    const float* angles;  // (head_size, stride) or null: cosines of each token's angles, then their sines
 };
 
 template <class Body>
@@ -84,7 +87,6 @@ void Model::run(const lavolta_batch& batch, float* output, size_t output_floats,
     std::lock_guard<std::mutex> lock(run_mutex_);
     const uint32_t present = level();
     course.begin(present);
-    const Spec& spec = bundle_.spec;
     Pass pass{};
     pass.cancels = cancels;
     pass.profile = profiled && profiling_ ? &profiles_[present] : nullptr;
@@ -104,14 +106,7 @@ void Model::run(const lavolta_batch& batch, float* output, size_t output_floats,
                 pass.tokens += pass.lengths[s];
             }
             token += pass.tokens;
-            pass.stride = stride_of(pass.tokens);
-            const size_t block = spec.hidden * pass.stride;
-            pass.x = hidden_.reserve(block + kSlack);
-            pass.next = next_.reserve(block + kSlack);
-            pass.q = pass.ffn = work_.reserve(std::max(4 * block, spec.ffn * pass.stride) + kSlack);
-            pass.k = pass.q + block;
-            pass.v = pass.k + block;
-            pass.context = pass.v + block;
+            reserve(pass);
             embed(pass);
             encode(pass, course);
             size_t out_rows = pass.tokens, out_stride = pass.stride;
@@ -127,56 +122,136 @@ void Model::run(const lavolta_batch& batch, float* output, size_t output_floats,
     }
 }
 
-void Model::embed(const Pass& pass) {
+void Model::reserve(Pass& pass) {
+    const Spec& spec = bundle_.spec;
+    pass.stride = stride_of(pass.tokens);
+    const size_t block = spec.hidden * pass.stride, keys = spec.key_features() * pass.stride, ffn = spec.ffn * pass.stride;
+    pass.x = hidden_.reserve(block + kSlack);
+    pass.next = next_.reserve(block + kSlack);
+    pass.q = pass.ffn = work_.reserve(std::max(2 * (block + keys), spec.ffn_gate ? 2 * ffn : ffn) + kSlack);
+    pass.context = pass.q + block;
+    pass.k = pass.context + block;
+    pass.v = pass.k + keys;
+    pass.gate = pass.ffn + ffn;
+}
+
+void Model::embed(Pass& pass) {
     const Spec& spec = bundle_.spec;
     timed(pass.profile ? &pass.profile->edge_ms[static_cast<size_t>(Edge::embeddings)] : nullptr, [&] {
         for (size_t s = 0; s < pass.sequences; ++s) {
             for (size_t i = 0; i < pass.lengths[s]; ++i) {
                 const size_t token = pass.starts[s] + i;
                 const float* word = bundle_.word + static_cast<size_t>(pass.token_ids[token]) * spec.hidden;
-                const float* position = bundle_.position + i * spec.hidden;
+                const float* position = bundle_.position ? bundle_.position + i * spec.hidden : nullptr;
                 const size_t type_id = pass.type_ids ? static_cast<size_t>(pass.type_ids[token]) : 0;
                 const float* type = bundle_.type ? bundle_.type + type_id * spec.hidden : nullptr;
                 float* x = pass.x + token;
                 for (size_t f = 0; f < spec.hidden; ++f) {
-                    const float sum = word[f] + position[f];
+                    const float sum = position ? word[f] + position[f] : word[f];
                     x[f * pass.stride] = type ? sum + type[f] : sum;
                 }
             }
         }
         if (spec.embedding_norm) normalize(pass, bundle_.embedding_norm, pass.x, pass.x);
+        if (spec.position == Position::rope) turn(pass);
     });
 }
 
-void Model::encode(const Pass& pass, Course& course) {
+// The angle of every token and pair of features, in double: positions in the thousands times a frequency lose what float has.
+void Model::turn(Pass& pass) {
+    const size_t half = bundle_.spec.head_size() / 2;
+    float* angles = angles_.reserve(2 * half * pass.stride + kSlack);
+    for (size_t s = 0; s < pass.sequences; ++s) {
+        for (size_t i = 0; i < pass.lengths[s]; ++i) {
+            for (size_t f = 0; f < half; ++f) {
+                const double angle = static_cast<double>(i) * static_cast<double>(bundle_.inv_freq[f]);
+                angles[f * pass.stride + pass.starts[s] + i] = static_cast<float>(std::cos(angle));
+                angles[(half + f) * pass.stride + pass.starts[s] + i] = static_cast<float>(std::sin(angle));
+            }
+        }
+    }
+    pass.angles = angles;
+}
+
+void Model::encode(Pass& pass, Course& course) {
+    const bool first = bundle_.spec.norm_first;
+    const Activation activation = bundle_.spec.activation;
     for (size_t i = 0; i < bundle_.layers.size(); ++i) {
         if (cancels_.load(std::memory_order_relaxed) != pass.cancels) {
             fail(LAVOLTA_CANCELLED, "the run was cancelled before layer " + std::to_string(i) + "; run it again for an answer.");
         }
-        const uint32_t level = course.level_of(i, pass.first, pass.sequences);
+        const uint32_t level = pass.level = course.level_of(i, pass.first, pass.sequences);
         const Layer& layer = bundle_.layers[i];
         const auto ms = [&](Step step) {
             return pass.profile ? &pass.profile->layer_ms[i][static_cast<size_t>(step)] : nullptr;
         };
         const auto apply = [&](Step step, const Linear& linear_layer, const float* x, float* y, const float* residual,
                                Activation activation) {
-            timed(ms(step), [&] { linear(pass, linear_layer, level, x, y, residual, activation); });
+            timed(ms(step), [&] { linear(pass.tokens, pass.stride, linear_layer, level, x, y, residual, activation); });
         };
-        apply(Step::query, layer.query, pass.x, pass.q, nullptr, Activation::none);
-        apply(Step::key, layer.key, pass.x, pass.k, nullptr, Activation::none);
-        apply(Step::value, layer.value, pass.x, pass.v, nullptr, Activation::none);
-        timed(ms(Step::attention), [&] { attend(pass); });
+        // The input of a part: normed, in `next`, or the state itself.
+        const auto input = [&](Step step, const Norm& norm) {
+            if (!first) return pass.x;
+            timed(ms(step), [&] { normalize(pass, norm, pass.x, pass.next); });
+            return pass.next;
+        };
+        // The state that a part leaves in `next` becomes `x`.
+        const auto accept = [&](Step step, const Norm& norm) {
+            if (first) return std::swap(pass.x, pass.next);
+            timed(ms(step), [&] { normalize(pass, norm, pass.next, pass.x); });
+        };
+        const float* y = input(Step::attention_norm, layer.attention_norm);
+        apply(Step::query, layer.query, y, pass.q, nullptr, Activation::none);
+        apply(Step::key, layer.key, y, pass.k, nullptr, Activation::none);
+        apply(Step::value, layer.value, y, pass.v, nullptr, Activation::none);
+        timed(ms(Step::attention), [&] {
+            if (pass.angles) rotate(pass);
+            attend(pass);
+        });
         apply(Step::output, layer.output, pass.context, pass.next, pass.x, Activation::none);
-        timed(ms(Step::attention_norm), [&] { normalize(pass, layer.attention_norm, pass.next, pass.x); });
-        apply(Step::up, layer.up, pass.x, pass.ffn, nullptr, bundle_.spec.activation);
+        accept(Step::attention_norm, layer.attention_norm);
+        y = input(Step::ffn_norm, layer.ffn_norm);
+        apply(Step::up, layer.up, y, pass.ffn, nullptr, layer.gate ? Activation::none : activation);
+        if (layer.gate) {
+            apply(Step::gate, *layer.gate, y, pass.gate, nullptr, Activation::none);
+            timed(ms(Step::gate), [&] { gate(pass); });
+        }
         apply(Step::down, layer.down, pass.ffn, pass.next, pass.x, Activation::none);
-        timed(ms(Step::ffn_norm), [&] { normalize(pass, layer.ffn_norm, pass.next, pass.x); });
+        accept(Step::ffn_norm, layer.ffn_norm);
+    }
+    if (first) {
+        timed(pass.profile ? &pass.profile->edge_ms[static_cast<size_t>(Edge::final_norm)] : nullptr,
+              [&] { normalize(pass, bundle_.final_norm, pass.x, pass.x); });
     }
     course.layers_done();
 }
 
-void Model::linear(const Pass& pass, const Linear& layer, uint32_t level, const float* x, float* y, const float* residual,
-                   Activation activation) {
+void Model::rotate(const Pass& pass) {
+    const Spec& spec = bundle_.spec;
+    const size_t size = spec.head_size() * pass.stride;
+    pool_.run(spec.heads + spec.kv_heads, [&](size_t item, uint32_t) {
+        RotateArgs args{};
+        args.x = item < spec.heads ? pass.q + item * size : pass.k + (item - spec.heads) * size;
+        args.cos = pass.angles;
+        args.sin = pass.angles + spec.head_size() / 2 * pass.stride;
+        args.stride = pass.stride;
+        args.token_end = pass.tokens;
+        args.head_size = spec.head_size();
+        kernels_.rotate(args);
+    });
+}
+
+void Model::gate(const Pass& pass) {
+    constexpr size_t rows = 64;
+    const size_t ffn = bundle_.spec.ffn;
+    pool_.run((ffn + rows - 1) / rows, [&](size_t item, uint32_t) {
+        const size_t begin = item * rows * pass.stride, end = std::min(ffn, (item + 1) * rows) * pass.stride;
+        kernels_.gate({pass.gate + begin, pass.ffn + begin, end - begin, bundle_.spec.activation});
+    });
+}
+
+void Model::linear(size_t tokens, size_t stride, const Linear& layer, uint32_t level, const float* x, float* y,
+                   const float* residual, Activation activation) {
     LinearArgs all{};
     all.values = layer.values;
     all.columns = layer.columns;
@@ -186,18 +261,18 @@ void Model::linear(const Pass& pass, const Linear& layer, uint32_t level, const 
     all.x = x;
     all.residual = residual;
     all.y = y;
-    all.stride = pass.stride;
+    all.stride = stride;
     all.cell_rows = bundle_.cell_rows;
     all.out_features = layer.out_features;
     all.activation = activation;
     const size_t block = token_block(layer.in_features);
-    const size_t blocks = (pass.tokens + block - 1) / block;
+    const size_t blocks = (tokens + block - 1) / block;
     // Four chunks a thread even out bands of different fill; one chunk where nobody shares.
     const size_t chunks = std::min<size_t>(layer.bands, pool_.threads() > 1 ? pool_.threads() * 4 : 1);
     pool_.run(blocks * chunks, [&](size_t item, uint32_t) {
         LinearArgs part = all;
         part.token_begin = item / chunks * block;
-        part.token_end = std::min(part.token_begin + block, pass.tokens);
+        part.token_end = std::min(part.token_begin + block, tokens);
         part.band_begin = static_cast<uint32_t>(layer.bands * (item % chunks) / chunks);
         part.band_end = static_cast<uint32_t>(layer.bands * (item % chunks + 1) / chunks);
         kernels_.linear(part);
@@ -220,14 +295,15 @@ void Model::attend(const Pass& pass) {
     }
     const size_t scratch_floats = round_up(attention_scratch(longest), 16);
     float* scratch = scratch_.reserve(scratch_floats * pool_.threads());
-    const uint32_t head_size = spec.hidden / spec.heads;
+    const uint32_t head_size = spec.head_size(), shared = spec.heads / spec.kv_heads;
     pool_.run(items.size(), [&](size_t index, uint32_t thread) {
         const Item& item = items[index];
         const size_t at = size_t{item.head} * head_size * pass.stride + pass.starts[item.sequence];
+        const size_t key_at = size_t{item.head / shared} * head_size * pass.stride + pass.starts[item.sequence];
         AttentionArgs args{};
         args.q = pass.q + at;
-        args.k = pass.k + at;
-        args.v = pass.v + at;
+        args.k = pass.k + key_at;
+        args.v = pass.v + key_at;
         args.out = pass.context + at;
         args.scratch = scratch + thread * scratch_floats;
         args.stride = pass.stride;
@@ -253,6 +329,7 @@ void Model::normalize(const Pass& pass, const Norm& norm, const float* from, flo
         args.token_begin = item * chunk;
         args.token_end = std::min(args.token_begin + chunk, pass.tokens);
         args.features = bundle_.spec.hidden;
+        args.rms = bundle_.spec.norm == NormKind::rms;
         args.eps = bundle_.spec.norm_eps;
         kernels_.norm(args);
     });
@@ -313,7 +390,11 @@ float* Model::head(const Pass& pass, size_t& rows, size_t& stride) {
         if (spec.outputs) {
             columns = spec.outputs;
             float* y = logits_.reserve(columns * stride + kSlack);
-            dense(bundle_.head_out_weight, bundle_.head_out_bias, spec.outputs, Activation::none, at, y, rows, stride);
+            if (bundle_.head_out) {
+                linear(rows, stride, *bundle_.head_out, pass.level, at, y, nullptr, Activation::none);
+            } else {
+                dense(bundle_.head_out_weight, bundle_.head_out_bias, spec.outputs, Activation::none, at, y, rows, stride);
+            }
             at = y;
         }
         if (!spec.normalize) return;

@@ -30,8 +30,8 @@ class Buffer {
 };
 
 // The steps that a profiled run measures, once per layer and once per model.
-enum class Step : uint8_t { query, key, value, attention, output, attention_norm, up, down, ffn_norm, count };
-enum class Edge : uint8_t { embeddings, head, count };
+enum class Step : uint8_t { query, key, value, attention, output, attention_norm, up, gate, down, ffn_norm, count };
+enum class Edge : uint8_t { embeddings, final_norm, head, count };
 
 struct Profile {
     uint64_t runs = 0;
@@ -74,12 +74,16 @@ class Model {
     struct Pass;  // sequences that go through the layers together
 
     void check(const lavolta_batch& batch) const;
-    void embed(const Pass& pass);
-    void encode(const Pass& pass, Course& course);
+    void reserve(Pass& pass);
+    void embed(Pass& pass);
+    void turn(Pass& pass);
+    void encode(Pass& pass, Course& course);
+    void rotate(const Pass& pass);
     void attend(const Pass& pass);
+    void gate(const Pass& pass);
     void normalize(const Pass& pass, const Norm& norm, const float* from, float* to);
-    void linear(const Pass& pass, const Linear& layer, uint32_t level, const float* x, float* y, const float* residual,
-                Activation activation);
+    void linear(size_t tokens, size_t stride, const Linear& layer, uint32_t level, const float* x, float* y,
+                const float* residual, Activation activation);
     void dense(const float* weight, const float* bias, uint32_t outputs, Activation activation, const float* x, float* y,
                size_t tokens, size_t stride);
     float* head(const Pass& pass, size_t& rows, size_t& stride);
@@ -97,7 +101,7 @@ class Model {
     // Below: used by one run at a time.
     bool profiling_ = false;
     std::vector<Profile> profiles_;  // (levels)
-    Buffer hidden_, next_, work_, scratch_, head_a_, head_b_, logits_;
+    Buffer hidden_, next_, work_, angles_, scratch_, head_a_, head_b_, logits_;
 };
 
 }  // namespace lavolta

@@ -1,7 +1,8 @@
 """Broken bundles, one or more per kind of error: every reader, in any language, must name the kind.
 
 As a script it writes them to a folder: ``python tests/hostile/make_bundles.py DIR`` makes ``<kind>.<what>.lavolta`` for
-every reader, ``strict.<kind>.<what>.lavolta`` for readers that check more than the engine needs, and ``valid.lavolta``.
+every reader, ``strict.<kind>.<what>.lavolta`` for readers that check more than the engine needs, ``valid.lavolta`` (an
+encoder) and ``valid-decoder.lavolta``.
 """
 
 from __future__ import annotations
@@ -57,12 +58,41 @@ def tiny_spec() -> ModelSpec:
     )
 
 
-def write_tiny(path: Path, seed: int = 0) -> None:
-    """A valid bundle with a dense level, a half level and one that keeps nothing of the first layer's query."""
-    spec, generator = tiny_spec(), np.random.default_rng(seed)
-    tensors = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in dense_shapes(spec).items()}
+def decoder_spec() -> ModelSpec:
+    """The smallest decoder with every option that an encoder lacks."""
+    return ModelSpec(
+        name="tiny-decoder",
+        layers=1,
+        hidden=8,
+        heads=4,
+        kv_heads=2,
+        ffn=5,
+        vocab=3,
+        max_tokens=3,
+        norm="rms",
+        norm_first=True,
+        position="rope",
+        ffn_gate=True,
+        activation="silu",
+        causal=True,
+        embedding_norm=False,
+        pooling="none",
+        outputs=3,
+        task="language-model",
+    )
+
+
+def write_tiny(path: Path, seed: int = 0, *, decoder: bool = False) -> None:
+    """A valid bundle with a dense level, a half level and one that keeps nothing of the first layer's query.
+
+    Args:
+        decoder: the tiny decoder, its output layer packed, instead of the tiny encoder.
+    """
+    spec, generator = decoder_spec() if decoder else tiny_spec(), np.random.default_rng(seed)
+    shapes = dense_shapes(spec, packed_head=decoder)
+    tensors = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     packed, biases = {}, {}
-    for name, shape in spec.linear_shapes().items():
+    for name, shape in spec.linear_shapes(packed_head=decoder).items():
         grid = CellGrid(*shape, 2)
         dense = np.ones(grid.shape, dtype=bool)
         half = generator.random(grid.shape) < 0.5
@@ -184,6 +214,11 @@ def _shared_cells(parts: Parts) -> None:
     parts.tensors[f"{QUERY}.runs"] = runs.tobytes()
 
 
+def _swap_linears(parts: Parts) -> None:
+    linears = parts.manifest["linears"]
+    linears[0], linears[1] = linears[1], linears[0]
+
+
 CHANGES: dict[str, Change] = {
     "manifest-invalid.no-levels": _manifest("levels", value=[]),
     "manifest-invalid.too-many-levels": _manifest("levels", value=[{"name": str(i)} for i in range(65)]),
@@ -208,9 +243,21 @@ CHANGES: dict[str, Change] = {
     "manifest-invalid.cell-rows-32": _manifest("cell_rows", value=32),
     "manifest-invalid.linear-not-listed": _manifest("linears", 0, "name", value="layers.0.attention.what"),
     "manifest-invalid.linear-of-another-shape": _manifest("linears", 0, "in_features", value=5),
-    "version-unsupported.newer": _manifest("format", value=2),
+    "manifest-invalid.linears-swapped": _swap_linears,
+    "manifest-invalid.linear-missing": _manifest("linears", 5, value=...),
+    "manifest-invalid.linear-a-number": _manifest("linears", 5, value=7),
+    "manifest-invalid.no-precision": _manifest("linears", 0, "precision", value=...),
+    "manifest-invalid.unknown-precision": _manifest("linears", 0, "precision", value="int3"),
+    "manifest-invalid.kv-heads-zero": _manifest("model", "kv_heads", value=0),
+    "manifest-invalid.more-kv-heads-than-heads": _manifest("model", "kv_heads", value=4),
+    "manifest-invalid.unknown-norm": _manifest("model", "norm", value="batch"),
+    "manifest-invalid.norm-first-a-number": _manifest("model", "norm_first", value=0),
+    "manifest-invalid.unknown-position": _manifest("model", "position", value="alibi"),
+    "manifest-invalid.gate-a-string": _manifest("model", "ffn_gate", value="no"),
+    "version-unsupported.newer": _manifest("format", value=3),
+    "version-unsupported.older": _manifest("format", value=1),
     "version-unsupported.zero": _manifest("format", value=0),
-    "manifest-invalid.format-a-string": _manifest("format", value="1"),
+    "manifest-invalid.format-a-string": _manifest("format", value="2"),
     "tensor-missing.embedding": _drop("embeddings.word"),
     "tensor-missing.bias": _drop(f"{QUERY}.bias"),
     "tensor-missing.columns": _drop(f"{QUERY}.columns"),
@@ -252,19 +299,38 @@ CHANGES: dict[str, Change] = {
     "strict.index-out-of-range.bands-share-cells": _shared_cells,
 }
 
+DECODER_CHANGES: dict[str, Change] = {
+    "manifest-invalid.kv-heads-do-not-divide": _manifest("model", "kv_heads", value=3),
+    "manifest-invalid.rope-with-odd-heads": _manifest("model", "heads", value=8),
+    "manifest-invalid.head-of-another-shape": _manifest("linears", 7, "out_features", value=4),
+    "manifest-invalid.linear-after-the-head": _manifest("linears", 7, "name", value="layers.1.attention.query"),
+    "tensor-missing.frequencies": _drop("rope.inv_freq"),
+    "tensor-missing.final-norm": _drop("final_norm.weight"),
+    "tensor-missing.packed-head": _drop("linear.head.out.columns"),
+    "tensor-missing.gate": _drop("linear.layers.0.ffn.gate.values"),
+    "tensor-shape.frequencies-column": _entry("rope.inv_freq", shape=[1, 1]),
+    "tensor-shape.key-of-all-heads": _entry("linear.layers.0.attention.key.bias", shape=[4, 1]),
+    "not-finite.nan-frequency": _set("rope.inv_freq", 0, float("nan"), "<f4"),
+    "index-out-of-range.head-column": _set("linear.head.out.columns", 0, 8, "<u2"),
+    "strict.manifest-invalid.kept-cells-without-head": _manifest("levels", 1, "kept_cells", "head.out", value=...),
+}
+
 
 def hostile_bundles() -> dict[str, bytes]:
     """Name to bytes of every broken file; the first word (the second after ``strict.``) is the kind of its error."""
+    parts = []
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "valid.lavolta"
-        write_tiny(path)
-        valid = path.read_bytes()
-    whole_parts = take_apart(valid)
+        for decoder in (False, True):
+            path = Path(folder) / "valid.lavolta"
+            write_tiny(path, decoder=decoder)
+            parts.append(take_apart(path.read_bytes()))
+    whole_parts, decoder_parts = parts
     files = {}
-    for name, change in CHANGES.items():
-        changed = deepcopy(whole_parts)
-        change(changed)
-        files[name] = build(changed.header, changed.manifest, changed.tensors)
+    for changes, valid in ((CHANGES, whole_parts), (DECODER_CHANGES, decoder_parts)):
+        for name, change in changes.items():
+            changed = deepcopy(valid)
+            change(changed)
+            files[name] = build(changed.header, changed.manifest, changed.tensors)
     header, manifest, tensors = whole_parts.header, whole_parts.manifest, whole_parts.tensors
     whole, payload = build(header, manifest, tensors), payload_of(header, tensors)
     length = 8 + int.from_bytes(whole[:8], "little")
@@ -293,7 +359,7 @@ def hostile_bundles() -> dict[str, bytes]:
         "manifest-invalid.an-object": raw(b'{"__metadata__":{"lavolta":{}},' + plain[1:], payload),
         "manifest-invalid.not-json": build(header, "{", tensors),
         "manifest-invalid.a-list": build(header, "[]", tensors),
-        "manifest-invalid.deep": build(header, '{"format":1,"a":' + "[" * 100_000 + "]" * 100_000 + "}", tensors),
+        "manifest-invalid.deep": build(header, '{"format":2,"a":' + "[" * 100_000 + "]" * 100_000 + "}", tensors),
         "manifest-invalid.nan": build(header, json.dumps(manifest).replace("1e-12", "NaN"), tensors),
     }
     return files
@@ -309,6 +375,7 @@ def _shifted(header: dict[str, Any], by: int) -> dict[str, Any]:
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_tiny(folder / "valid.lavolta")
+    write_tiny(folder / "valid-decoder.lavolta", decoder=True)
     for name, data in hostile_bundles().items():
         (folder / f"{name}.lavolta").write_bytes(data)
 

@@ -30,7 +30,14 @@ def product_bound(
 
 def activation_bound(name: str, before: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:
     """Error after an activation: all have slopes below 1.13; their own error is below 4 eps of the argument or of 1."""
-    own = {"none": 0.0, "relu": 0.0, "gelu": 4 * EPS * np.abs(before), "tanh": np.full_like(before, 4 * EPS)}[name]
+    own = {
+        "none": 0.0,
+        "relu": 0.0,
+        "gelu": 4 * EPS * np.abs(before),
+        "gelu_tanh": 4 * EPS * np.abs(before),
+        "silu": 4 * EPS * np.abs(before),
+        "tanh": np.full_like(before, 4 * EPS),
+    }[name]
     return 1.13 * error + own
 
 
@@ -147,7 +154,7 @@ def test_norm(isa: str, features: int, tokens: int) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", ["gelu", "relu", "tanh"])
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "relu", "silu", "tanh"])
 def test_activation_error(isa: str, name: str) -> None:
     """On a dense grid and at the edges: the error that the other tests' tolerances assume."""
     edges = [0.0, -0.0, 1e-30, -1e-30, 5.54, -5.54, 5.55, -5.55, 43.0, -43.0, 44.0, -44.0, 1e4, -1e4, 3e38, -3e38]

@@ -31,14 +31,22 @@ def random_models(draw: st.DrawFn) -> RandomModel:
     heads = draw(st.integers(1, 3))
     levels = draw(st.integers(1, 4))
     task = draw(st.sampled_from(["embedding", "classification"]))
+    kv_heads = draw(st.sampled_from([n for n in range(1, heads + 1) if heads % n == 0]))
+    features = draw(st.sampled_from([1, 2, 3]))
     return random_model(
         seed=draw(st.integers(0, 1000)),
         cell_rows=draw(st.sampled_from([1, 2, 4, 8, 16])),
         keep=sorted((draw(st.sampled_from([0.0, 0.3, 1.0])) for _ in range(levels)), reverse=True),
         nested=draw(st.booleans()),
         layers=draw(st.integers(1, 2)),
-        hidden=heads * draw(st.sampled_from([1, 3])),
+        hidden=heads * features,
         heads=heads,
+        kv_heads=kv_heads,
+        norm=draw(st.sampled_from(["layer", "rms"])),
+        norm_first=draw(st.booleans()),
+        position=draw(st.sampled_from(["learned", "rope"])) if features % 2 == 0 else "learned",
+        ffn_gate=draw(st.booleans()),
+        packed_head=task == "classification" and draw(st.booleans()),
         ffn=draw(st.sampled_from([1, 7, 17])),
         vocab=draw(st.integers(1, 5)),
         max_tokens=draw(st.integers(1, 5)),
@@ -119,7 +127,7 @@ def test_dense_weights_of_each_level(tmp_path: Path) -> None:
     for level in (-1, 3):
         with pytest.raises(UserInputError, match=f"no level {level}; the bundle has levels 0 to 2"):
             bundle.dense_weight("layers.1.ffn.up", level)
-    with pytest.raises(UserInputError, match="no linear layer 'embeddings'"):
+    with pytest.raises(UserInputError, match="no packed linear 'embeddings'"):
         bundle.packed("embeddings")
 
 

@@ -1,4 +1,4 @@
-// LayerNorm, AVX2.
+// LayerNorm and RMSNorm, AVX2.
 #include "../simd_avx2.h"
 #include "simd.h"
 

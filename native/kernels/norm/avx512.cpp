@@ -1,4 +1,4 @@
-// LayerNorm, AVX-512.
+// LayerNorm and RMSNorm, AVX-512.
 #include "../simd_avx512.h"
 #include "simd.h"
 

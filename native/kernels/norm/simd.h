@@ -1,4 +1,4 @@
-// LayerNorm for any register type: lanes are tokens, so mean and variance need no sum across a register.
+// LayerNorm and RMSNorm for any register type: lanes are tokens, so mean and variance need no sum across a register.
 #pragma once
 
 #include "../kernels.h"
@@ -23,7 +23,7 @@ void norm(const NormArgs& a) {
     const auto count = V::set1(static_cast<float>(a.features));
     for (size_t token = a.token_begin; token < a.token_end; token += V::width) {
         const float* x = a.x + token;
-        const auto mean = V::div(sum_features<V>(a, x, [](auto v) { return v; }), count);
+        const auto mean = a.rms ? V::zero() : V::div(sum_features<V>(a, x, [](auto v) { return v; }), count);
         const auto square = sum_features<V>(a, x, [mean](auto v) {
             const auto d = V::sub(v, mean);
             return V::mul(d, d);
@@ -32,7 +32,7 @@ void norm(const NormArgs& a) {
         float* y = a.y + token;
         for (size_t f = 0; f < a.features; ++f) {
             const auto centered = V::mul(V::sub(V::load(x + f * a.stride), mean), scale);
-            V::store(y + f * a.stride, V::fma(centered, V::set1(a.weight[f]), V::set1(a.bias[f])));
+            V::store(y + f * a.stride, V::fma(centered, V::set1(a.weight[f]), V::set1(a.rms ? 0.0f : a.bias[f])));
         }
     }
 }

@@ -15,17 +15,20 @@ from numpy.typing import NDArray
 from lavolta import __version__
 from lavolta.errors import BundleError, UserInputError
 from lavolta.runtime.container import Container, parse_json, write_container
-from lavolta.runtime.spec import ModelSpec
+from lavolta.runtime.spec import HEAD_LINEAR, ModelSpec
+from lavolta.runtime.spec import dense_shapes as dense_shapes
 from lavolta.sparsity.cells import CELL_ROWS, CellGrid
 from lavolta.sparsity.packing import MAX_LEVELS, PackedLinear, unpack_linear
 
-FORMAT = 1
+FORMAT = 2
 METADATA_KEY = "lavolta"
 SPARSITY_KINDS = ("ranked", "pattern-sets")
+PRECISIONS = ("fp32",)
 LIMITS = {
     "layers": (1, 1 << 12),
     "hidden": (1, 1 << 16),
     "heads": (1, 1 << 16),
+    "kv_heads": (1, 1 << 16),
     "ffn": (1, 1 << 16),
     "vocab": (1, 1 << 30),
     "max_tokens": (1, 1 << 20),
@@ -34,26 +37,6 @@ LIMITS = {
 }
 """Smallest and largest value of each size in the manifest's model."""
 _CHECK_CELLS = 1 << 24
-
-
-def dense_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a model that is not a prunable linear: canonical name to shape."""
-    hidden = spec.hidden
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word": (spec.vocab, hidden),
-        "embeddings.position": (spec.max_tokens, hidden),
-    }
-    if spec.types:
-        shapes["embeddings.type"] = (spec.types, hidden)
-    norms = ["embeddings.norm"] if spec.embedding_norm else []
-    norms += [f"layers.{i}.{part}" for i in range(spec.layers) for part in ("attention_norm", "ffn_norm")]
-    for norm in norms:
-        shapes[f"{norm}.weight"] = shapes[f"{norm}.bias"] = (hidden,)
-    if spec.head_dense is not None:
-        shapes["head.dense.weight"], shapes["head.dense.bias"] = (hidden, hidden), (hidden,)
-    if spec.outputs:
-        shapes["head.out.weight"], shapes["head.out.bias"] = (spec.outputs, hidden), (spec.outputs,)
-    return shapes
 
 
 def write_bundle(
@@ -74,7 +57,7 @@ def write_bundle(
 
     Args:
         tensors: `dense_shapes` of the spec, float32.
-        packed: every linear of ``spec.linear_shapes()``.
+        packed: every linear of ``spec.linear_shapes()``, and ``head.out`` where the output layer is packed too.
         biases: of the same linears, ``(out_features,)``; ``None`` writes zeros.
         levels: densest first, each with ``name``, ``sparsity`` (0 to 1), ``kept_cells`` (linear name to count), and any
             other plain JSON fields.
@@ -88,6 +71,8 @@ def write_bundle(
         UserInputError: parts that do not fit each other.
         BundleError: ``io``, such as a full disk.
     """
+    packed_head = HEAD_LINEAR in packed
+    shapes = spec.linear_shapes(packed_head=packed_head)
     manifest = {
         "format": FORMAT,
         "lavolta_version": __version__,
@@ -96,8 +81,8 @@ def write_bundle(
         "sparsity": dict(sparsity_info),
         "levels": [dict(level) for level in levels],
         "linears": [
-            {"name": name, "out_features": shape[0], "in_features": shape[1]}
-            for name, shape in spec.linear_shapes().items()
+            {"name": name, "out_features": shape[0], "in_features": shape[1], "precision": "fp32"}
+            for name, shape in shapes.items()
         ],
         "provenance": dict(provenance or {}),
         "device": dict(device or {}),
@@ -109,8 +94,8 @@ def write_bundle(
         raise UserInputError(
             f"the manifest is not plain JSON ({error}); use strings, finite numbers, lists."
         ) from error
-    _check_names("tensors", set(tensors), set(dense_shapes(spec)))
-    _check_names("packed linears", set(packed), set(spec.linear_shapes()))
+    _check_names("tensors", set(tensors), set(dense_shapes(spec, packed_head=packed_head)))
+    _check_names("packed linears", set(packed), set(shapes))
     arrays: dict[str, NDArray[Any]] = {name: np.asarray(array, dtype=np.float32) for name, array in tensors.items()}
     for name, layer in packed.items():
         bias = biases.get(name)
@@ -140,8 +125,8 @@ class BundleFile:
         self.manifest: dict[str, Any] = self._read_manifest()
         self.spec = self._read_spec()
         self.cell_rows: int = self.manifest["cell_rows"]
-        self._check_levels()
         self._check_linears()
+        self._check_levels()
         self._check_tensors()
 
     @classmethod
@@ -160,9 +145,15 @@ class BundleFile:
         return levels
 
     @cached_property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Every packed linear, in order: name to ``(out_features, in_features)``; ``head.out`` last if it is one."""
+        names = [entry.get("name") for entry in self.manifest["linears"] if isinstance(entry, dict)]
+        return self.spec.linear_shapes(packed_head=bool(self.spec.outputs) and names[-1:] == [HEAD_LINEAR])
+
+    @cached_property
     def tensors(self) -> dict[str, NDArray[np.float32]]:
-        """Everything that is not a prunable linear, canonical name to array."""
-        shapes = dense_shapes(self.spec)
+        """Everything that is not a packed linear, canonical name to array."""
+        shapes = dense_shapes(self.spec, packed_head=HEAD_LINEAR in self.linears)
         return {name: self._container.tensor(name, "F32", shape) for name, shape in shapes.items()}
 
     @property
@@ -176,7 +167,7 @@ class BundleFile:
         return self._blob("vocab")
 
     def packed(self, name: str) -> PackedLinear:
-        """One prunable linear by canonical name, with all its levels."""
+        """One packed linear by canonical name, with all its levels."""
         grid = self._grid(name)
         tensor, prefix = self._container.tensor, f"linear.{name}"
         # Two tensors only state how many cells and runs there are; what they state must fit the others.
@@ -190,7 +181,7 @@ class BundleFile:
         )
 
     def bias(self, name: str) -> NDArray[np.float32]:
-        """Bias of a prunable linear, ``(out_features,)``."""
+        """Bias of a packed linear, ``(out_features,)``."""
         return self._container.tensor(f"linear.{name}.bias", "F32", (self._grid(name).out_features,))
 
     def dense_weight(self, name: str, level: int) -> NDArray[np.float32]:
@@ -209,7 +200,7 @@ class BundleFile:
         entries = self._container.entries
         resident = sum(e.end - e.begin for name, e in entries.items() if name not in ("tokenizer", "vocab"))
         streamed = table = 0
-        for name in self.spec.linear_shapes():
+        for name in self.linears:
             packed = self.packed(name)
             runs = int(packed.run_ptr[level, -1]) - int(packed.run_ptr[level, 0])
             own = packed.run_ptr[level].nbytes + runs * 8
@@ -222,9 +213,9 @@ class BundleFile:
         return bytes(self._container.tensor(name, "U8", (None,))) if present else None
 
     def _grid(self, name: str) -> CellGrid:
-        shape = self.spec.linear_shapes().get(name)
+        shape = self.linears.get(name)
         if shape is None:
-            raise UserInputError(f"the model has no linear layer {name!r}; see spec.linear_shapes().")
+            raise UserInputError(f"the bundle has no packed linear {name!r}; see BundleFile.linears.")
         return CellGrid(*shape, self.cell_rows)
 
     def _invalid(self, what: str) -> NoReturn:
@@ -271,9 +262,9 @@ class BundleFile:
         for name, (least, most) in LIMITS.items():
             if not least <= self._member(model, name, int) <= most:
                 self._invalid(f"{name!r} is {model[name]}, not {least} to {most}")
-        for name in ("causal", "embedding_norm", "normalize"):
+        for name in ("norm_first", "ffn_gate", "causal", "embedding_norm", "normalize"):
             self._member(model, name, bool)
-        for name in ("name", "activation", "pooling", "task"):
+        for name in ("name", "norm", "position", "activation", "pooling", "task"):
             self._member(model, name, str)
         if missing := {field.name for field in fields(ModelSpec)} - set(model):
             self._invalid(f"{min(missing)!r} is missing")
@@ -299,23 +290,25 @@ class BundleFile:
                 self._invalid(f"the sparsities are not rising numbers from 0 to 1 at level {level['name']!r}")
             densest = sparsity
             kept = self._member(level, "kept_cells", dict)
-            if set(kept) != set(self.spec.linear_shapes()) or not all(type(count) is int for count in kept.values()):
+            if set(kept) != set(self.linears) or not all(type(count) is int for count in kept.values()):
                 self._invalid(f"'kept_cells' of level {level['name']!r} does not count every linear")
         if len(names) != len(self.levels):
             self._invalid("two levels share a name")
 
     def _check_linears(self) -> None:
-        listed = {}
+        listed = []
         for entry in self.manifest["linears"]:
             name = self._member(entry, "name", str)
-            listed[name] = (self._member(entry, "out_features", int), self._member(entry, "in_features", int))
-        if len(listed) != len(self.manifest["linears"]) or listed != self.spec.linear_shapes():
+            listed.append((name, (self._member(entry, "out_features", int), self._member(entry, "in_features", int))))
+            if self._member(entry, "precision", str) not in PRECISIONS:
+                self._invalid(f"the precision of {name!r} is {entry['precision']!r}")
+        if listed != list(self.linears.items()):
             self._invalid("'linears' does not fit the model")
 
     def _check_tensors(self) -> None:
         for name, array in self.tensors.items():
             self._check_finite(name, array)
-        for name in self.spec.linear_shapes():
+        for name in self.linears:
             packed = self.packed(name)
             self._check_finite(f"linear.{name}.values", packed.values)
             self._check_finite(f"linear.{name}.bias", self.bias(name))
