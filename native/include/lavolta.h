@@ -122,6 +122,10 @@ LAVOLTA_API const char *lavolta_status_name(lavolta_status status);
 /* Instruction sets that this CPU runs and this build has, best last: "reference avx2 avx512". */
 LAVOLTA_API const char *lavolta_isas(void);
 
+/* The most fp32 operations (a multiply-add is two) that one thread of this machine does in a nanosecond, measured in 30 ms:
+ * what a share of the peak refers to. `isa` as in `lavolta_options`. */
+LAVOLTA_API lavolta_status lavolta_peak(const char *isa, double *gflops);
+
 #ifdef __cplusplus
 }
 #endif

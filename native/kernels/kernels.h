@@ -117,6 +117,8 @@ using NormKernel = void(const NormArgs&);
 using ActivationKernel = void(const ActivationArgs&);
 using GateKernel = void(const GateArgs&);
 using RotateKernel = void(const RotateArgs&);
+// Multiply-adds of registers, nothing else; returns how many numbers were multiplied and added.
+using PeakKernel = uint64_t(uint64_t rounds);
 
 // op, type of its kernels
 #define LAVOLTA_OPS(OP)           \
@@ -126,7 +128,9 @@ using RotateKernel = void(const RotateArgs&);
     OP(norm, NormKernel)          \
     OP(activation, ActivationKernel) \
     OP(gate, GateKernel)          \
-    OP(rotate, RotateKernel)
+    OP(rotate, RotateKernel)      \
+    OP(peak, PeakKernel)
+
 
 // The kernel of every op, and the instruction set that each came from.
 struct KernelSet {

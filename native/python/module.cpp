@@ -306,6 +306,19 @@ NB_MODULE(_native, m) {
         .def("blob", &NativeModel::blob, nb::arg("name"))
         .def("profile", &NativeModel::profile, nb::arg("enabled"))
         .def("explain", &NativeModel::explain);
+    m.def(
+        "peak",
+        [](const std::string& isa) {
+            double gflops = 0.0;
+            lavolta_status status;
+            {
+                nb::gil_scoped_release release;
+                status = lavolta_peak(isa.empty() ? nullptr : isa.c_str(), &gflops);
+            }
+            check(status);
+            return gflops;
+        },
+        nb::arg("isa"));
     m.def("isas", [] { return std::string(lavolta_isas()); });
     m.def("linear", &test_linear, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"), nb::arg("run_ptr"),
           nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(), nb::arg("activation"));

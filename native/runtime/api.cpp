@@ -8,6 +8,7 @@
 #include "error.h"
 #include "lavolta.h"
 #include "model.h"
+#include "peak.h"
 
 struct lavolta_model {
     lavolta::Model model;
@@ -192,6 +193,13 @@ const char* lavolta_status_name(lavolta_status status) {
             return "cancelled";
     }
     return "unknown";
+}
+
+lavolta_status lavolta_peak(const char* isa, double* gflops) {
+    return guarded([&] {
+        require(gflops, "gflops must not be NULL.");
+        *gflops = lavolta::measured_peak_gflops(lavolta::isa_option(isa));
+    });
 }
 
 const char* lavolta_isas(void) {

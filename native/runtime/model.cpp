@@ -8,7 +8,6 @@
 #include "error.h"
 
 namespace lavolta {
-namespace {
 
 Isa isa_option(const char* name) {
     if (!name) name = std::getenv("LAVOLTA_ISA");
@@ -18,6 +17,8 @@ Isa isa_option(const char* name) {
     }
     fail(LAVOLTA_INVALID_ARGUMENT, std::string("the instruction set '") + name + "' is unknown; choose one of reference, avx2, avx512.");
 }
+
+namespace {
 
 uint32_t thread_option(uint32_t threads) {
     if (threads > 256) fail(LAVOLTA_INVALID_ARGUMENT, "threads is " + std::to_string(threads) + "; choose 1 to 256.");

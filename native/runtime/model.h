@@ -52,6 +52,9 @@ class Course {
     virtual void pass_done() {}
 };
 
+// The best instruction set allowed: `name`, else the environment variable LAVOLTA_ISA, else the last.
+Isa isa_option(const char* name);
+
 class Model {
    public:
     Model(std::unique_ptr<MappedFile> file, const uint8_t* data, size_t bytes, const lavolta_options& options);

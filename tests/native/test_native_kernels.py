@@ -9,6 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from lavolta import _native
+from lavolta.errors import UserInputError
+from lavolta.runtime.measure import peak_gflops
 from lavolta.sparsity.cells import CELL_ROWS, CellGrid
 from lavolta.sparsity.packing import pack_linear, unpack_linear
 from reference_model import ACTIVATIONS
@@ -184,3 +186,11 @@ def test_bits_do_not_depend_on_the_neighbors(isa: str) -> None:
 def test_an_absent_instruction_set_is_refused() -> None:
     with pytest.raises(ValueError, match="instruction set"):
         _native.activation("sse9", np.zeros((1, 1), dtype=np.float32), "gelu")
+
+
+def test_the_peak_of_every_instruction_set() -> None:
+    peaks = [peak_gflops(isa) for isa in ISAS]
+    assert all(peak > 0.0 for peak in peaks)
+    assert peak_gflops() > 0.0
+    with pytest.raises(UserInputError, match="'sse9'"):
+        peak_gflops("sse9")

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lavolta.runtime.engine import Model
+from lavolta import _native
+from lavolta.errors import UserInputError
+from lavolta.runtime.engine import Model, instruction_sets
 
 SWITCHES = 20_000
 
@@ -62,6 +64,23 @@ def switch_times(model: Model, switches: int = SWITCHES) -> SwitchTimes:
     grown = max(0, _resident_bytes() - before)
     p50, p99 = np.percentile(nanoseconds, [50, 99]) / 1e3
     return SwitchTimes(float(p50), float(p99), grown // switches)
+
+
+def peak_gflops(isa: str | None = None) -> float:
+    """The most fp32 operations that one thread of this machine does in a nanosecond, measured in 30 ms.
+
+    A multiply-add is two operations. The fastest of many rounds of a tenth of a millisecond counts, with nothing but
+    registers: what the share of a kernel refers to.
+
+    Args:
+        isa: the instruction set whose registers are used, one of `instruction_sets()`; None is the best.
+
+    Raises:
+        UserInputError: this CPU has no such instruction set.
+    """
+    if isa is not None and isa not in instruction_sets():
+        raise UserInputError(f"this CPU has no '{isa}'; choose one of {', '.join(instruction_sets())}.")
+    return float(_native.peak(isa or instruction_sets()[-1]))
 
 
 def level_outputs(model: Model, texts: Sequence[str], batch: int = 16) -> list[NDArray[np.float32]]:
