@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lavolta.runtime.bundle import dense_shapes, write_bundle
+from lavolta.runtime.packed_tensors import Packed, unpack
 from lavolta.runtime.spec import ModelSpec
 from lavolta.sparsity.cells import CellGrid
-from lavolta.sparsity.packing import PackedLinear, pack_linear, unpack_linear
+from lavolta.sparsity.packing import pack_linear
+from lavolta.sparsity.packing_int8 import PackedInt8, pack_int8
 
 Array = NDArray[np.float64]
 
@@ -57,13 +59,20 @@ DECODERS: dict[str, dict[str, Any]] = {
 """Options of `random_model` for decoders: GPT-2 and Llama styles, and mixtures that no family has."""
 
 
+def quantized(x: Array) -> Array:
+    """Inputs ``(tokens, features)`` as an int8 linear sees them: multiples of a scale per token (bundle.md)."""
+    largest = np.abs(x).max(axis=1, keepdims=True)
+    inverse = np.divide(127.0, largest, out=np.zeros_like(largest), where=largest > 0.0)
+    return np.asarray(np.rint(x * inverse) * (largest / 127.0))
+
+
 @dataclass
 class RandomModel:
     """A model with random weights and one random cell mask per level and linear."""
 
     spec: ModelSpec
     tensors: dict[str, NDArray[np.float32]]
-    packed: dict[str, PackedLinear]
+    packed: dict[str, Packed]
     biases: dict[str, NDArray[np.float32]]
     levels: int
     cell_rows: int
@@ -90,7 +99,7 @@ class RandomModel:
         per_token: bool = False,
     ) -> Array:
         """What `Model.run` returns, in float64."""
-        weights = {name: unpack_linear(packed, level).astype(np.float64) for name, packed in self.packed.items()}
+        weights = {name: unpack(packed, level).astype(np.float64) for name, packed in self.packed.items()}
         types = type_ids or [[0] * len(row) for row in token_ids]
         rows = [
             self._sequence(weights, np.array(ids), np.array(kinds), per_token)
@@ -120,7 +129,8 @@ class RandomModel:
         spec = self.spec
 
         def linear(name: str, x: Array) -> Array:
-            return np.asarray(x @ weights[name].T + self.biases[name])
+            inputs = quantized(x) if isinstance(self.packed[name], PackedInt8) else x
+            return np.asarray(inputs @ weights[name].T + self.biases[name])
 
         x = self.tensors["embeddings.word"][ids].astype(np.float64)
         if spec.position == "learned":
@@ -173,12 +183,14 @@ def random_model(
     keep: Sequence[float] = (1.0, 0.5, 0.25, 0.0),
     nested: bool = True,
     packed_head: bool = False,
+    precision: str = "fp32",
     **changes: Any,
 ) -> RandomModel:
     """Weights of the size that training gives (variance one over inputs), one level per share of kept cells.
 
     The defaults are odd on purpose: 5 heads of 4 features, 33 inner features (a ragged last band for every cell height
-    above 1), an all-true mask, an all-false mask, and a first row of zeros.
+    above 1), an all-true mask, an all-false mask, and a first row of zeros. The ``precision`` ``"mixed"`` is int8 for
+    every other linear.
     """
     generator = np.random.default_rng(seed)
     defaults: dict[str, Any] = {
@@ -202,14 +214,16 @@ def random_model(
             tensors[name] += 1.0
     if spec.position == "rope":
         tensors["rope.inv_freq"] = (10000.0 ** -np.linspace(0.0, 0.9, spec.head_size // 2)).astype(np.float32)
-    packed, biases = {}, {}
-    for name, shape in spec.linear_shapes(packed_head=packed_head).items():
+    packed: dict[str, Packed] = {}
+    biases = {}
+    for index, (name, shape) in enumerate(spec.linear_shapes(packed_head=packed_head).items()):
         grid = CellGrid(*shape, cell_rows)
         weight = (generator.standard_normal(shape) / math.sqrt(shape[1])).astype(np.float32)
         weight[0] = 0.0
         shared = generator.random(grid.shape)
         masks = [(shared if nested else generator.random(grid.shape)) < share for share in keep]
-        packed[name] = pack_linear(weight, masks, cell_rows)
+        int8 = precision == "int8" or (precision == "mixed" and index % 2 == 1)
+        packed[name] = pack_int8(weight, masks, cell_rows) if int8 else pack_linear(weight, masks, cell_rows)
         biases[name] = (0.1 * generator.standard_normal(shape[0])).astype(np.float32)
     return RandomModel(spec, tensors, packed, biases, len(keep), cell_rows)
 

@@ -41,6 +41,7 @@ typedef enum lavolta_status {
     LAVOLTA_INDEX_OUT_OF_RANGE = 12,
     LAVOLTA_NOT_FINITE = 13,
     LAVOLTA_IO = 14,
+    LAVOLTA_VALUE_OUT_OF_RANGE = 15,
     /* Defects of a call. */
     LAVOLTA_INVALID_ARGUMENT = 32,
     LAVOLTA_NO_SUCH_LEVEL = 33,

@@ -22,8 +22,8 @@ constexpr int kIsaCount = 3;
 enum class Activation : uint8_t { none, gelu, relu, tanh, gelu_tanh, silu };
 
 struct Run {
-    uint32_t first;  // cell
-    uint32_t count;  // cells
+    uint32_t first;  // cell, or quad of an int8 layer
+    uint32_t count;  // cells, or quads
 };
 
 // y = activation(W x + bias) + residual for bands [band_begin, band_end) and tokens [token_begin, token_end).
@@ -38,6 +38,47 @@ struct LinearArgs {
     float* y;                 // (out_features, stride)
     size_t stride;            // floats
     size_t token_begin, token_end;
+    uint32_t band_begin, band_end;
+    uint32_t cell_rows, out_features;
+    Activation activation;
+};
+
+// Quantized activations are feature-major bytes u = q + 128. Blocks of 64 tokens lie in the order of `token_slot`, in which an
+// interleave of four features leaves neighboring tokens side by side in a register of any width; `quant_stride` is the token
+// count rounded up to 64, and a kernel may read all of a block.
+constexpr size_t kQuantBlock = 64;
+constexpr size_t kQuad = 4;
+constexpr int kQuantZero = 128;
+constexpr size_t token_slot(size_t token) {
+    return token / 64 * 64 + token % 16 / 4 * 16 + token % 64 / 16 * 4 + token % 4;
+}
+
+// With m = max |x| over the features of a token: scale = m / 127 and u = round(x * (127 / m)) + 128, half to even; scale = 0
+// and u = 128 where m / 127 is no normal number.
+struct QuantizeArgs {
+    const float* x;  // (features, stride)
+    uint8_t* u;      // (features, quant_stride)
+    float* scale;    // (tokens rounded up to 16,)
+    size_t stride, quant_stride;
+    size_t token_begin, token_end;  // begins at a multiple of 64
+    uint32_t features;
+};
+
+// y = activation(sums * scale * token_scale + bias) + residual, sums = W (u - 128) exactly, for the same ranges as `linear`.
+struct LinearInt8Args {
+    const int8_t* values;      // (quads, cell_rows, 4)
+    const uint16_t* columns;   // (quads, 4)
+    const Run* runs;           // (n,), quads
+    const uint32_t* run_ptr;   // (bands + 1,), the row of the level
+    const int32_t* row_sums;   // (out_features,), the row of the level
+    const float* scale;        // (out_features,)
+    const float* bias;         // (out_features,)
+    const uint8_t* u;          // (in_features, quant_stride)
+    const float* token_scale;  // (tokens rounded up to 16,)
+    const float* residual;     // (out_features, stride) or null
+    float* y;                  // (out_features, stride)
+    size_t stride, quant_stride;
+    size_t token_begin, token_end;  // begins at a multiple of 64
     uint32_t band_begin, band_end;
     uint32_t cell_rows, out_features;
     Activation activation;
@@ -111,6 +152,8 @@ struct RotateArgs {
 };
 
 using LinearKernel = void(const LinearArgs&);
+using QuantizeKernel = void(const QuantizeArgs&);
+using LinearInt8Kernel = void(const LinearInt8Args&);
 using DenseKernel = void(const DenseArgs&);
 using AttentionKernel = void(const AttentionArgs&);
 using NormKernel = void(const NormArgs&);
@@ -123,6 +166,8 @@ using PeakKernel = uint64_t(uint64_t rounds);
 // op, type of its kernels
 #define LAVOLTA_OPS(OP)           \
     OP(linear, LinearKernel)      \
+    OP(quantize, QuantizeKernel)  \
+    OP(linear_int8, LinearInt8Kernel) \
     OP(dense, DenseKernel)        \
     OP(attention, AttentionKernel) \
     OP(norm, NormKernel)          \

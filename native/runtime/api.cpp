@@ -171,6 +171,8 @@ const char* lavolta_status_name(lavolta_status status) {
             return "index-out-of-range";
         case LAVOLTA_NOT_FINITE:
             return "not-finite";
+        case LAVOLTA_VALUE_OUT_OF_RANGE:
+            return "value-out-of-range";
         case LAVOLTA_IO:
             return "io";
         case LAVOLTA_INVALID_ARGUMENT:

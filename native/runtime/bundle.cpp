@@ -20,7 +20,7 @@ constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 constexpr uint32_t kMaxLevels = 64;
 constexpr int64_t kFormat = 2;
 
-enum class Dtype : uint8_t { f32, u32, u16, u8, other };
+enum class Dtype : uint8_t { f32, i32, u32, u16, i8, u8, other };
 
 struct Tensor {
     Dtype dtype;
@@ -31,6 +31,7 @@ struct Tensor {
 size_t item_bytes(Dtype dtype) {
     switch (dtype) {
         case Dtype::f32:
+        case Dtype::i32:
         case Dtype::u32:
             return 4;
         case Dtype::u16:
@@ -41,7 +42,7 @@ size_t item_bytes(Dtype dtype) {
 }
 
 const char* dtype_name(Dtype dtype) {
-    static const char* const names[] = {"F32", "U32", "U16", "U8", "another type"};
+    static const char* const names[] = {"F32", "I32", "U32", "U16", "I8", "U8", "another type"};
     return names[static_cast<int>(dtype)];
 }
 
@@ -51,7 +52,7 @@ std::string shape_text(const std::vector<uint64_t>& shape) {
     return text + ")";
 }
 
-// Bits per item of every safetensors dtype; the engine reads four of them, the others only have to fit.
+// Bits per item of every safetensors dtype; the engine reads those of `dtype_of`, the others only have to fit.
 uint64_t dtype_bits(std::string_view name) {
     static const std::pair<std::string_view, uint64_t> known[] = {
         {"BOOL", 8}, {"U8", 8},   {"I8", 8},   {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"I16", 16}, {"U16", 16},
@@ -65,8 +66,10 @@ uint64_t dtype_bits(std::string_view name) {
 
 Dtype dtype_of(std::string_view name) {
     if (name == "F32") return Dtype::f32;
+    if (name == "I32") return Dtype::i32;
     if (name == "U32") return Dtype::u32;
     if (name == "U16") return Dtype::u16;
+    if (name == "I8") return Dtype::i8;
     if (name == "U8") return Dtype::u8;
     return Dtype::other;
 }
@@ -331,27 +334,37 @@ class BundleReader {
     }
 
     Linear linear(const std::string& name, uint32_t out_features, uint32_t in_features) {
-        check_listed(name, out_features, in_features);
-        const std::string prefix = "linear." + name + ".";
         Linear linear{};
+        linear.precision = check_listed(name, out_features, in_features);
+        const std::string prefix = "linear." + name + ".";
+        const uint64_t rows = out_.cell_rows, levels = out_.levels.size();
         linear.name = name;
         linear.out_features = out_features;
         linear.in_features = in_features;
+        linear.cell_rows = out_.cell_rows;
         linear.bands = (out_features + out_.cell_rows - 1) / out_.cell_rows;
-        linear.cells = length_of(prefix + "columns");
+        const uint64_t cells = length_of(prefix + "columns");
         const uint64_t runs = length_of(prefix + "runs");
-        linear.values = floats(prefix + "values", {linear.cells, out_.cell_rows});
-        linear.columns = reinterpret_cast<const uint16_t*>(take(prefix + "columns", Dtype::u16, {linear.cells}));
+        if (cells % linear.cells_per_unit()) fail(LAVOLTA_TENSOR_SHAPE, "'" + prefix + "columns' does not fill whole quads.");
+        linear.units = cells / linear.cells_per_unit();
+        linear.columns = reinterpret_cast<const uint16_t*>(take(prefix + "columns", Dtype::u16, {cells}));
         linear.runs = reinterpret_cast<const Run*>(take(prefix + "runs", Dtype::u32, {runs, 2}));
-        linear.run_ptr = reinterpret_cast<const uint32_t*>(
-            take(prefix + "run_ptr", Dtype::u32, {out_.levels.size(), uint64_t{linear.bands} + 1}));
+        linear.run_ptr = reinterpret_cast<const uint32_t*>(take(prefix + "run_ptr", Dtype::u32, {levels, uint64_t{linear.bands} + 1}));
         linear.bias = floats(prefix + "bias", {out_features});
-        check_indices(linear, runs);
+        if (linear.precision == Precision::fp32) {
+            linear.values = floats(prefix + "values", {cells, rows});
+        } else {
+            linear.values_int8 = reinterpret_cast<const int8_t*>(take(prefix + "values", Dtype::i8, {linear.units, rows, kQuad}));
+            linear.scale = floats(prefix + "scale", {out_features});
+            linear.row_sums = reinterpret_cast<const int32_t*>(take(prefix + "row_sums", Dtype::i32, {levels, out_features}));
+        }
+        linear.check(runs, static_cast<uint32_t>(levels));
         return linear;
     }
 
-    // The next entry of the manifest's list of linears says the same as the model's dimensions.
-    void check_listed(const std::string& name, uint32_t out_features, uint32_t in_features) {
+    // The next entry of the manifest's list of linears says the same as the model's dimensions. Returns the precision that it
+    // names.
+    Precision check_listed(const std::string& name, uint32_t out_features, uint32_t in_features) {
         if (read_linears_ == listed_->size()) invalid("'linears' does not list '" + name + "'");
         const Json& entry = (*listed_)[read_linears_++];
         const std::string& listed = member(entry, "name", Json::Type::string).string;
@@ -360,35 +373,8 @@ class BundleReader {
             member(entry, "in_features", Json::Type::integer).integer != in_features) {
             invalid("the shape of '" + name + "' in 'linears' does not fit the model");
         }
-        static const char* const precisions[] = {"fp32"};
-        choice(entry, "precision", precisions);
-    }
-
-    // Every level and band: its runs are inside the cells and no column comes twice, which also bounds the work of a run.
-    void check_indices(const Linear& linear, uint64_t run_count) const {
-        const auto broken = [&](const std::string& what) {
-            fail(LAVOLTA_INDEX_OUT_OF_RANGE, "linear '" + linear.name + "': " + what + ".");
-        };
-        for (uint64_t cell = 0; cell < linear.cells; ++cell) {
-            if (linear.columns[cell] >= linear.in_features) broken("a column is " + std::to_string(linear.columns[cell]));
-        }
-        std::vector<uint64_t> seen(linear.in_features, 0);
-        uint64_t stamp = 0;
-        for (uint32_t level = 0; level < out_.levels.size(); ++level) {
-            const uint32_t* row = linear.level(level);
-            for (uint32_t band = 0; band < linear.bands; ++band) {
-                ++stamp;
-                if (row[band] > row[band + 1] || row[band + 1] > run_count) broken("run_ptr is not rising or leaves the runs");
-                for (uint32_t r = row[band]; r < row[band + 1]; ++r) {
-                    const Run& run = linear.runs[r];
-                    if (run.count > linear.cells || run.first > linear.cells - run.count) broken("a run leaves the cells");
-                    for (uint64_t cell = run.first; cell < uint64_t{run.first} + run.count; ++cell) {
-                        if (seen[linear.columns[cell]] == stamp) broken("a band has a column twice");
-                        seen[linear.columns[cell]] = stamp;
-                    }
-                }
-            }
-        }
+        static const char* const precisions[] = {"fp32", "int8"};
+        return static_cast<Precision>(choice(entry, "precision", precisions));
     }
 
     void read_tensors() {
@@ -440,15 +426,6 @@ class BundleReader {
 };
 
 Bundle::Bundle(const uint8_t* data, size_t bytes) { BundleReader(data, bytes, *this).read(); }
-
-uint64_t Linear::kept_cells(uint32_t index) const {
-    const uint32_t* row = level(index);
-    uint64_t cells = 0;
-    for (uint32_t band = 0; band < bands; ++band) {
-        for (uint32_t r = row[band]; r < row[band + 1]; ++r) cells += runs[r].count;
-    }
-    return cells;
-}
 
 MappedFile::MappedFile(const std::string& path) {
     const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);

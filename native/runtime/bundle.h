@@ -40,19 +40,37 @@ struct Norm {
     const float* bias = nullptr;    // (hidden,), null for RMS norms
 };
 
-// One linear layer with all its levels.
+enum class Precision : uint8_t { fp32, int8 };
+
+// One linear layer with all its levels. Runs count units: cells, or quads of four cells where the precision is int8.
 struct Linear {
     std::string name;
-    uint32_t out_features, in_features, bands;
-    uint64_t cells;           // stored
-    const float* values;      // (cells, cell_rows)
-    const uint16_t* columns;  // (cells,)
-    const Run* runs;          // (n,)
-    const uint32_t* run_ptr;  // (levels, bands + 1)
-    const float* bias;        // (out_features,)
+    Precision precision;
+    uint32_t out_features, in_features, bands, cell_rows;
+    uint64_t units;               // stored
+    const float* values;          // (cells, cell_rows), fp32 only
+    const int8_t* values_int8;    // (quads, cell_rows, 4), int8 only
+    const float* scale;           // (out_features,), int8 only
+    const int32_t* row_sums;      // (levels, out_features), int8 only
+    const uint16_t* columns;      // (units, cells_per_unit())
+    const Run* runs;              // (n,)
+    const uint32_t* run_ptr;      // (levels, bands + 1)
+    const float* bias;            // (out_features,)
 
     const uint32_t* level(uint32_t index) const { return run_ptr + size_t{index} * (bands + 1); }
+    uint32_t cells_per_unit() const { return precision == Precision::int8 ? kQuad : 1; }
+    // Whether a cell only fills up its quad: it repeats the quad's first column.
+    bool filler(uint64_t cell) const {
+        return precision == Precision::int8 && cell % kQuad != 0 && columns[cell] == columns[cell / kQuad * kQuad];
+    }
+    // Cells that a level streams, fillers not counted.
     uint64_t kept_cells(uint32_t level) const;
+    // Throws Error where an index or an int8 value breaks a rule of docs/reference/bundle.md.
+    void check(uint64_t run_count, uint32_t levels) const;
+
+   private:
+    void check_indices(uint64_t run_count, uint32_t levels) const;
+    void check_values(uint32_t levels) const;
 };
 
 struct Layer {

@@ -36,13 +36,14 @@ std::string number(double value, const char* format) {
 }
 
 // The fields of a linear layer at a level.
-std::string work_of(const Linear& linear, uint32_t cell_rows, uint32_t level) {
+std::string work_of(const Linear& linear, uint32_t level) {
     const uint64_t kept = linear.kept_cells(level);
     const uint64_t cells = uint64_t{linear.bands} * linear.in_features;
     const uint32_t* row = linear.level(level);
     // The last band may have fewer rows than its cells hold; the kernel computes the missing ones for nothing.
-    const uint64_t macs = kept * cell_rows;
-    return ", \"cell_rows\": " + std::to_string(cell_rows) + ", \"cells\": " + std::to_string(cells) +
+    const uint64_t macs = kept * linear.cell_rows;
+    return std::string(", \"precision\": \"") + (linear.precision == Precision::int8 ? "int8" : "fp32") +
+           "\", \"cell_rows\": " + std::to_string(linear.cell_rows) + ", \"cells\": " + std::to_string(cells) +
            ", \"cells_kept\": " + std::to_string(kept) + ", \"sparsity\": " +
            number(1.0 - static_cast<double>(kept) / static_cast<double>(cells), "%.6f") +
            ", \"runs\": " + std::to_string(row[linear.bands] - row[0]) + ", \"macs_per_token\": " + std::to_string(macs);
@@ -50,11 +51,11 @@ std::string work_of(const Linear& linear, uint32_t cell_rows, uint32_t level) {
 
 class Rows {
    public:
-    void add(const std::string& level, const std::string& layer, const char* op, Isa isa, double total_ms, uint64_t runs,
-             const std::string& more) {
+    void add(const std::string& level, const std::string& layer, const char* op, const char* kernel, Isa isa,
+             double total_ms, uint64_t runs, const std::string& more) {
         text_ += text_.size() > 1 ? ", {" : "{";
         text_ += "\"level\": " + json_quote(level) + ", \"layer\": " + json_quote(layer) + ", \"op\": \"" + op +
-                 "\", \"kernel\": \"" + op + "_" + isa_name(isa) + "\", \"isa\": \"" + isa_name(isa) + "\"" + more +
+                 "\", \"kernel\": \"" + kernel + "_" + isa_name(isa) + "\", \"isa\": \"" + isa_name(isa) + "\"" + more +
                  ", \"measured_ms\": " + (runs ? number(total_ms / static_cast<double>(runs), "%.6f") : "null") + "}";
     }
 
@@ -73,28 +74,34 @@ std::string Model::explain() {
         const Profile& profile = profiles_[level];
         const std::string& name = bundle_.levels[level];
         const auto edge = [&](const char* layer, const char* op, Isa isa, Edge e) {
-            rows.add(name, layer, op, isa, profile.edge_ms[static_cast<size_t>(e)], profile.runs, "");
+            rows.add(name, layer, op, op, isa, profile.edge_ms[static_cast<size_t>(e)], profile.runs, "");
+        };
+        const auto linear = [&](const std::string& layer, const Linear& of, double total_ms) {
+            const bool int8 = of.precision == Precision::int8;
+            rows.add(name, layer, "linear", int8 ? "linear_int8" : "linear", int8 ? kernels_.linear_int8_isa : kernels_.linear_isa,
+                     total_ms, profile.runs, work_of(of, level));
         };
         edge("embeddings", "norm", kernels_.norm_isa, Edge::embeddings);
         for (size_t i = 0; i < bundle_.layers.size(); ++i) {
             const Layer& layer = bundle_.layers[i];
             const std::string prefix = "layers." + std::to_string(i) + ".";
             const auto ms = [&](Step step) { return profile.runs ? profile.layer_ms[i][static_cast<size_t>(step)] : 0.0; };
+            bool any_int8 = false;
             for (const LinearStep& entry : linear_steps(layer)) {
-                rows.add(name, prefix + entry.name, "linear", kernels_.linear_isa, ms(entry.step), profile.runs,
-                         work_of(*entry.linear, bundle_.cell_rows, level));
+                linear(prefix + entry.name, *entry.linear, ms(entry.step));
+                any_int8 = any_int8 || entry.linear->precision == Precision::int8;
             }
             const auto plain = [&](const char* part, const char* op, Isa isa, Step step) {
-                rows.add(name, prefix + part, op, isa, ms(step), profile.runs, "");
+                rows.add(name, prefix + part, op, op, isa, ms(step), profile.runs, "");
             };
+            if (any_int8) plain("quantize", "quantize", kernels_.quantize_isa, Step::quantize);
             plain("attention", "attention", kernels_.attention_isa, Step::attention);
             plain("attention_norm", "norm", kernels_.norm_isa, Step::attention_norm);
             plain("ffn_norm", "norm", kernels_.norm_isa, Step::ffn_norm);
         }
         if (bundle_.spec.norm_first) edge("final_norm", "norm", kernels_.norm_isa, Edge::final_norm);
         if (bundle_.head_out) {
-            rows.add(name, "head.out", "linear", kernels_.linear_isa, profile.edge_ms[static_cast<size_t>(Edge::head)],
-                     profile.runs, work_of(*bundle_.head_out, bundle_.cell_rows, level));
+            linear("head.out", *bundle_.head_out, profile.edge_ms[static_cast<size_t>(Edge::head)]);
         } else {
             edge("head", "dense", kernels_.dense_isa, Edge::head);
         }

@@ -18,13 +18,6 @@ size_t round_up(size_t value, size_t step) { return (value + step - 1) / step * 
 // few cache sets.
 size_t stride_of(size_t tokens) { return (round_up(tokens, kTokenPad) / kTokenPad | 1) * kTokenPad; }
 
-// Tokens whose inputs stay in a core's second-level cache while all bands pass over them; a multiple of 48, the widest tile of
-// tall cells.
-size_t token_block(size_t in_features) {
-    constexpr size_t budget_floats = (size_t{1} << 20) / sizeof(float);
-    return std::max<size_t>(budget_floats / in_features / 48, 1) * 48;
-}
-
 // One level from the first layer to the last.
 class PresentLevel : public Course {
    public:
@@ -189,6 +182,9 @@ void Model::encode(Pass& pass, Course& course) {
                                Activation activation) {
             timed(ms(step), [&] { linear(pass.tokens, pass.stride, linear_layer, level, x, y, residual, activation); });
         };
+        const auto prepare = [&](const float* x, std::initializer_list<const Linear*> readers) {
+            timed(ms(Step::quantize), [&] { quantize(pass.tokens, pass.stride, x, readers); });
+        };
         // The input of a part: normed, in `next`, or the state itself.
         const auto input = [&](Step step, const Norm& norm) {
             if (!first) return pass.x;
@@ -201,6 +197,7 @@ void Model::encode(Pass& pass, Course& course) {
             timed(ms(step), [&] { normalize(pass, norm, pass.next, pass.x); });
         };
         const float* y = input(Step::attention_norm, layer.attention_norm);
+        prepare(y, {&layer.query, &layer.key, &layer.value});
         apply(Step::query, layer.query, y, pass.q, nullptr, Activation::none);
         apply(Step::key, layer.key, y, pass.k, nullptr, Activation::none);
         apply(Step::value, layer.value, y, pass.v, nullptr, Activation::none);
@@ -208,14 +205,17 @@ void Model::encode(Pass& pass, Course& course) {
             if (pass.angles) rotate(pass);
             attend(pass);
         });
+        prepare(pass.context, {&layer.output});
         apply(Step::output, layer.output, pass.context, pass.next, pass.x, Activation::none);
         accept(Step::attention_norm, layer.attention_norm);
         y = input(Step::ffn_norm, layer.ffn_norm);
+        prepare(y, {&layer.up, layer.gate ? &*layer.gate : &layer.up});
         apply(Step::up, layer.up, y, pass.ffn, nullptr, layer.gate ? Activation::none : activation);
         if (layer.gate) {
             apply(Step::gate, *layer.gate, y, pass.gate, nullptr, Activation::none);
             timed(ms(Step::gate), [&] { gate(pass); });
         }
+        prepare(pass.ffn, {&layer.down});
         apply(Step::down, layer.down, pass.ffn, pass.next, pass.x, Activation::none);
         accept(Step::ffn_norm, layer.ffn_norm);
     }
@@ -247,35 +247,6 @@ void Model::gate(const Pass& pass) {
     pool_.run((ffn + rows - 1) / rows, [&](size_t item, uint32_t) {
         const size_t begin = item * rows * pass.stride, end = std::min(ffn, (item + 1) * rows) * pass.stride;
         kernels_.gate({pass.gate + begin, pass.ffn + begin, end - begin, bundle_.spec.activation});
-    });
-}
-
-void Model::linear(size_t tokens, size_t stride, const Linear& layer, uint32_t level, const float* x, float* y,
-                   const float* residual, Activation activation) {
-    LinearArgs all{};
-    all.values = layer.values;
-    all.columns = layer.columns;
-    all.runs = layer.runs;
-    all.run_ptr = layer.level(level);
-    all.bias = layer.bias;
-    all.x = x;
-    all.residual = residual;
-    all.y = y;
-    all.stride = stride;
-    all.cell_rows = bundle_.cell_rows;
-    all.out_features = layer.out_features;
-    all.activation = activation;
-    const size_t block = token_block(layer.in_features);
-    const size_t blocks = (tokens + block - 1) / block;
-    // Four chunks a thread even out bands of different fill; one chunk where nobody shares.
-    const size_t chunks = std::min<size_t>(layer.bands, pool_.threads() > 1 ? pool_.threads() * 4 : 1);
-    pool_.run(blocks * chunks, [&](size_t item, uint32_t) {
-        LinearArgs part = all;
-        part.token_begin = item / chunks * block;
-        part.token_end = std::min(part.token_begin + block, tokens);
-        part.band_begin = static_cast<uint32_t>(layer.bands * (item % chunks) / chunks);
-        part.band_end = static_cast<uint32_t>(layer.bands * (item % chunks + 1) / chunks);
-        kernels_.linear(part);
     });
 }
 
@@ -335,31 +306,6 @@ void Model::normalize(const Pass& pass, const Norm& norm, const float* from, flo
     });
 }
 
-void Model::dense(const float* weight, const float* bias, uint32_t outputs, Activation activation, const float* x, float* y,
-                  size_t tokens, size_t stride) {
-    const size_t block = token_block(bundle_.spec.hidden);
-    const size_t blocks = (tokens + block - 1) / block;
-    // Chunks of whole row tiles.
-    constexpr size_t rows = 16;
-    const size_t groups = (outputs + rows - 1) / rows;
-    const size_t chunks = pool_.threads() > 1 ? std::min<size_t>(groups, pool_.threads() * 4) : 1;
-    pool_.run(blocks * chunks, [&](size_t item, uint32_t) {
-        DenseArgs args{};
-        args.weight = weight;
-        args.bias = bias;
-        args.x = x;
-        args.y = y;
-        args.stride = stride;
-        args.token_begin = item / chunks * block;
-        args.token_end = std::min(args.token_begin + block, tokens);
-        args.row_begin = static_cast<uint32_t>(groups * (item % chunks) / chunks * rows);
-        args.row_end = static_cast<uint32_t>(std::min<size_t>(groups * (item % chunks + 1) / chunks * rows, outputs));
-        args.in_features = bundle_.spec.hidden;
-        args.activation = activation;
-        kernels_.dense(args);
-    });
-}
-
 // Pooling and head: the result is (columns, stride), `rows` of its tokens are real.
 float* Model::head(const Pass& pass, size_t& rows, size_t& stride) {
     const Spec& spec = bundle_.spec;
@@ -391,6 +337,7 @@ float* Model::head(const Pass& pass, size_t& rows, size_t& stride) {
             columns = spec.outputs;
             float* y = logits_.reserve(columns * stride + kSlack);
             if (bundle_.head_out) {
+                quantize(rows, stride, at, {&*bundle_.head_out});
                 linear(rows, stride, *bundle_.head_out, pass.level, at, y, nullptr, Activation::none);
             } else {
                 dense(bundle_.head_out_weight, bundle_.head_out_bias, spec.outputs, Activation::none, at, y, rows, stride);

@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <initializer_list>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -30,7 +31,7 @@ class Buffer {
 };
 
 // The steps that a profiled run measures, once per layer and once per model.
-enum class Step : uint8_t { query, key, value, attention, output, attention_norm, up, gate, down, ffn_norm, count };
+enum class Step : uint8_t { quantize, query, key, value, attention, output, attention_norm, up, gate, down, ffn_norm, count };
 enum class Edge : uint8_t { embeddings, final_norm, head, count };
 
 struct Profile {
@@ -85,6 +86,9 @@ class Model {
     void attend(const Pass& pass);
     void gate(const Pass& pass);
     void normalize(const Pass& pass, const Norm& norm, const float* from, float* to);
+    // Quantizes `x (features, stride)` if one of its readers is int8; the bytes stay until the next call.
+    void quantize(size_t tokens, size_t stride, const float* x, std::initializer_list<const Linear*> readers);
+    // An int8 layer reads what was quantized last, not `x`.
     void linear(size_t tokens, size_t stride, const Linear& layer, uint32_t level, const float* x, float* y,
                 const float* residual, Activation activation);
     void dense(const float* weight, const float* bias, uint32_t outputs, Activation activation, const float* x, float* y,
@@ -104,7 +108,7 @@ class Model {
     // Below: used by one run at a time.
     bool profiling_ = false;
     std::vector<Profile> profiles_;  // (levels)
-    Buffer hidden_, next_, work_, angles_, scratch_, head_a_, head_b_, logits_;
+    Buffer hidden_, next_, work_, angles_, scratch_, head_a_, head_b_, logits_, quantized_, token_scale_;
 };
 
 }  // namespace lavolta

@@ -28,6 +28,7 @@ def test_compress_hands_everything_to_the_recipe(
 ) -> None:
     out = tmp_path / "new" / "m.lavolta"
     options = ["--deadline-ms", 200, "--levels", 7, "--cell-rows", 4, "--mode", "one-shot", "--steps", 3, "--seed", 9]
+    options += ["--precision", "int8"]
     outcome = invoke("compress", "some/model", "--text", text, "--out", out, *options, "--json")
     assert outcome.code == 0
     assert outcome.data == result
@@ -51,6 +52,7 @@ def test_compress_hands_everything_to_the_recipe(
             "lr": 4e-4,
             "seed": 9,
             "mode": "one-shot",
+            "precision": "int8",
         }
     ]
 

@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from lavolta.runtime.bundle import dense_shapes, write_bundle
+from lavolta.runtime.packed_tensors import Packed
 from lavolta.runtime.spec import ModelSpec
 from lavolta.sparsity.cells import CellGrid
 from lavolta.sparsity.packing import pack_linear
+from lavolta.sparsity.packing_int8 import pack_int8
 
 
 @dataclass
@@ -37,6 +39,8 @@ Change = Callable[[Parts], None]
 """Breaks the parts in place."""
 
 QUERY = "linear.layers.0.attention.query"
+UP = "linear.layers.0.ffn.up"
+"""The one int8 linear: 5 rows, so a ragged band, of 4 columns."""
 
 
 def tiny_spec() -> ModelSpec:
@@ -91,7 +95,8 @@ def write_tiny(path: Path, seed: int = 0, *, decoder: bool = False) -> None:
     spec, generator = decoder_spec() if decoder else tiny_spec(), np.random.default_rng(seed)
     shapes = dense_shapes(spec, packed_head=decoder)
     tensors = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    packed, biases = {}, {}
+    packed: dict[str, Packed] = {}
+    biases = {}
     for name, shape in spec.linear_shapes(packed_head=decoder).items():
         grid = CellGrid(*shape, 2)
         dense = np.ones(grid.shape, dtype=bool)
@@ -100,7 +105,8 @@ def write_tiny(path: Path, seed: int = 0, *, decoder: bool = False) -> None:
             np.zeros_like(half) if name == "layers.0.attention.query" else half & (generator.random(grid.shape) < 0.5)
         )
         weight = generator.standard_normal(shape).astype(np.float32)
-        packed[name] = pack_linear(weight, [dense, half, sparse], 2)
+        pack = pack_int8 if f"linear.{name}" == UP else pack_linear
+        packed[name] = pack(weight, [dense, half, sparse], 2)
         biases[name] = generator.standard_normal(shape[0]).astype(np.float32)
     levels = [
         {
@@ -219,6 +225,35 @@ def _swap_linears(parts: Parts) -> None:
     linears[0], linears[1] = linears[1], linears[0]
 
 
+def _fillers(parts: Parts) -> np.ndarray[Any, Any]:
+    """Indices among the columns of the int8 linear of cells that only fill up a quad; the tiny model has some."""
+    quads = np.frombuffer(parts.tensors[f"{UP}.columns"], dtype="<u2").reshape(-1, 4)
+    repeats = quads == quads[:, :1]
+    repeats[:, 0] = False
+    return np.flatnonzero(repeats)
+
+
+def _filler_not_zero(parts: Parts) -> None:
+    quad, place = divmod(int(_fillers(parts)[0]), 4)
+    values = np.frombuffer(parts.tensors[f"{UP}.values"], dtype="i1").copy().reshape(-1, 2, 4)
+    values[quad, 1, place] = 1
+    parts.tensors[f"{UP}.values"] = values.tobytes()
+
+
+def _int8_column_twice(parts: Parts) -> None:
+    """The third column of a quad is its second: neither is the first, so neither is a filler."""
+    columns = np.frombuffer(parts.tensors[f"{UP}.columns"], dtype="<u2").copy().reshape(-1, 4)
+    quad = int(np.flatnonzero(columns[:, 1] != columns[:, 0])[0])
+    columns[quad, 2] = columns[quad, 1]
+    parts.tensors[f"{UP}.columns"] = columns.tobytes()
+
+
+def _flat_values(parts: Parts) -> None:
+    entry = parts.header[f"{UP}.values"]
+    quads, rows, width = entry["shape"]
+    parts.header[f"{UP}.values"] = {**entry, "shape": [quads, rows * width]}
+
+
 CHANGES: dict[str, Change] = {
     "manifest-invalid.no-levels": _manifest("levels", value=[]),
     "manifest-invalid.too-many-levels": _manifest("levels", value=[{"name": str(i)} for i in range(65)]),
@@ -261,15 +296,23 @@ CHANGES: dict[str, Change] = {
     "tensor-missing.embedding": _drop("embeddings.word"),
     "tensor-missing.bias": _drop(f"{QUERY}.bias"),
     "tensor-missing.columns": _drop(f"{QUERY}.columns"),
+    "tensor-missing.scale": _drop(f"{UP}.scale"),
+    "tensor-missing.row-sums": _drop(f"{UP}.row_sums"),
     "tensor-missing.head": _drop("head.out.weight"),
     "tensor-shape.embedding-transposed": _entry("embeddings.word", shape=[4, 3]),
     "tensor-shape.values-flat": _entry(f"{QUERY}.values", shape=[16]),
     "tensor-shape.two-sizes-for-columns": _entry(f"{QUERY}.columns", shape=[8, 1]),
+    "tensor-shape.no-whole-quads": _manifest("linears", 5, "precision", value="int8"),
+    "tensor-shape.quads-flat": _flat_values,
+    "tensor-shape.row-sums-of-one-level": _entry(f"{UP}.row_sums", shape=[15]),
     "tensor-shape.negative": _entry("embeddings.word", shape=[-3, -4]),
     "tensor-shape.product-overflows": _entry("embeddings.word", shape=[1 << 33, 1 << 33, 1 << 33]),
     "tensor-shape.a-float": _entry("embeddings.word", shape=[3.0, 4]),
     "tensor-dtype.integers-for-floats": _entry("embeddings.word", dtype="U32"),
     "tensor-dtype.signed-columns": _entry(f"{QUERY}.columns", dtype="I16"),
+    "tensor-dtype.int8-as-fp32": _manifest("linears", 4, "precision", value="fp32"),
+    "tensor-dtype.fp32-as-int8": _manifest("linears", 0, "precision", value="int8"),
+    "tensor-dtype.unsigned-values": _entry(f"{UP}.values", dtype="U8"),
     "tensor-dtype.unknown": _entry("embeddings.word", dtype="F31"),
     "offsets-invalid.reversed": _entry("embeddings.word", data_offsets=[48, 0]),
     "offsets-invalid.negative": _entry("embeddings.word", data_offsets=[-48, 0]),
@@ -286,6 +329,14 @@ CHANGES: dict[str, Change] = {
     "not-finite.nan-embedding": _set("embeddings.word", 5, float("nan"), "<f4"),
     "not-finite.infinite-value": _set(f"{QUERY}.values", 3, float("-inf"), "<f4"),
     "not-finite.nan-bias": _set(f"{QUERY}.bias", 0, float("nan"), "<f4"),
+    "index-out-of-range.quad-column": _set(f"{UP}.columns", 0, 4, "<u2"),
+    "index-out-of-range.quad-column-twice": _int8_column_twice,
+    "index-out-of-range.quad-run": _set(f"{UP}.runs", 1, 1 << 30, "<u4"),
+    "value-out-of-range.minus-128": _set(f"{UP}.values", 5, -128, "i1"),
+    "value-out-of-range.negative-scale": _set(f"{UP}.scale", 1, -0.5, "<f4"),
+    "value-out-of-range.filler-not-zero": _filler_not_zero,
+    "value-out-of-range.row-sums-lie": _set(f"{UP}.row_sums", -1, 12345, "<i4"),
+    "not-finite.nan-scale": _set(f"{UP}.scale", 2, float("nan"), "<f4"),
     "not-finite.nan-norm": _set("layers.0.ffn_norm.bias", 3, float("nan"), "<f4"),
     "header-not-json.entry-a-number": _replace_entry("embeddings.word", 7),
     "header-not-json.entry-without-shape": _replace_entry("embeddings.word", {"dtype": "F32", "data_offsets": [0, 48]}),

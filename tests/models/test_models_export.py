@@ -56,6 +56,29 @@ def test_independent_levels_are_pattern_sets(loaded: LoadedModel, tmp_path: Path
     assert BundleFile.open(path).manifest["sparsity"] == {"kind": "pattern-sets", "patterns": 4}
 
 
+def test_int8_of_all_or_some_linears(loaded: LoadedModel, tmp_path: Path) -> None:
+    path, masks = tmp_path / "m.lavolta", random_masks(loaded, 4, (0.9, 0.4))
+    export_bundle(loaded, masks, info(2), 4, path, precision="int8")
+    assert {entry["precision"] for entry in BundleFile.open(path).manifest["linears"]} == {"int8"}
+    export_bundle(loaded, masks, info(2), 4, path, precision={"layers.1.ffn.up": "int8"})
+    bundle = BundleFile.open(path)
+    for name, grid in loaded.grids(4).items():
+        assert bundle.precision(name) == ("int8" if name == "layers.1.ffn.up" else "fp32")
+        for level, level_masks_ in enumerate(masks):
+            kept = grid.expand(level_masks_[name])
+            want = np.where(kept, loaded.weights()[name], 0.0)
+            # Half a step of a row's largest weight, a little more for the rounding of the division.
+            any_level = grid.expand(masks[0][name] | masks[1][name])
+            step = np.abs(np.where(any_level, loaded.weights()[name], 0.0)).max(axis=1, keepdims=True) / 127
+            allowed = 0.501 * step if name == "layers.1.ffn.up" else 0.0 * step
+            assert (np.abs(bundle.dense_weight(name, level) - want) <= allowed).all()
+            assert bundle.levels[level]["kept_cells"][name] == level_masks_[name].sum()
+    with pytest.raises(UserInputError, match=r"no linear layer 'layers\.9' to give a precision"):
+        export_bundle(loaded, masks, info(2), 4, path, precision={"layers.9": "int8"})
+    with pytest.raises(UserInputError, match="is 'int4'; choose one of fp32, int8"):
+        export_bundle(loaded, masks, info(2), 4, path, precision="int4")
+
+
 def test_a_language_model_carries_its_vocabulary(tmp_path: Path) -> None:
     vocabulary = Vocabulary.build(["one two"])
     loaded = build_lm(LmConfig(hidden=8, heads=2, ffn=6, layers=1, max_tokens=4), vocabulary, 0)

@@ -23,6 +23,7 @@ from lavolta.errors import BundleError, UserInputError
 from lavolta.runtime.bundle import BundleFile, dense_shapes, write_bundle
 from lavolta.runtime.container import ALIGNMENT, Container, parse_json, write_container
 from lavolta.runtime.spec import ModelSpec
+from lavolta.sparsity.packing_int8 import PackedInt8
 from reference_model import RandomModel, random_model
 
 
@@ -38,6 +39,7 @@ def random_models(draw: st.DrawFn) -> RandomModel:
         cell_rows=draw(st.sampled_from([1, 2, 4, 8, 16])),
         keep=sorted((draw(st.sampled_from([0.0, 0.3, 1.0])) for _ in range(levels)), reverse=True),
         nested=draw(st.booleans()),
+        precision=draw(st.sampled_from(["fp32", "int8", "mixed"])),
         layers=draw(st.integers(1, 2)),
         hidden=heads * features,
         heads=heads,
@@ -99,10 +101,10 @@ def test_the_safetensors_library_reads_it(tmp_path: Path) -> None:
 
 
 def test_every_item_is_aligned(tmp_path: Path) -> None:
-    path = random_model(cell_rows=1).write(tmp_path / "m.lavolta", tokenizer_json=b"odd")
+    path = random_model(cell_rows=1, precision="mixed").write(tmp_path / "m.lavolta", tokenizer_json=b"odd")
     start = 8 + int.from_bytes(path.read_bytes()[:8], "little")
     assert start % ALIGNMENT == 0
-    size = {"F32": 4, "U32": 4, "U16": 2, "U8": 1}
+    size = {"F32": 4, "U32": 4, "I32": 4, "U16": 2, "U8": 1, "I8": 1}
     for entry in Container(path).entries.values():
         assert (start + entry.begin) % size[entry.dtype] == 0
 
@@ -147,6 +149,22 @@ def test_bytes_of_levels(tmp_path: Path) -> None:
     assert sizes[2]["streamed"] == sizes[2]["table"] == empty
     cells = sum(packed.kept_cells(0) for packed in model.packed.values())
     assert sizes[0]["streamed"] - sizes[0]["table"] == cells * (4 * 4 + 2)
+
+
+def test_bytes_of_int8_levels(tmp_path: Path) -> None:
+    """A quarter of the values' bytes; fillers are streamed, and a level has its own row sums."""
+    model = random_model(keep=(1.0, 0.5, 0.0), cell_rows=4, precision="int8")
+    bundle = BundleFile.open(model.write(tmp_path / "m.lavolta"))
+    sizes = [bundle.level_bytes(level) for level in range(3)]
+    empty = sum(4 * (packed.grid.bands + 1 + packed.grid.out_features) for packed in model.packed.values())
+    assert sizes[2]["streamed"] == sizes[2]["table"] == empty
+    streamed = 0
+    for packed in model.packed.values():
+        assert isinstance(packed, PackedInt8)
+        assert packed.kept_cells(0) == packed.grid.cells
+        streamed += packed.values.nbytes + packed.columns.nbytes
+    assert sizes[0]["streamed"] - sizes[0]["table"] == streamed
+    assert {bundle.precision(name) for name in model.packed} == {"int8"}
 
 
 def test_vocabulary_of_a_language_model(tmp_path: Path) -> None:

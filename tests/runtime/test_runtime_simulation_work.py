@@ -30,6 +30,17 @@ def test_counts_by_hand_at_odd_sizes() -> None:
     assert work.rest_bytes == 4 * (15 * 6 + 2 * 6 * 5 + 18)
 
 
+def test_int8_layers_stream_a_byte_a_weight() -> None:
+    cells = dense_cells(SPEC, 4)
+    name = "layers.1.ffn.up"
+    plain, work = work_of(SPEC, cells, 4, 5), work_of(SPEC, cells, 4, 5, int8=[name])
+    assert (work.kept_macs, work.rest_bytes) == (plain.kept_macs, plain.rest_bytes)
+    assert work.int8_macs == 18 * 4 * 5
+    # 18 cells of 4 rows lose 3 bytes a weight; 10 rows gain a scale and a row sum.
+    assert plain.kept_bytes - work.kept_bytes == 18 * 4 * 3 - 10 * 8
+    assert work_of(SPEC, cells, 4, 5, int8=cells).int8_macs == plain.kept_macs
+
+
 def test_options_of_the_model_count() -> None:
     cells = dense_cells(SPEC, 1)
     base = work_of(SPEC, cells, 1, 8)

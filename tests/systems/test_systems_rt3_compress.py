@@ -155,6 +155,22 @@ def test_every_level_keeps_the_deadline_on_the_device(made: Made) -> None:
     assert bundle.levels[-1]["sparsity"] > 0.5
 
 
+def test_int8_is_planned_stored_and_run(tiny_folder: Path, tiny_text: Path, tmp_path: Path) -> None:
+    options = {**SMALL, "mode": "one-shot"}
+    plain = compress(str(tiny_folder), out=tmp_path / "fp32.lavolta", text=tiny_text, **options)
+    int8 = compress(str(tiny_folder), out=tmp_path / "int8.lavolta", text=tiny_text, **options, precision="int8")
+    # The dense model is faster, so the deadline that it keeps is shorter.
+    assert int8["deadline_ms"] < plain["deadline_ms"]
+    bundle = BundleFile.open(tmp_path / "int8.lavolta")
+    assert {entry["precision"] for entry in bundle.manifest["linears"]} == {"int8"}
+    with open_bundle(tmp_path / "fp32.lavolta") as one, open_bundle(tmp_path / "int8.lavolta") as other:
+        texts = sentences(20, seed=9)
+        cosine = (one.encode(texts) * other.encode(texts)).sum(axis=1)
+        assert (cosine > 0.99).all()
+    with pytest.raises(UserInputError, match="the precision 'int4' is unknown; choose one of fp32, int8"):
+        CompressOptions(source="x", precision="int4")
+
+
 def test_training_brings_the_levels_nearer_to_the_dense_model(made: Made, tiny_folder: Path, tmp_path: Path) -> None:
     texts = sentences(60)
     dense = predict(loaded := load_encoder(str(tiny_folder), "embedding"), encode_texts(loaded, texts))

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+class Precision(str, Enum):
+    """How the weights are stored and multiplied."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+
+
 class Mode(str, Enum):
     """How the weights recover from the pruning."""
 
@@ -60,6 +67,10 @@ def compress(
     mode: Annotated[
         Mode, typer.Option("--mode", help="distill: train the weights (better); one-shot: calibrate only (minutes).")
     ] = Mode.DISTILL,
+    precision: Annotated[
+        Precision,
+        typer.Option("--precision", help="int8: a quarter of the size, several times faster, a little less exact."),
+    ] = Precision.FP32,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps of the distillation.")] = defaults.STEPS,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Sentences of a training step.")
@@ -112,6 +123,7 @@ def compress(
             lr=lr,
             seed=seed,
             mode=mode.value,
+            precision=precision.value,
             progress=open_progress(),
         )
 

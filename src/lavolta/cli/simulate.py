@@ -99,12 +99,16 @@ def _count(value: object, usual: int) -> int:
 
 def _levels(bundle: BundleFile, tokens: int) -> tuple[LevelWork, ...]:
     """The levels of a bundle with the work of one request."""
+    from lavolta.runtime.packed_tensors import int8_linears
     from lavolta.runtime.scenario import LevelWork
     from lavolta.runtime.work import work_of
 
+    int8 = int8_linears(bundle.manifest)
     return tuple(
         LevelWork(
-            level["name"], work_of(bundle.spec, level["kept_cells"], bundle.cell_rows, tokens), score=_score(level)
+            level["name"],
+            work_of(bundle.spec, level["kept_cells"], bundle.cell_rows, tokens, int8),
+            score=_score(level),
         )
         for level in bundle.levels
     )

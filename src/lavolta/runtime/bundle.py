@@ -15,15 +15,24 @@ from numpy.typing import NDArray
 from lavolta import __version__
 from lavolta.errors import BundleError, UserInputError
 from lavolta.runtime.container import Container, parse_json, write_container
+from lavolta.runtime.packed_tensors import (
+    PRECISIONS,
+    Packed,
+    check_finite,
+    check_packed,
+    packed_arrays,
+    precision_of,
+    read_packed,
+    unpack,
+)
 from lavolta.runtime.spec import HEAD_LINEAR, ModelSpec
 from lavolta.runtime.spec import dense_shapes as dense_shapes
 from lavolta.sparsity.cells import CELL_ROWS, CellGrid
-from lavolta.sparsity.packing import MAX_LEVELS, PackedLinear, unpack_linear
+from lavolta.sparsity.packing import MAX_LEVELS
 
 FORMAT = 2
 METADATA_KEY = "lavolta"
 SPARSITY_KINDS = ("ranked", "pattern-sets")
-PRECISIONS = ("fp32",)
 LIMITS = {
     "layers": (1, 1 << 12),
     "hidden": (1, 1 << 16),
@@ -36,14 +45,13 @@ LIMITS = {
     "outputs": (0, 1 << 30),
 }
 """Smallest and largest value of each size in the manifest's model."""
-_CHECK_CELLS = 1 << 24
 
 
 def write_bundle(
     path: str | Path,
     spec: ModelSpec,
     tensors: Mapping[str, NDArray[np.float32]],
-    packed: Mapping[str, PackedLinear],
+    packed: Mapping[str, Packed],
     biases: Mapping[str, NDArray[np.float32] | None],
     levels: Sequence[Mapping[str, Any]],
     cell_rows: int,
@@ -57,7 +65,8 @@ def write_bundle(
 
     Args:
         tensors: `dense_shapes` of the spec, float32.
-        packed: every linear of ``spec.linear_shapes()``, and ``head.out`` where the output layer is packed too.
+        packed: every linear of ``spec.linear_shapes()``, each of its own precision, and ``head.out`` where the output
+            layer is packed too.
         biases: of the same linears, ``(out_features,)``; ``None`` writes zeros.
         levels: densest first, each with ``name``, ``sparsity`` (0 to 1), ``kept_cells`` (linear name to count), and any
             other plain JSON fields.
@@ -73,6 +82,8 @@ def write_bundle(
     """
     packed_head = HEAD_LINEAR in packed
     shapes = spec.linear_shapes(packed_head=packed_head)
+    _check_names("tensors", set(tensors), set(dense_shapes(spec, packed_head=packed_head)))
+    _check_names("packed linears", set(packed), set(shapes))
     manifest = {
         "format": FORMAT,
         "lavolta_version": __version__,
@@ -81,7 +92,7 @@ def write_bundle(
         "sparsity": dict(sparsity_info),
         "levels": [dict(level) for level in levels],
         "linears": [
-            {"name": name, "out_features": shape[0], "in_features": shape[1], "precision": "fp32"}
+            {"name": name, "out_features": shape[0], "in_features": shape[1], "precision": precision_of(packed[name])}
             for name, shape in shapes.items()
         ],
         "provenance": dict(provenance or {}),
@@ -94,19 +105,9 @@ def write_bundle(
         raise UserInputError(
             f"the manifest is not plain JSON ({error}); use strings, finite numbers, lists."
         ) from error
-    _check_names("tensors", set(tensors), set(dense_shapes(spec, packed_head=packed_head)))
-    _check_names("packed linears", set(packed), set(shapes))
     arrays: dict[str, NDArray[Any]] = {name: np.asarray(array, dtype=np.float32) for name, array in tensors.items()}
     for name, layer in packed.items():
-        bias = biases.get(name)
-        arrays[f"linear.{name}.values"] = np.asarray(layer.values, dtype=np.float32)
-        arrays[f"linear.{name}.columns"] = np.asarray(layer.columns, dtype=np.uint16)
-        arrays[f"linear.{name}.runs"] = np.asarray(layer.runs, dtype=np.uint32)
-        arrays[f"linear.{name}.run_ptr"] = np.asarray(layer.run_ptr, dtype=np.uint32)
-        out_features = layer.grid.out_features
-        arrays[f"linear.{name}.bias"] = (
-            np.zeros(out_features, np.float32) if bias is None else np.asarray(bias, dtype=np.float32)
-        )
+        arrays |= packed_arrays(name, layer, biases.get(name))
     for name, blob in (("tokenizer", tokenizer_json), ("vocab", vocab)):
         if blob is not None:
             arrays[name] = np.frombuffer(blob, dtype=np.uint8)
@@ -166,19 +167,14 @@ class BundleFile:
         """The words of a word-level model, one a line, ``None`` for other models."""
         return self._blob("vocab")
 
-    def packed(self, name: str) -> PackedLinear:
+    def precision(self, name: str) -> str:
+        """Precision of a packed linear: ``"fp32"`` or ``"int8"``."""
+        self._grid(name)
+        return next(str(entry["precision"]) for entry in self.manifest["linears"] if entry["name"] == name)
+
+    def packed(self, name: str) -> Packed:
         """One packed linear by canonical name, with all its levels."""
-        grid = self._grid(name)
-        tensor, prefix = self._container.tensor, f"linear.{name}"
-        # Two tensors only state how many cells and runs there are; what they state must fit the others.
-        columns = tensor(f"{prefix}.columns", "U16", (None,))
-        return PackedLinear(
-            grid,
-            tensor(f"{prefix}.values", "F32", (len(columns), grid.cell_rows)),
-            columns,
-            tensor(f"{prefix}.runs", "U32", (None, 2)),
-            tensor(f"{prefix}.run_ptr", "U32", (len(self.levels), grid.bands + 1)),
-        )
+        return read_packed(self._container, name, self._grid(name), len(self.levels), self.precision(name))
 
     def bias(self, name: str) -> NDArray[np.float32]:
         """Bias of a packed linear, ``(out_features,)``."""
@@ -188,24 +184,22 @@ class BundleFile:
         """The weight ``(out_features, in_features)`` that ``level`` computes with; what it dropped is zero."""
         if not 0 <= level < len(self.levels):
             raise UserInputError(f"there is no level {level}; the bundle has levels 0 to {len(self.levels) - 1}.")
-        return unpack_linear(self.packed(name), level)
+        return unpack(self.packed(name), level)
 
     def level_bytes(self, level: int) -> dict[str, int]:
         """Bytes in memory and bytes that a level uses.
 
         Returns:
             ``resident``: all tensors that the engine holds, the same for every level; ``streamed``: values, columns and
-            runs that one pass at this level reads; ``table``: what the level adds to ``resident``.
+            tables that one pass at this level reads; ``table``: what the level adds to ``resident``.
         """
         entries = self._container.entries
         resident = sum(e.end - e.begin for name, e in entries.items() if name not in ("tokenizer", "vocab"))
         streamed = table = 0
         for name in self.linears:
             packed = self.packed(name)
-            runs = int(packed.run_ptr[level, -1]) - int(packed.run_ptr[level, 0])
-            own = packed.run_ptr[level].nbytes + runs * 8
-            streamed += packed.kept_cells(level) * (4 * self.cell_rows + 2) + own
-            table += own
+            table += packed.table_bytes(level)
+            streamed += packed.streamed_bytes(level) + packed.table_bytes(level)
         return {"resident": resident, "streamed": streamed, "table": table}
 
     def _blob(self, name: str) -> bytes | None:
@@ -307,12 +301,16 @@ class BundleFile:
 
     def _check_tensors(self) -> None:
         for name, array in self.tensors.items():
-            self._check_finite(name, array)
+            check_finite(self._container, name, array)
         for name in self.linears:
             packed = self.packed(name)
-            self._check_finite(f"linear.{name}.values", packed.values)
-            self._check_finite(f"linear.{name}.bias", self.bias(name))
-            self._check_indices(name, packed)
+            check_packed(self._container, name, packed)
+            check_finite(self._container, f"linear.{name}.bias", self.bias(name))
+            for index, level in enumerate(self.levels):
+                if packed.kept_cells(index) != level["kept_cells"][name]:
+                    self._invalid(
+                        f"level {index} keeps {packed.kept_cells(index)} cells of {name!r}, not what 'kept_cells' says"
+                    )
         self._blob("tokenizer")
         vocab = self._blob("vocab")
         if vocab is not None and vocab.count(b"\n") != self.spec.vocab:
@@ -320,54 +318,6 @@ class BundleFile:
                 "tensor-shape",
                 f"has {vocab.count(10)} words in 'vocab', not {self.spec.vocab}; write the bundle again.",
             )
-
-    def _check_finite(self, name: str, array: NDArray[np.float32]) -> None:
-        if not np.isfinite(array).all():
-            self._container.fail("not-finite", f"has NaN or infinity in {name!r}; repair the model and write it again.")
-
-    def _check_indices(self, name: str, packed: PackedLinear) -> None:
-        """All that the engine follows blindly: columns, runs and the table of every level."""
-
-        def broken(what: str) -> NoReturn:
-            self._container.fail("index-out-of-range", f"has a broken linear {name!r}: {what}; write the bundle again.")
-
-        grid, cells = packed.grid, len(packed.columns)
-        if cells and int(packed.columns.max()) >= grid.in_features:
-            broken(f"a column is {int(packed.columns.max())}")
-        for level in range(packed.levels):
-            pointer = packed.run_ptr[level].astype(np.int64)
-            if (np.diff(pointer) < 0).any() or pointer[-1] > len(packed.runs):
-                broken(f"the run table of level {level} does not rise or leaves the runs")
-            runs = packed.runs[pointer[0] : pointer[-1]].astype(np.int64)
-            first, end = runs[:, 0], runs.sum(axis=1)
-            # Rising and disjoint runs also bound the work of a pass by the cells in the file.
-            if len(runs) and (int(end.max()) > cells or (first[1:] < end[:-1]).any()):
-                broken(f"the runs of level {level} leave the cells or overlap")
-            kept = int(runs[:, 1].sum())
-            if kept != self.levels[level]["kept_cells"][name]:
-                self._invalid(f"level {level} keeps {kept} cells of {name!r}, not what 'kept_cells' says")
-            if _repeats_column(packed, pointer - pointer[0], runs):
-                broken(f"a band of level {level} has a column twice")
-
-
-def _repeats_column(packed: PackedLinear, pointer: NDArray[np.int64], runs: NDArray[np.int64]) -> bool:
-    """Whether a band of one level has a column twice; looks at some bands at a time to bound the memory."""
-    grid = packed.grid
-    step = max(1, _CHECK_CELLS // grid.in_features)
-    for start in range(0, grid.bands, step):
-        stop = min(start + step, grid.bands)
-        chosen = runs[pointer[start] : pointer[stop]]
-        if not len(chosen):
-            continue
-        counts = chosen[:, 1]
-        band = np.repeat(np.arange(stop - start), np.diff(pointer[start : stop + 1]))
-        before = np.cumsum(counts) - counts
-        cells = np.arange(int(counts.sum())) + np.repeat(chosen[:, 0] - before, counts)
-        seen = np.zeros((stop - start, grid.in_features), dtype=bool)
-        seen[np.repeat(band, counts), packed.columns[cells]] = True
-        if int(seen.sum()) != len(cells):
-            return True
-    return False
 
 
 def _check_names(what: str, given: set[str], wanted: set[str]) -> None:

@@ -32,6 +32,7 @@ KINDS = (
     "offsets-invalid",
     "index-out-of-range",
     "not-finite",
+    "value-out-of-range",
     "io",
 )
 """Every `BundleError.kind`; the native reader has the same list."""
@@ -46,8 +47,10 @@ MAX_DEPTH = 64
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
+    "I32": np.dtype("<i4"),
     "U32": np.dtype("<u4"),
     "U16": np.dtype("<u2"),
+    "I8": np.dtype("i1"),
     "U8": np.dtype("u1"),
 }
 _TYPES_BY_BYTES = {
@@ -57,7 +60,7 @@ _TYPES_BY_BYTES = {
     8: ("I64", "U64", "F64"),
 }
 ITEM_BYTES = {name: size for size, names in _TYPES_BY_BYTES.items() for name in names}
-"""Bytes per item of every safetensors type; a bundle uses four of them, the others only have to fit."""
+"""Bytes per item of every safetensors type; a bundle uses those of `DTYPES`, the others only have to fit."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from lavolta.devices.work import LinearWork as LinearWork
 from lavolta.devices.work import Work as Work
@@ -11,7 +11,11 @@ from lavolta.runtime.spec import ModelSpec
 from lavolta.sparsity.cells import CellGrid
 
 VALUE_BYTES = 4
+INT8_BYTES = 1
 COLUMN_BYTES = 2
+# Numbers of four bytes per output row: the bias; for int8 scale and row sum too.
+ROW_NUMBERS = 1
+INT8_ROW_NUMBERS = 3
 # Element operations, counted as multiply-accumulates of the dense rest.
 NORM_OPERATIONS = 4
 SOFTMAX_OPERATIONS = 8
@@ -19,7 +23,13 @@ GELU_OPERATIONS = 12
 RELU_OPERATIONS = 1
 
 
-def work_of(spec: ModelSpec, kept_cells: Mapping[str, int], cell_rows: int, tokens: int) -> Work:
+def work_of(
+    spec: ModelSpec,
+    kept_cells: Mapping[str, int],
+    cell_rows: int,
+    tokens: int,
+    int8: Collection[str] = (),
+) -> Work:
     """The work of one inference of ``tokens`` tokens (batch 1) at a level.
 
     Kept multiply-accumulates are ``kept cells * cell_rows * tokens``: a ragged last band runs its padding too. Weights
@@ -30,6 +40,7 @@ def work_of(spec: ModelSpec, kept_cells: Mapping[str, int], cell_rows: int, toke
         kept_cells: prunable linear name to kept cells, for every linear of the model.
         cell_rows: height of the cells.
         tokens: 1 to the model's ``max_tokens``.
+        int8: names of the linears that are stored as int8; cells that only fill up a quad are not counted.
 
     Raises:
         UserInputError: a linear that is missing, unknown or keeps more cells than it has, or a bad number of tokens.
@@ -46,13 +57,9 @@ def work_of(spec: ModelSpec, kept_cells: Mapping[str, int], cell_rows: int, toke
         cells = kept_cells[name]
         if not 0 <= cells <= grid.cells:
             raise UserInputError(f"{name} keeps {cells} cells; it has {grid.cells}.")
-        linears.append(
-            LinearWork(
-                name,
-                kept_macs=cells * cell_rows * tokens,
-                streamed_bytes=cells * (cell_rows * VALUE_BYTES + COLUMN_BYTES) + out_features * VALUE_BYTES,
-            )
-        )
+        value_bytes, row_numbers = (INT8_BYTES, INT8_ROW_NUMBERS) if name in int8 else (VALUE_BYTES, ROW_NUMBERS)
+        streamed_bytes = cells * (cell_rows * value_bytes + COLUMN_BYTES) + out_features * VALUE_BYTES * row_numbers
+        linears.append(LinearWork(name, cells * cell_rows * tokens, streamed_bytes))
     return Work(
         cell_rows=cell_rows,
         tokens=tokens,
@@ -60,6 +67,7 @@ def work_of(spec: ModelSpec, kept_cells: Mapping[str, int], cell_rows: int, toke
         kept_bytes=sum(linear.streamed_bytes for linear in linears),
         rest_macs=_rest_macs(spec, tokens),
         rest_bytes=_rest_bytes(spec, tokens),
+        int8_macs=sum(linear.kept_macs for linear in linears if linear.name in int8),
         linears=tuple(linears),
     )
 

@@ -9,6 +9,9 @@ from lavolta.sparsity.cells import CellGrid as CellGrid
 from lavolta.sparsity.packing import PackedLinear as PackedLinear
 from lavolta.sparsity.packing import pack_linear as pack_linear
 from lavolta.sparsity.packing import unpack_linear as unpack_linear
+from lavolta.sparsity.packing_int8 import PackedInt8 as PackedInt8
+from lavolta.sparsity.packing_int8 import pack_int8 as pack_int8
+from lavolta.sparsity.packing_int8 import unpack_int8 as unpack_int8
 from lavolta.sparsity.pattern_sets import PatternSet as PatternSet
 from lavolta.sparsity.pattern_sets import RankedPatternSet as RankedPatternSet
 from lavolta.sparsity.pattern_sets import pattern_storage as pattern_storage

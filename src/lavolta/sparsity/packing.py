@@ -41,6 +41,14 @@ class PackedLinear:
         first, last = int(self.run_ptr[level, 0]), int(self.run_ptr[level, -1])
         return int(self.runs[first:last, 1].sum())
 
+    def streamed_bytes(self, level: int) -> int:
+        """Bytes of values and columns that one pass of ``level`` reads."""
+        return self.kept_cells(level) * (4 * self.grid.cell_rows + 2)
+
+    def table_bytes(self, level: int) -> int:
+        """Bytes that only ``level`` needs: its row of ``run_ptr`` and its runs."""
+        return run_table_bytes(self.run_ptr[level])
+
 
 def pack_linear(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_rows: int) -> PackedLinear:
     """Pack a weight ``(out_features, in_features)`` with a cell mask ``(bands, in_features)`` per level, densest first.
@@ -51,6 +59,30 @@ def pack_linear(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_r
     Raises:
         UserInputError: no level, too many levels, NaN or infinite weights, or masks of another shape.
     """
+    cells = group_cells(weight, masks, cell_rows)
+    runs, run_ptr = level_runs(cells.band, cells.signature, cells.grid.bands, len(masks))
+    return PackedLinear(cells.grid, cells.values, cells.column.astype(np.uint16), runs, run_ptr)
+
+
+@dataclass(frozen=True)
+class GroupedCells:
+    """The cells that any level keeps, in stored order.
+
+    Args:
+        band, column: ``(cells,)``, where each one is.
+        signature: ``(cells,) uint64``, bit ``l`` is set where level ``l`` keeps the cell.
+        values: ``(cells, cell_rows) float32``.
+    """
+
+    grid: CellGrid
+    band: NDArray[np.intp]
+    column: NDArray[np.intp]
+    signature: NDArray[np.uint64]
+    values: NDArray[np.float32]
+
+
+def group_cells(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_rows: int) -> GroupedCells:
+    """Check and order the cells of a layer as `pack_linear` documents it."""
     grid = CellGrid(weight.shape[0], weight.shape[1], cell_rows)
     if not 1 <= len(masks) <= MAX_LEVELS:
         raise UserInputError(f"{len(masks)} levels cannot be packed; give 1 to {MAX_LEVELS}.")
@@ -67,13 +99,19 @@ def pack_linear(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_r
     order = np.lexsort((column, cell_signature, -membership, band))
     band, column, cell_signature = band[order], column[order], cell_signature[order]
     values = np.ascontiguousarray(grid.to_bands(weight.astype(np.float32)).transpose(0, 2, 1)[band, column])
-    band_start = np.searchsorted(band, np.arange(grid.bands + 1))
+    return GroupedCells(grid, band, column, cell_signature, values)
 
+
+def level_runs(
+    band: NDArray[np.intp], signature: NDArray[np.uint64], bands: int, levels: int
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """``runs`` and ``run_ptr`` of units (cells or quads) in stored order; adjacent runs of a band are one."""
+    band_start = np.searchsorted(band, np.arange(bands + 1))
     runs: list[NDArray[np.uint32]] = []
-    run_ptr = np.zeros((len(masks), grid.bands + 1), dtype=np.uint32)
+    run_ptr = np.zeros((levels, bands + 1), dtype=np.uint32)
     total = 0
-    for level in range(len(masks)):
-        kept = ((cell_signature >> np.uint64(level)) & np.uint64(1)).astype(bool)
+    for level in range(levels):
+        kept = ((signature >> np.uint64(level)) & np.uint64(1)).astype(bool)
         before = np.concatenate(([False], kept[:-1]))
         before[band_start[:-1][band_start[:-1] < len(kept)]] = False
         starts = np.flatnonzero(kept & ~before)
@@ -84,7 +122,7 @@ def pack_linear(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_r
         run_ptr[level] = total + np.searchsorted(starts, band_start)
         runs.append(np.stack([starts, ends - starts], axis=1).astype(np.uint32))
         total += len(starts)
-    return PackedLinear(grid, values, column.astype(np.uint16), np.concatenate(runs), run_ptr)
+    return np.concatenate(runs), run_ptr
 
 
 def unpack_linear(packed: PackedLinear, level: int) -> NDArray[np.float32]:
@@ -97,6 +135,11 @@ def unpack_linear(packed: PackedLinear, level: int) -> NDArray[np.float32]:
             bands[band, packed.columns[cells]] = packed.values[cells]
     rows = bands.transpose(0, 2, 1).reshape(grid.bands * grid.cell_rows, grid.in_features)
     return np.ascontiguousarray(rows[: grid.out_features])
+
+
+def run_table_bytes(row: NDArray[np.uint32]) -> int:
+    """Bytes of one row of ``run_ptr`` and of the runs that it names."""
+    return row.nbytes + 8 * (int(row[-1]) - int(row[0]))
 
 
 def _popcount(signature: NDArray[np.uint64]) -> NDArray[np.int64]:

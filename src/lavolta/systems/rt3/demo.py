@@ -21,6 +21,7 @@ from lavolta.progress import Progress, SilentProgress
 from lavolta.report.page import write_report
 from lavolta.runtime import measure
 from lavolta.runtime.engine import Model, open_bundle
+from lavolta.runtime.packed_tensors import int8_linears
 from lavolta.runtime.policies import make_policy
 from lavolta.runtime.scenario import LevelWork, Scenario
 from lavolta.runtime.simulation import SimulationResult, improvement, simulate
@@ -155,7 +156,7 @@ def _levels(
     levels: list[dict[str, Any]] = []
     works: list[LevelWork] = []
     for index, level in enumerate(model.manifest["levels"]):
-        work = work_of(model.spec, level["kept_cells"], cell_rows, options.tokens)
+        work = work_of(model.spec, level["kept_cells"], cell_rows, options.tokens, int8_linears(model.manifest))
         freq = level["freq_mhz"]
         time_ms = latency_ms(profile, work, freq, options.threads)
         levels.append(

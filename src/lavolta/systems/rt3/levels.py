@@ -50,6 +50,7 @@ def plan_levels(
     deadline_ms: float | None,
     count: int,
     threads: int = 1,
+    precision: str = "fp32",
 ) -> LevelPlan:
     """The levels that let a model keep a deadline at the clocks of a device.
 
@@ -58,6 +59,7 @@ def plan_levels(
 
     Args:
         tokens: length of one inference.
+        precision: ``"fp32"`` or ``"int8"``, of all linears.
         deadline_ms: ``None`` takes the shortest one that the dense model keeps at the highest clock.
 
     Raises:
@@ -68,7 +70,8 @@ def plan_levels(
         raise UserInputError(f"{count} levels were asked for; choose 1 to 32.")
     if deadline_ms is not None and not (deadline_ms > 0 and math.isfinite(deadline_ms)):
         raise UserInputError(f"a deadline of {deadline_ms} ms is not a positive number of milliseconds.")
-    dense = work_of(spec, dense_cells(spec, cell_rows), cell_rows, tokens)
+    cells = dense_cells(spec, cell_rows)
+    dense = work_of(spec, cells, cell_rows, tokens, int8=cells if precision == "int8" else ())
     cluster = profile.cluster()
     if deadline_ms is None:
         deadline_ms = latency_ms(profile, dense, cluster.max_mhz, threads) / (1.0 - SWITCH_MARGIN)

@@ -12,6 +12,7 @@ from lavolta.errors import UserInputError
 from lavolta.models.hf_files import find_model
 from lavolta.models.tasks import load_task
 from lavolta.models.text import TextData, builtin_text, user_text
+from lavolta.runtime.packed_tensors import PRECISIONS
 from lavolta.systems.rt3 import defaults
 
 MODES = ("distill", "one-shot")
@@ -35,6 +36,7 @@ class CompressOptions:
         batch_size: sentences of a step.
         lr: peak learning rate.
         mode: ``"distill"``, or ``"one-shot"``: calibration only, no training.
+        precision: of the weights in the bundle, ``"fp32"`` or ``"int8"``.
         seed: of everything drawn.
     """
 
@@ -52,11 +54,14 @@ class CompressOptions:
     batch_size: int = defaults.BATCH_SIZE
     lr: float = defaults.LR
     mode: str = "distill"
+    precision: str = "fp32"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UserInputError(f"the mode {self.mode!r} is unknown; choose one of {', '.join(MODES)}.")
+        if self.precision not in PRECISIONS:
+            raise UserInputError(f"the precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}.")
         if self.steps < 1 or self.batch_size < 1:
             raise UserInputError(f"steps is {self.steps} and batch_size {self.batch_size}; both must be at least 1.")
         if not 0.0 < self.lr < float("inf"):

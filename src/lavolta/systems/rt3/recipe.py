@@ -131,7 +131,8 @@ def compress(
     with clock.stage(progress, "read the model and the text"):
         material = _prepare(opts, profile, work, mark, progress)
     dense, cell_rows = material.dense, opts.cell_rows or DEFAULT_CELL_ROWS
-    plan = plan_levels(profile, dense.spec, cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads)
+    wish = (cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads, opts.precision)
+    plan = plan_levels(profile, dense.spec, *wish)
     begin_work(work, mark)
     grids = dense.grids(cell_rows)
     with clock.stage(progress, "calibrate"):
@@ -178,6 +179,7 @@ def compress(
             level_info,
             cell_rows,
             out,
+            precision=opts.precision,
             sparsity_info={"ranking": "free", "saliency": "second-order, gradual"},
             provenance={"compress": summary},
             device={"name": profile.name, "tokens": opts.tokens, "threads": opts.threads},
@@ -194,7 +196,8 @@ def _prepare(opts: CompressOptions, profile: DeviceProfile, work: Path, mark: st
         # Fine-tuning takes minutes; that no level can meet the deadline should not come out after it.
         bare = load_encoder(opts.source, "embedding").spec
         cell_rows = opts.cell_rows or DEFAULT_CELL_ROWS
-        plan_levels(profile, bare, cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads)
+        wish = (cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads, opts.precision)
+        plan_levels(profile, bare, *wish)
         begin_work(work, mark)
         subject = glue_subject(opts.source, opts.task, Path(opts.data), work, GlueTraining(seed=opts.seed))
         pairs = subject.train.batch(range(min(PROBE_TEXTS, len(subject.train))))

@@ -1,0 +1,120 @@
+// Linear layers of a run: which kernel, over which tokens and bands.
+#include <algorithm>
+
+#include "model.h"
+
+namespace lavolta {
+namespace {
+
+// Tokens whose inputs stay in a core's second-level cache while all bands pass over them; a multiple of 48, the widest tile of
+// tall cells.
+size_t token_block(size_t in_features) {
+    constexpr size_t budget_floats = (size_t{1} << 20) / sizeof(float);
+    return std::max<size_t>(budget_floats / in_features / 48, 1) * 48;
+}
+
+// The same for quantized inputs, whole blocks of them.
+size_t quantized_token_block(size_t in_features) {
+    constexpr size_t budget_bytes = size_t{1} << 20;
+    return std::max<size_t>(budget_bytes / in_features / kQuantBlock, 1) * kQuantBlock;
+}
+
+// Bytes between two features of quantized inputs: a cache line holds a block of 64 tokens; an odd number of lines, so that the
+// columns of a tile do not fall on the same few cache sets.
+size_t quantized_stride(size_t tokens) { return ((tokens + kQuantBlock - 1) / kQuantBlock | 1) * kQuantBlock; }
+
+// Runs a kernel over blocks of tokens and chunks of bands.
+template <class Args, class Kernel>
+void for_parts(Pool& pool, size_t tokens, size_t block, uint32_t bands, const Args& all, Kernel* kernel) {
+    const size_t blocks = (tokens + block - 1) / block;
+    // Four chunks a thread even out bands of different fill; one chunk where nobody shares.
+    const size_t chunks = std::min<size_t>(bands, pool.threads() > 1 ? pool.threads() * 4 : 1);
+    pool.run(blocks * chunks, [&](size_t item, uint32_t) {
+        Args part = all;
+        part.token_begin = item / chunks * block;
+        part.token_end = std::min(part.token_begin + block, tokens);
+        part.band_begin = static_cast<uint32_t>(bands * (item % chunks) / chunks);
+        part.band_end = static_cast<uint32_t>(bands * (item % chunks + 1) / chunks);
+        kernel(part);
+    });
+}
+
+}  // namespace
+
+void Model::quantize(size_t tokens, size_t stride, const float* x, std::initializer_list<const Linear*> readers) {
+    const auto int8 = [](const Linear* reader) { return reader->precision == Precision::int8; };
+    if (std::none_of(readers.begin(), readers.end(), int8)) return;
+    QuantizeArgs all{};
+    all.features = (*readers.begin())->in_features;
+    all.quant_stride = quantized_stride(tokens);
+    all.x = x;
+    all.u = reinterpret_cast<uint8_t*>(quantized_.reserve(all.features * all.quant_stride / sizeof(float)));
+    all.scale = token_scale_.reserve(stride);
+    all.stride = stride;
+    pool_.run((tokens + kQuantBlock - 1) / kQuantBlock, [&](size_t item, uint32_t) {
+        QuantizeArgs part = all;
+        part.token_begin = item * kQuantBlock;
+        part.token_end = std::min(part.token_begin + kQuantBlock, tokens);
+        kernels_.quantize(part);
+    });
+}
+
+void Model::linear(size_t tokens, size_t stride, const Linear& layer, uint32_t level, const float* x, float* y,
+                   const float* residual, Activation activation) {
+    // What both precisions share.
+    const auto fill = [&](auto& args) {
+        args.columns = layer.columns;
+        args.runs = layer.runs;
+        args.run_ptr = layer.level(level);
+        args.bias = layer.bias;
+        args.residual = residual;
+        args.y = y;
+        args.stride = stride;
+        args.cell_rows = layer.cell_rows;
+        args.out_features = layer.out_features;
+        args.activation = activation;
+    };
+    if (layer.precision == Precision::int8) {
+        LinearInt8Args all{};
+        fill(all);
+        all.values = layer.values_int8;
+        all.row_sums = layer.row_sums + size_t{level} * layer.out_features;
+        all.scale = layer.scale;
+        all.quant_stride = quantized_stride(tokens);
+        all.u = reinterpret_cast<const uint8_t*>(quantized_.reserve(layer.in_features * all.quant_stride / sizeof(float)));
+        all.token_scale = token_scale_.reserve(stride);
+        return for_parts(pool_, tokens, quantized_token_block(layer.in_features), layer.bands, all, kernels_.linear_int8);
+    }
+    LinearArgs all{};
+    fill(all);
+    all.values = layer.values;
+    all.x = x;
+    for_parts(pool_, tokens, token_block(layer.in_features), layer.bands, all, kernels_.linear);
+}
+
+void Model::dense(const float* weight, const float* bias, uint32_t outputs, Activation activation, const float* x, float* y,
+                  size_t tokens, size_t stride) {
+    const size_t block = token_block(bundle_.spec.hidden);
+    const size_t blocks = (tokens + block - 1) / block;
+    // Chunks of whole row tiles.
+    constexpr size_t rows = 16;
+    const size_t groups = (outputs + rows - 1) / rows;
+    const size_t chunks = pool_.threads() > 1 ? std::min<size_t>(groups, pool_.threads() * 4) : 1;
+    pool_.run(blocks * chunks, [&](size_t item, uint32_t) {
+        DenseArgs args{};
+        args.weight = weight;
+        args.bias = bias;
+        args.x = x;
+        args.y = y;
+        args.stride = stride;
+        args.token_begin = item / chunks * block;
+        args.token_end = std::min(args.token_begin + block, tokens);
+        args.row_begin = static_cast<uint32_t>(groups * (item % chunks) / chunks * rows);
+        args.row_end = static_cast<uint32_t>(std::min<size_t>(groups * (item % chunks + 1) / chunks * rows, outputs));
+        args.in_features = bundle_.spec.hidden;
+        args.activation = activation;
+        kernels_.dense(args);
+    });
+}
+
+}  // namespace lavolta

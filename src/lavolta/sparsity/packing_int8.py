@@ -1,0 +1,145 @@
+"""The packed layout of int8 layers: quads of four cells, one scale per row, the same runs and levels as fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lavolta.sparsity.cells import BoolArray, CellGrid
+from lavolta.sparsity.packing import group_cells, level_runs, run_table_bytes
+
+QUAD = 4
+"""Columns of a quad: what the dot-product instructions of x86 and Arm add up at once."""
+LARGEST = 127
+"""Values go from -127 to 127: the range is symmetric, -128 is not used."""
+
+
+@dataclass(frozen=True)
+class PackedInt8:
+    """One int8 linear layer with all its levels; the weight is ``values * scale`` of its row.
+
+    The cells of a band that the same levels keep fill whole quads; the last one is filled up with *fillers*: cells of
+    value 0 that repeat the quad's first column.
+
+    Args:
+        grid: the layer's cells.
+        values: ``(quads, cell_rows, 4) int8``, -127 to 127; a ragged last band has zero rows.
+        columns: ``(4 * quads,) uint16``, the input feature of each cell.
+        runs: ``(n, 2) uint32``, ``(first quad, count)``.
+        run_ptr: ``(levels, bands + 1) uint32``; band ``b`` of level ``l`` is ``runs[run_ptr[l, b]:run_ptr[l, b + 1]]``.
+        scale: ``(out_features,) float32``.
+        row_sums: ``(levels, out_features) int32``, the sum of the values that a level streams for a row.
+    """
+
+    grid: CellGrid
+    values: NDArray[np.int8]
+    columns: NDArray[np.uint16]
+    runs: NDArray[np.uint32]
+    run_ptr: NDArray[np.uint32]
+    scale: NDArray[np.float32]
+    row_sums: NDArray[np.int32]
+
+    @property
+    def levels(self) -> int:
+        return int(self.run_ptr.shape[0])
+
+    @cached_property
+    def fillers(self) -> BoolArray:
+        """``(4 * quads,)``, which cells only fill up a quad."""
+        quads = self.columns.reshape(-1, QUAD)
+        repeats: BoolArray = quads == quads[:, :1]
+        repeats[:, 0] = False
+        return repeats.reshape(-1)
+
+    def kept_cells(self, level: int) -> int:
+        """Cells that ``level`` streams, fillers not counted."""
+        real = QUAD - self.fillers.reshape(-1, QUAD).sum(axis=1)
+        before = np.concatenate(([0], np.cumsum(real)))
+        runs = self._level_runs(level)
+        return int((before[runs.sum(axis=1)] - before[runs[:, 0]]).sum())
+
+    def streamed_bytes(self, level: int) -> int:
+        """Bytes of values and columns that one pass of ``level`` reads, fillers among them."""
+        return QUAD * int(self._level_runs(level)[:, 1].sum()) * (self.grid.cell_rows + 2)
+
+    def table_bytes(self, level: int) -> int:
+        """Bytes that only ``level`` needs: its rows of ``run_ptr`` and ``row_sums``, and its runs."""
+        return run_table_bytes(self.run_ptr[level]) + 4 * self.grid.out_features
+
+    def _level_runs(self, level: int) -> NDArray[np.int64]:
+        return self.runs[int(self.run_ptr[level, 0]) : int(self.run_ptr[level, -1])].astype(np.int64)
+
+
+def pack_int8(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_rows: int) -> PackedInt8:
+    """Quantize and pack a weight ``(out_features, in_features)``; masks as in `pack_linear`.
+
+    The scale of a row is its largest absolute weight that any level keeps, divided by 127, so that all levels share one
+    set of values; a weight becomes the nearest multiple of it (half to even).
+
+    Raises:
+        UserInputError: no level, too many levels, NaN or infinite weights, or masks of another shape.
+    """
+    cells = group_cells(weight, masks, cell_rows)
+    grid, levels = cells.grid, len(masks)
+    largest = np.zeros((grid.bands, cell_rows), dtype=np.float32)
+    np.maximum.at(largest, cells.band, np.abs(cells.values))
+    scale = largest / np.float32(LARGEST)
+    # Weights so small that their scale is no longer a normal number are not worth a digit.
+    scale[scale < np.finfo(np.float32).tiny] = 0.0
+    divisor = np.where(scale == 0.0, np.float32(np.inf), scale)[cells.band]
+    values = np.clip(np.rint(cells.values / divisor), -LARGEST, LARGEST).astype(np.int8)
+
+    slot, quad_band, quad_signature = _quads(cells.band, cells.signature)
+    padded = np.zeros((QUAD * len(quad_band), cell_rows), dtype=np.int8)
+    padded[slot] = values
+    columns = np.zeros(len(padded), dtype=np.uint16)
+    columns[slot] = cells.column
+    filler = np.ones(len(padded), dtype=bool)
+    filler[slot] = False
+    columns = np.where(filler, np.repeat(columns[::QUAD], QUAD), columns)
+    runs, run_ptr = level_runs(quad_band, quad_signature, grid.bands, levels)
+    row_sums = np.zeros((levels, grid.bands, cell_rows), dtype=np.int32)
+    for level in range(levels):
+        kept = ((cells.signature >> np.uint64(level)) & np.uint64(1)).astype(bool)
+        np.add.at(row_sums[level], cells.band[kept], values[kept].astype(np.int32))
+    return PackedInt8(
+        grid,
+        np.ascontiguousarray(padded.reshape(-1, QUAD, cell_rows).transpose(0, 2, 1)),
+        columns,
+        runs,
+        run_ptr,
+        scale.reshape(-1)[: grid.out_features].copy(),
+        np.ascontiguousarray(row_sums.reshape(levels, -1)[:, : grid.out_features]),
+    )
+
+
+def unpack_int8(packed: PackedInt8, level: int) -> NDArray[np.float32]:
+    """The dense weight ``(out_features, in_features)`` that ``level`` computes with; what it dropped is zero."""
+    grid = packed.grid
+    bands = np.zeros((grid.bands, grid.in_features, grid.cell_rows), dtype=np.float32)
+    for band in range(grid.bands):
+        for start, count in packed.runs[packed.run_ptr[level, band] : packed.run_ptr[level, band + 1]].tolist():
+            cells = slice(QUAD * start, QUAD * (start + count))
+            values = packed.values[start : start + count].transpose(0, 2, 1).reshape(-1, grid.cell_rows)
+            real = ~packed.fillers[cells]
+            bands[band, packed.columns[cells][real]] = values[real]
+    rows = bands.transpose(0, 2, 1).reshape(grid.bands * grid.cell_rows, grid.in_features)[: grid.out_features]
+    return np.ascontiguousarray(rows * packed.scale[:, None])
+
+
+def _quads(
+    band: NDArray[np.intp], signature: NDArray[np.uint64]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint64]]:
+    """Where each cell goes among padded quads ``(cells,)``, and band and signature of each quad."""
+    if not len(band):
+        return band, band, signature
+    first = np.flatnonzero(np.concatenate(([True], (np.diff(band) != 0) | (signature[1:] != signature[:-1]))))
+    sizes = np.diff(np.concatenate((first, [len(band)])))
+    quads = -(-sizes // QUAD)
+    start = QUAD * (np.cumsum(quads) - quads)
+    slot = np.arange(len(band)) - np.repeat(first, sizes) + np.repeat(start, sizes)
+    return slot, np.repeat(band[first], quads), np.repeat(signature[first], quads)
