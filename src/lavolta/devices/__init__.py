@@ -1,5 +1,9 @@
 """What a model runs on: profiles, frequencies, power, battery, predicted latency and energy."""
 
+from lavolta.devices.cell import Cell as Cell
+from lavolta.devices.cell import CellModel as CellModel
+from lavolta.devices.cell import cell_names as cell_names
+from lavolta.devices.cell import load_cell as load_cell
 from lavolta.devices.energy import Accounting as Accounting
 from lavolta.devices.energy import charge_runs as charge_runs
 from lavolta.devices.energy import energy_mj as energy_mj

@@ -21,6 +21,7 @@ class Reading:
         charge_mwh: the same as energy; may be known where the share is not, and the other way round.
         capacity_mwh: energy of the battery when it is full, as it is now (not as it was made).
         power_mw: what the device draws: from the battery where it runs on it, else from a meter. Never negative.
+        power_from: what measured `power_mw`, in words; energy reports quote it.
         on_ac: whether something else than the battery feeds the device. None: nothing says so.
         freq_mhz: present clock by cluster.
         freq_limit_mhz: the highest clock that the system allows at present by cluster (heat or a user may lower it).
@@ -34,6 +35,7 @@ class Reading:
     charge_mwh: float | None = None
     capacity_mwh: float | None = None
     power_mw: float | None = None
+    power_from: str | None = None
     on_ac: bool | None = None
     freq_mhz: Mapping[str, float] = field(default_factory=dict)
     freq_limit_mhz: Mapping[str, float] = field(default_factory=dict)
@@ -49,7 +51,9 @@ class Reading:
         return sorted(set(self.missing.values()))
 
 
-MEASURED = tuple(item.name for item in fields(Reading) if item.name not in ("time_s", "slept_s", "missing"))
+MEASURED = tuple(
+    item.name for item in fields(Reading) if item.name not in ("time_s", "slept_s", "power_from", "missing")
+)
 """Names of the fields that a source may or may not know."""
 
 

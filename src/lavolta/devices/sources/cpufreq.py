@@ -1,0 +1,176 @@
+"""The clock of a real Linux device through cpufreq."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lavolta.devices.sources import files
+from lavolta.devices.sources.files import UnreadableError
+from lavolta.devices.sources.linux import SYSFS
+from lavolta.devices.sources.reading import Degree
+from lavolta.devices.sources.topology import ClusterCpus, Policy, policies
+
+_MADE_STEPS = 8
+"""Steps between the lowest and the highest clock where the driver has no list of its own."""
+
+
+@dataclass(frozen=True)
+class _Before:
+    """How a policy was found."""
+
+    governor: str | None
+    min_khz: str | None
+    max_khz: str | None
+
+
+class LinuxFrequencyControl:
+    """Sets clocks through the userspace governor where the kernel has it, else by drawing both limits together.
+
+    The governor that was found is put back by `release`; limits are put back as well. Nothing is written before the
+    first `set_mhz`.
+
+    Args:
+        root: where sysfs is mounted, or a folder that looks like it.
+        clusters: names of clusters and their CPUs; others are called as in sysfs.
+        allowed: false only follows, whatever the permissions are.
+    """
+
+    def __init__(self, root: Path = SYSFS, clusters: ClusterCpus | None = None, *, allowed: bool = True) -> None:
+        self._root = Path(root)
+        self._names = clusters
+        self._groups: dict[str, list[Policy]] = {}
+        for policy in policies(self._root, clusters):
+            self._groups.setdefault(policy.cluster, []).append(policy)
+        self._steps = {name: _steps_of(group) for name, group in self._groups.items()}
+        self._before: dict[Path, _Before] = {}
+        self._degree, self._why = self._find_degree(allowed)
+
+    @property
+    def degree(self) -> Degree:
+        return self._degree
+
+    @property
+    def why(self) -> str:
+        return self._why
+
+    @property
+    def clusters(self) -> Mapping[str, tuple[float, ...]]:
+        return dict(self._steps)
+
+    def set_mhz(self, cluster: str, freq_mhz: float) -> bool:
+        """Ask for a clock; see `FrequencyControl`. The first refusal gives the clock back to the system for good."""
+        if self._degree is not Degree.SETS or freq_mhz not in self._steps.get(cluster, ()):
+            return False
+        for policy in self._groups[cluster]:
+            try:
+                self._set(policy.folder, round(freq_mhz * 1e3))
+            except UnreadableError as reason:
+                self.release()
+                self._degree, self._why = Degree.FOLLOWS, str(reason)
+                return False
+        return True
+
+    def release(self) -> None:
+        """Put governors and limits back as they were found; what is gone by now is passed over."""
+        for folder, before in self._before.items():
+            now_min = _text(folder / "scaling_min_freq")
+            # The kernel refuses a minimum above the maximum, so the one that widens comes first.
+            order = [("scaling_max_freq", before.max_khz), ("scaling_min_freq", before.min_khz)]
+            if now_min is not None and before.max_khz is not None and _below(before.max_khz, now_min):
+                order.reverse()
+            for name, content in [*order, ("scaling_governor", before.governor)]:
+                if content is not None and _text(folder / name) != content:
+                    _try_to_write(folder / name, content)
+        self._before = {}
+
+    def _find_degree(self, allowed: bool) -> tuple[Degree, str]:
+        if not self._groups:
+            return Degree.NONE, f"{self._root} has no cpufreq: the clock is neither known nor set."
+        if not allowed:
+            return Degree.FOLLOWS, "the clock is left to the system, as was asked."
+        for name, group in self._groups.items():
+            if len(self._steps[name]) < 2:
+                return Degree.FOLLOWS, f"cpufreq names no clocks to choose from for cluster {name}."
+            for policy in group:
+                for path in _needed(policy.folder):
+                    if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+                        return Degree.FOLLOWS, f"{path} may not be written by this user."
+        return Degree.SETS, ""
+
+    def _set(self, folder: Path, khz: int) -> None:
+        if folder not in self._before:
+            self._before[folder] = _Before(
+                _text(folder / "scaling_governor"),
+                _text(folder / "scaling_min_freq"),
+                _text(folder / "scaling_max_freq"),
+            )
+        if _has_userspace(folder):
+            if files.text(folder / "scaling_governor") != "userspace":
+                files.write(folder / "scaling_governor", "userspace")
+            files.write(folder / "scaling_setspeed", str(khz))
+            return
+        order = ("scaling_min_freq", "scaling_max_freq")
+        if khz > files.number(folder / "scaling_max_freq"):
+            order = ("scaling_max_freq", "scaling_min_freq")
+        for name in order:
+            files.write(folder / name, str(khz))
+
+
+def _needed(folder: Path) -> tuple[Path, ...]:
+    if _has_userspace(folder):
+        return folder / "scaling_governor", folder / "scaling_setspeed"
+    return folder / "scaling_min_freq", folder / "scaling_max_freq"
+
+
+def _has_userspace(folder: Path) -> bool:
+    return "userspace" in (_text(folder / "scaling_available_governors") or "").split()
+
+
+def _steps_of(group: list[Policy]) -> tuple[float, ...]:
+    """The clocks that every policy of a cluster has, in MHz, rising."""
+    common: set[float] | None = None
+    for policy in group:
+        steps = set(_policy_steps(policy.folder))
+        common = steps if common is None else common & steps
+    return tuple(sorted(common or ()))
+
+
+def _policy_steps(folder: Path) -> list[float]:
+    try:
+        listed = [value / 1e3 for value in files.numbers(folder / "scaling_available_frequencies") if value > 0]
+    except UnreadableError:
+        listed = []
+    if listed:
+        return listed
+    try:
+        low, high = files.number(folder / "cpuinfo_min_freq") / 1e3, files.number(folder / "cpuinfo_max_freq") / 1e3
+    except UnreadableError:
+        return []
+    if not 0 < low < high:
+        return []
+    inner = [low + (high - low) * k / (_MADE_STEPS - 1) for k in range(1, _MADE_STEPS - 1)]
+    return sorted({low, high, *(min(max(round(value / 100) * 100.0, low), high) for value in inner)})
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return files.text(path)
+    except UnreadableError:
+        return None
+
+
+def _below(left: str, right: str) -> bool:
+    try:
+        return float(left) < float(right)
+    except ValueError:
+        return False
+
+
+def _try_to_write(path: Path, content: str) -> None:
+    try:
+        files.write(path, content)
+    except UnreadableError:
+        return

@@ -1,0 +1,102 @@
+"""A real Linux device: everything that sysfs shows about its battery, clock, heat and power."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from lavolta.devices.sources import files, meters, supply
+from lavolta.devices.sources.clocks import Clocks, Timeline
+from lavolta.devices.sources.files import Findings, UnreadableError
+from lavolta.devices.sources.reading import Reading
+from lavolta.devices.sources.topology import ClusterCpus, policies
+
+SYSFS = Path("/sys")
+
+
+class LinuxSource:
+    """Reads cpufreq, power_supply, thermal, hwmon and powercap below a root folder.
+
+    The folders are listed anew at every look: devices come and go while a program runs.
+
+    Args:
+        root: where sysfs is mounted, or a folder that looks like it.
+        clocks: where time comes from.
+        clusters: names of clusters and their CPUs, such as `cluster_cpus(profile)`; others are called as in sysfs.
+    """
+
+    def __init__(self, root: Path = SYSFS, clocks: Clocks | None = None, clusters: ClusterCpus | None = None) -> None:
+        self._root = Path(root)
+        self._timeline = Timeline(clocks or Clocks())
+        self._clusters = clusters
+        self._rapl = meters.Rapl(self._root)
+
+    def read(self) -> Reading:
+        """The device now; see `Reading`. Takes about a millisecond; a slow fuel gauge can make it take much longer."""
+        moment = self._timeline.now()
+        findings = Findings()
+        if moment.fault is not None:
+            findings.missing["time_s"] = moment.fault
+        supplies = supply.find(self._root)
+        power = findings.take("power_mw", lambda: self._power(supplies, moment.time_s, moment.slept_s))
+        return Reading(
+            time_s=moment.time_s,
+            slept_s=moment.slept_s,
+            charge_share=findings.take("charge_share", lambda: supply.charge_share(supplies)),
+            charge_mwh=findings.take("charge_mwh", lambda: supply.charge_mwh(supplies)),
+            capacity_mwh=findings.take("capacity_mwh", lambda: supply.capacity_mwh(supplies)),
+            power_mw=power[0] if power else None,
+            power_from=power[1] if power else None,
+            on_ac=findings.take("on_ac", lambda: supply.on_ac(supplies)),
+            freq_mhz=self._clocks_mhz("freq_mhz", ("scaling_cur_freq", "cpuinfo_cur_freq"), findings),
+            freq_limit_mhz=self._clocks_mhz("freq_limit_mhz", ("scaling_max_freq",), findings),
+            temperature_c=findings.take("temperature_c", lambda: meters.temperature_c(self._root)),
+            missing=findings.missing,
+        )
+
+    def _power(self, supplies: supply.Supplies, time_s: float, slept_s: float) -> tuple[float, str]:
+        """The battery's word, else a meter's on the board, else the processor's counters."""
+        sources: tuple[Callable[[], tuple[float, str]], ...] = (
+            lambda: (supply.power_mw(supplies), "battery"),
+            lambda: meters.hwmon_power_mw(self._root),
+            lambda: self._rapl.power_mw(time_s, slept_s),
+        )
+        reasons = []
+        for source in sources:
+            try:
+                return source()
+            except UnreadableError as reason:
+                reasons.append(str(reason))
+        raise UnreadableError(" ".join(reasons))
+
+    def _clocks_mhz(self, field: str, names: tuple[str, ...], findings: Findings) -> dict[str, float]:
+        """Clock by cluster: the highest where a cluster has several clocks, since the busy core is the fast one."""
+        found: dict[str, float] = {}
+        groups = policies(self._root, self._clusters)
+        for policy in groups:
+            value = findings.take(f"{field}.{policy.cluster}", partial(_first_mhz, policy.folder, names))
+            if value is not None:
+                found[policy.cluster] = max(value, found.get(policy.cluster, 0.0))
+        for cluster in self._clusters or {}:
+            if cluster not in {policy.cluster for policy in groups}:
+                findings.missing[f"{field}.{cluster}"] = f"cpufreq has no policy for cluster {cluster}."
+        for cluster in found:
+            findings.missing.pop(f"{field}.{cluster}", None)
+        if not groups:
+            findings.missing.setdefault(field, f"{self._root} has no cpufreq: the clock is not known.")
+        return found
+
+
+def _first_mhz(folder: Path, names: tuple[str, ...]) -> float:
+    reason = ""
+    for name in names:
+        try:
+            value = files.number(folder / name) / 1e3
+        except UnreadableError as error:
+            reason = reason or str(error)
+            continue
+        if value > 0:
+            return value
+        reason = reason or f"{folder / name} claims {value:g} MHz."
+    raise UnreadableError(reason)
