@@ -51,7 +51,9 @@ typedef enum lavolta_status {
     LAVOLTA_OUTPUT_TOO_SMALL = 37,
     LAVOLTA_OUT_OF_MEMORY = 38,
     LAVOLTA_INTERNAL = 39,
-    LAVOLTA_CANCELLED = 40
+    LAVOLTA_CANCELLED = 40,
+    LAVOLTA_NO_PLAN = 41,
+    LAVOLTA_PLAN_INVALID = 42
 } lavolta_status;
 
 typedef struct lavolta_model lavolta_model;
@@ -72,6 +74,30 @@ typedef struct lavolta_batch {
     int per_token; /* not 0: the last hidden state of every token, without pooling and head */
 } lavolta_batch;
 
+/* Nanoseconds from any beginning. One that goes backwards counts as standing still. */
+typedef uint64_t (*lavolta_clock)(void *user);
+
+typedef struct lavolta_deadline {
+    double deadline_ms;  /* from the call to the last number of the output; 0 or less: late already; infinity: no deadline */
+    lavolta_clock clock; /* NULL: the system's monotonic clock. Called in the caller's thread: at the beginning, before each
+                            layer, after the last and at the end; it may cancel the model, but not run it */
+    void *user;          /* what `clock` gets */
+} lavolta_deadline;
+
+typedef struct lavolta_timing {
+    double elapsed_ms; /* by the clock, from the call (so with the wait for other runs) to the last number of the output */
+    int met;           /* not 0: elapsed_ms is at most deadline_ms */
+} lavolta_timing;
+
+/* Zero means the default of every field. */
+typedef struct lavolta_calibration {
+    const uint32_t *tokens; /* (token_counts) lengths of sequences to measure, each 1 to max_tokens; NULL: 8 to 256 */
+    size_t token_counts;
+    uint32_t repetitions; /* at most 1000; 0: 5 */
+    lavolta_clock clock;  /* NULL: the system's monotonic clock */
+    void *user;
+} lavolta_calibration;
+
 /* Open a bundle. `options` may be NULL. On success `*model` is to be closed with `lavolta_close`. */
 LAVOLTA_API lavolta_status lavolta_open(const char *path, const lavolta_options *options, lavolta_model **model);
 
@@ -84,6 +110,7 @@ LAVOLTA_API const char *lavolta_describe(const lavolta_model *model);
 
 LAVOLTA_API uint32_t lavolta_level_count(const lavolta_model *model);
 LAVOLTA_API uint32_t lavolta_level(const lavolta_model *model);
+LAVOLTA_API uint32_t lavolta_layer_count(const lavolta_model *model);
 
 /* Turn the dial: one store, no weight moves. The next run uses the level. */
 LAVOLTA_API lavolta_status lavolta_switch(lavolta_model *model, uint32_t level);
@@ -96,6 +123,25 @@ LAVOLTA_API lavolta_status lavolta_output_shape(const lavolta_model *model, cons
 /* Run a batch at the present level. `output (rows, columns)` row-major, `output_floats` its size. */
 LAVOLTA_API lavolta_status lavolta_run(lavolta_model *model, const lavolta_batch *batch, float *output,
                                        size_t output_floats);
+
+/* Measure what every layer costs at every level, here and now, for runs with a deadline; `options` may be NULL. Takes a few
+ * dozen runs per level. Other threads may run the model meanwhile, but disturb the measurement. */
+LAVOLTA_API lavolta_status lavolta_calibrate(lavolta_model *model, const lavolta_calibration *options);
+
+/* The plan that calibration made, JSON, to keep for the next process; free it with `lavolta_free`. NULL without a plan. */
+LAVOLTA_API char *lavolta_plan(lavolta_model *model);
+
+/* Take a kept plan. It is refused where it was made for another bundle, instruction set or thread count. */
+LAVOLTA_API lavolta_status lavolta_set_plan(lavolta_model *model, const char *json, size_t bytes);
+
+/* Run a batch within a deadline. Before each layer the clock is compared with the plan, and the remaining layers get the densest
+ * levels that still arrive in time: never denser than the level that is set, and the sparsest when none arrives. Layers that take
+ * longer than planned slow the plan of the rest, up to eight times. The result has the bits that each layer gives at its level.
+ *
+ * `levels` (sequences, layers) may be NULL: the level of each layer, written just before the layer runs. */
+LAVOLTA_API lavolta_status lavolta_run_within(lavolta_model *model, const lavolta_batch *batch,
+                                              const lavolta_deadline *deadline, float *output, size_t output_floats,
+                                              uint32_t *levels, lavolta_timing *timing);
 
 /* End the runs of this model that have begun or wait, before their next layer: they return LAVOLTA_CANCELLED and fill their
  * output with NaN. Later runs are not concerned; without a run nothing happens. */

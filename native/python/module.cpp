@@ -26,6 +26,7 @@ using Pairs = nb::ndarray<const uint32_t, nb::shape<-1, 2>, nb::c_contig, nb::de
 using Columns = nb::ndarray<const uint16_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Levels = nb::ndarray<uint32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<nb::numpy, float, nb::ndim<2>, nb::c_contig>;
 
 // (name of the status, sentence); engine.py turns it into the exception family.
@@ -46,6 +47,36 @@ Output make_output(size_t rows, size_t columns) {
     return Output(pointer, {rows, columns}, owner);
 }
 
+// A Python callable as the engine's clock. What it raises cannot pass the engine: it is kept, and raised after the call.
+class PythonClock {
+   public:
+    explicit PythonClock(std::optional<nb::callable> read) : read_(std::move(read)) {}
+
+    lavolta_clock function() const { return read_ ? &PythonClock::call : nullptr; }
+    void finish() {
+        if (failure_) throw nb::python_error(std::move(*failure_));
+    }
+
+   private:
+    static uint64_t call(void* user) {
+        auto* self = static_cast<PythonClock*>(user);
+        nb::gil_scoped_acquire acquire;
+        try {
+            if (!self->failure_) self->last_ = nb::cast<uint64_t>((*self->read_)());
+        } catch (nb::python_error& error) {
+            self->failure_.emplace(std::move(error));
+        } catch (const nb::cast_error&) {
+            PyErr_SetString(PyExc_TypeError, "the clock must return nanoseconds, an integer of at least 0");
+            self->failure_.emplace();
+        }
+        return self->last_;
+    }
+
+    std::optional<nb::callable> read_;
+    std::optional<nb::python_error> failure_;
+    uint64_t last_ = 0;
+};
+
 class NativeModel {
    public:
     NativeModel(const std::string& path, uint32_t threads, uint32_t spin_us, const std::string& isa) {
@@ -63,6 +94,7 @@ class NativeModel {
 
     std::string describe() const { return lavolta_describe(model_); }
     uint32_t level() const { return lavolta_level(model_); }
+    uint32_t layer_count() const { return lavolta_layer_count(model_); }
     uint32_t level_count() const { return lavolta_level_count(model_); }
 
     int64_t switch_level(uint32_t level) {
@@ -74,24 +106,59 @@ class NativeModel {
     }
 
     Output run(const Ints& token_ids, const std::optional<Ints>& type_ids, const Counts& lengths, bool per_token) {
-        uint64_t total = 0;
-        for (size_t i = 0; i < lengths.size(); ++i) total += lengths.data()[i];
-        if (total != token_ids.size() || (type_ids && type_ids->size() != total)) {
-            throw nb::value_error("lengths do not add up to the ids");
-        }
-        const lavolta_batch batch{token_ids.data(), type_ids ? type_ids->data() : nullptr, lengths.data(), lengths.size(),
-                                  per_token};
-        size_t rows = 0, columns = 0;
-        check(lavolta_output_shape(model_, &batch, &rows, &columns));
-        Output output = make_output(rows, columns);
+        const lavolta_batch batch = batch_of(token_ids, type_ids, lengths, per_token);
+        Output output = output_for(batch);
         lavolta_status status;
         {
             nb::gil_scoped_release release;
-            status = lavolta_run(model_, &batch, output.data(), rows * columns);
+            status = lavolta_run(model_, &batch, output.data(), output.size());
         }
         check(status);
         return output;
     }
+
+    // `levels` (sequences, layers) is written as the run proceeds.
+    nb::tuple run_within(const Ints& token_ids, const std::optional<Ints>& type_ids, const Counts& lengths, bool per_token,
+                         double deadline_ms, const Levels& levels, std::optional<nb::callable> clock) {
+        const lavolta_batch batch = batch_of(token_ids, type_ids, lengths, per_token);
+        if (levels.shape(0) != lengths.size() || levels.shape(1) != lavolta_layer_count(model_)) {
+            throw nb::value_error("levels do not have the shape (sequences, layers)");
+        }
+        Output output = output_for(batch);
+        PythonClock reader(std::move(clock));
+        const lavolta_deadline deadline{deadline_ms, reader.function(), &reader};
+        lavolta_timing timing{};
+        lavolta_status status;
+        {
+            nb::gil_scoped_release release;
+            status = lavolta_run_within(model_, &batch, &deadline, output.data(), output.size(), levels.data(), &timing);
+        }
+        reader.finish();
+        check(status);
+        return nb::make_tuple(output, timing.elapsed_ms, timing.met != 0);
+    }
+
+    void calibrate(const Counts& tokens, uint32_t repetitions, std::optional<nb::callable> clock) {
+        PythonClock reader(std::move(clock));
+        const lavolta_calibration options{tokens.data(), tokens.size(), repetitions, reader.function(), &reader};
+        lavolta_status status;
+        {
+            nb::gil_scoped_release release;
+            status = lavolta_calibrate(model_, &options);
+        }
+        reader.finish();
+        check(status);
+    }
+
+    std::optional<std::string> plan() {
+        char* text = lavolta_plan(model_);
+        if (!text) return std::nullopt;
+        std::string plan = text;
+        lavolta_free(text);
+        return plan;
+    }
+
+    void set_plan(const std::string& text) { check(lavolta_set_plan(model_, text.data(), text.size())); }
 
     void cancel() { check(lavolta_cancel(model_)); }
 
@@ -121,6 +188,22 @@ class NativeModel {
     }
 
    private:
+    static lavolta_batch batch_of(const Ints& token_ids, const std::optional<Ints>& type_ids, const Counts& lengths,
+                                  bool per_token) {
+        uint64_t total = 0;
+        for (size_t i = 0; i < lengths.size(); ++i) total += lengths.data()[i];
+        if (total != token_ids.size() || (type_ids && type_ids->size() != total)) {
+            throw nb::value_error("lengths do not add up to the ids");
+        }
+        return {token_ids.data(), type_ids ? type_ids->data() : nullptr, lengths.data(), lengths.size(), per_token};
+    }
+
+    Output output_for(const lavolta_batch& batch) const {
+        size_t rows = 0, columns = 0;
+        check(lavolta_output_shape(model_, &batch, &rows, &columns));
+        return make_output(rows, columns);
+    }
+
     lavolta_model* model_ = nullptr;
 };
 
@@ -298,10 +381,16 @@ NB_MODULE(_native, m) {
              nb::arg("spin_us"), nb::arg("isa"))
         .def("describe", &NativeModel::describe)
         .def("level", &NativeModel::level)
+        .def("layer_count", &NativeModel::layer_count)
         .def("level_count", &NativeModel::level_count)
         .def("switch", &NativeModel::switch_level, nb::arg("level"))
         .def("run", &NativeModel::run, nb::arg("token_ids"), nb::arg("type_ids").none(), nb::arg("lengths"),
              nb::arg("per_token"))
+        .def("run_within", &NativeModel::run_within, nb::arg("token_ids"), nb::arg("type_ids").none(), nb::arg("lengths"),
+             nb::arg("per_token"), nb::arg("deadline_ms"), nb::arg("levels"), nb::arg("clock").none())
+        .def("calibrate", &NativeModel::calibrate, nb::arg("tokens"), nb::arg("repetitions"), nb::arg("clock").none())
+        .def("plan", &NativeModel::plan)
+        .def("set_plan", &NativeModel::set_plan, nb::arg("text"))
         .def("cancel", &NativeModel::cancel)
         .def("blob", &NativeModel::blob, nb::arg("name"))
         .def("profile", &NativeModel::profile, nb::arg("enabled"))

@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "cpu.h"
+#include "deadline.h"
 #include "error.h"
 #include "lavolta.h"
 #include "model.h"
@@ -47,6 +48,13 @@ void require(bool condition, const char* message) {
     if (!condition) lavolta::fail(LAVOLTA_INVALID_ARGUMENT, message);
 }
 
+char* copy_of(const std::string& text) {
+    auto* copy = static_cast<char*>(std::malloc(text.size() + 1));
+    if (!copy) throw std::bad_alloc();
+    std::memcpy(copy, text.c_str(), text.size() + 1);
+    return copy;
+}
+
 lavolta_options options_or_default(const lavolta_options* options) { return options ? *options : lavolta_options{}; }
 
 }  // namespace
@@ -76,6 +84,10 @@ uint32_t lavolta_level_count(const lavolta_model* model) {
 
 uint32_t lavolta_level(const lavolta_model* model) { return model ? model->model.level() : 0; }
 
+uint32_t lavolta_layer_count(const lavolta_model* model) {
+    return model ? static_cast<uint32_t>(model->model.bundle().layers.size()) : 0;
+}
+
 lavolta_status lavolta_switch(lavolta_model* model, uint32_t level) {
     return guarded([&] {
         require(model, "model must not be NULL.");
@@ -94,6 +106,49 @@ lavolta_status lavolta_run(lavolta_model* model, const lavolta_batch* batch, flo
     return guarded([&] {
         require(model && batch, "model and batch must not be NULL.");
         model->model.run(*batch, output, output_floats);
+    });
+}
+
+lavolta_status lavolta_calibrate(lavolta_model* model, const lavolta_calibration* options) {
+    return guarded([&] {
+        require(model, "model must not be NULL.");
+        const lavolta_calibration given = options ? *options : lavolta_calibration{};
+        require(given.tokens || given.token_counts == 0, "tokens must not be NULL.");
+        if (given.repetitions > 1000) {
+            lavolta::fail(LAVOLTA_INVALID_ARGUMENT,
+                          "repetitions is " + std::to_string(given.repetitions) + "; choose 1 to 1000.");
+        }
+        model->model.set_plan(lavolta::calibrate(model->model, given));
+    });
+}
+
+char* lavolta_plan(lavolta_model* model) {
+    char* text = nullptr;
+    guarded([&] {
+        require(model, "model must not be NULL.");
+        const std::shared_ptr<const lavolta::Plan> plan = model->model.plan();
+        if (plan) text = copy_of(plan->json());
+    });
+    return text;
+}
+
+lavolta_status lavolta_set_plan(lavolta_model* model, const char* json, size_t bytes) {
+    return guarded([&] {
+        require(model && json, "model and json must not be NULL.");
+        model->model.set_plan(lavolta::parse_plan({json, bytes}));
+    });
+}
+
+lavolta_status lavolta_run_within(lavolta_model* model, const lavolta_batch* batch, const lavolta_deadline* deadline,
+                                  float* output, size_t output_floats, uint32_t* levels, lavolta_timing* timing) {
+    return guarded([&] {
+        require(model && batch && deadline && timing, "model, batch, deadline and timing must not be NULL.");
+        std::vector<uint32_t> unread;
+        if (!levels) {
+            unread.resize(batch->sequences * lavolta_layer_count(model));
+            levels = unread.data();
+        }
+        lavolta::run_within(model->model, *batch, *deadline, output, output_floats, levels, *timing);
     });
 }
 
@@ -127,10 +182,7 @@ char* lavolta_explain(lavolta_model* model) {
     char* text = nullptr;
     guarded([&] {
         require(model, "model must not be NULL.");
-        const std::string rows = model->model.explain();
-        text = static_cast<char*>(std::malloc(rows.size() + 1));
-        if (!text) throw std::bad_alloc();
-        std::memcpy(text, rows.c_str(), rows.size() + 1);
+        text = copy_of(model->model.explain());
     });
     return text;
 }
@@ -193,6 +245,10 @@ const char* lavolta_status_name(lavolta_status status) {
             return "internal";
         case LAVOLTA_CANCELLED:
             return "cancelled";
+        case LAVOLTA_NO_PLAN:
+            return "no-plan";
+        case LAVOLTA_PLAN_INVALID:
+            return "plan-invalid";
     }
     return "unknown";
 }

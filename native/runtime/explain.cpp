@@ -25,16 +25,6 @@ std::vector<LinearStep> linear_steps(const Layer& layer) {
     return steps;
 }
 
-std::string number(double value, const char* format) {
-    char text[40];
-    std::snprintf(text, sizeof text, format, value);
-    // The caller's locale may write a comma for the point.
-    for (char* c = text; *c; ++c) {
-        if (*c == ',') *c = '.';
-    }
-    return text;
-}
-
 // The fields of a linear layer at a level.
 std::string work_of(const Linear& linear, uint32_t level) {
     const uint64_t kept = linear.kept_cells(level);
@@ -45,7 +35,7 @@ std::string work_of(const Linear& linear, uint32_t level) {
     return std::string(", \"precision\": \"") + (linear.precision == Precision::int8 ? "int8" : "fp32") +
            "\", \"cell_rows\": " + std::to_string(linear.cell_rows) + ", \"cells\": " + std::to_string(cells) +
            ", \"cells_kept\": " + std::to_string(kept) + ", \"sparsity\": " +
-           number(1.0 - static_cast<double>(kept) / static_cast<double>(cells), "%.6f") +
+           json_number(1.0 - static_cast<double>(kept) / static_cast<double>(cells), "%.6f") +
            ", \"runs\": " + std::to_string(row[linear.bands] - row[0]) + ", \"macs_per_token\": " + std::to_string(macs);
 }
 
@@ -56,7 +46,7 @@ class Rows {
         text_ += text_.size() > 1 ? ", {" : "{";
         text_ += "\"level\": " + json_quote(level) + ", \"layer\": " + json_quote(layer) + ", \"op\": \"" + op +
                  "\", \"kernel\": \"" + kernel + "_" + isa_name(isa) + "\", \"isa\": \"" + isa_name(isa) + "\"" + more +
-                 ", \"measured_ms\": " + (runs ? number(total_ms / static_cast<double>(runs), "%.6f") : "null") + "}";
+                 ", \"measured_ms\": " + (runs ? json_number(total_ms / static_cast<double>(runs), "%.6f") : "null") + "}";
     }
 
     std::string finish() const { return text_ + "]"; }

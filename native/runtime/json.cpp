@@ -293,6 +293,15 @@ const Json* Json::find(std::string_view name) const {
 
 Json parse_json(std::string_view text) { return Parser(text).document(); }
 
+std::string json_number(double value, const char* format) {
+    char text[40];
+    std::snprintf(text, sizeof text, format, value);
+    for (char* c = text; *c; ++c) {
+        if (*c == ',') *c = '.';
+    }
+    return text;
+}
+
 std::string json_quote(std::string_view text) {
     std::string out = "\"";
     for (const char c : text) {

@@ -33,6 +33,9 @@ struct JsonError {
 // Throws JsonError.
 Json parse_json(std::string_view text);
 
+// `value` by a printf format, with a point whatever the caller's locale.
+std::string json_number(double value, const char* format);
+
 // `text` as a JSON string, quoted; `text` must be UTF-8.
 std::string json_quote(std::string_view text);
 

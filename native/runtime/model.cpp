@@ -96,6 +96,27 @@ void Model::output_shape(const lavolta_batch& batch, size_t& rows, size_t& colum
     }
 }
 
+std::shared_ptr<const Plan> Model::plan() const {
+    std::lock_guard<std::mutex> lock(plan_mutex_);
+    return plan_;
+}
+
+void Model::set_plan(Plan plan) {
+    check_plan(plan, blank_plan());
+    auto shared = std::make_shared<const Plan>(std::move(plan));
+    std::lock_guard<std::mutex> lock(plan_mutex_);
+    plan_.swap(shared);
+}
+
+Plan Model::blank_plan() const {
+    Plan plan;
+    plan.bundle = mark_of(bundle_.manifest);
+    plan.isa = isa_name(kernels_.linear_isa);
+    plan.threads = pool_.threads();
+    plan.layers.assign(bundle_.layers.size(), std::vector<Cost>(bundle_.levels.size()));
+    return plan;
+}
+
 void Model::profile(bool enabled) {
     std::lock_guard<std::mutex> lock(run_mutex_);
     profiling_ = enabled;

@@ -13,6 +13,7 @@
 #include "bundle.h"
 #include "kernels.h"
 #include "lavolta.h"
+#include "plan.h"
 #include "pool.h"
 
 namespace lavolta {
@@ -71,6 +72,11 @@ class Model {
     size_t pass_sequences(const lavolta_batch& batch, size_t first) const;
     // Ends the runs that have begun, before their next layer.
     void cancel() { cancels_.fetch_add(1, std::memory_order_relaxed); }
+    // The plan for runs with a deadline, or null. `set_plan` throws Error where it was made for something else.
+    std::shared_ptr<const Plan> plan() const;
+    void set_plan(Plan plan);
+    // Marks and sizes of a plan for this model, all costs 0.
+    Plan blank_plan() const;
     void profile(bool enabled);
     std::string explain();
 
@@ -104,6 +110,8 @@ class Model {
     Pool pool_;
     std::atomic<uint32_t> level_{0};
     std::atomic<uint64_t> cancels_{0};  // how often `cancel` was called
+    mutable std::mutex plan_mutex_;
+    std::shared_ptr<const Plan> plan_;
     std::mutex run_mutex_;
     // Below: used by one run at a time.
     bool profiling_ = false;

@@ -54,6 +54,39 @@ def test_a_limit_that_no_level_keeps_names_the_closest(invoke: Invoke, bundle: P
     assert "no level answers the longest text (2 tokens) within 1e-09 ms here; the closest is L" in outcome.err
 
 
+def test_a_generous_deadline_is_met_at_the_level_that_is_set(invoke: Invoke, bundle: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    texts = ["--text", "a cat", "--text", "the dog"]
+    command = ["run", bundle, "--level", "L1", "--deadline-ms", 1e6, "--plan", plan, *texts]
+    first = invoke(*command, "--json")
+    assert (first.code, first.err) == (0, "")
+    assert first.data["met"] == 2
+    for answer in first.data["answers"]:
+        assert set(answer["layer_levels"]) == {"L1"}
+        assert answer["met"] is True
+    kept = plan.read_bytes()
+    assert b"lavolta-plan" in kept
+    second = invoke(*command)
+    assert "2 of 2 within 1e+06 ms" in " ".join(second.out.split())
+    assert plan.read_bytes() == kept
+
+
+def test_a_deadline_that_nothing_keeps_is_answered_late_at_the_sparsest(invoke: Invoke, bundle: Path) -> None:
+    outcome = invoke("run", bundle, "--deadline-ms", 1e-9, "--text", "a cat", "--json")
+    assert outcome.code == 0
+    assert outcome.data["met"] == 0
+    assert set(outcome.data["answers"][0]["layer_levels"]) == {"L2"}
+
+
+def test_a_plan_that_is_none_is_refused(invoke: Invoke, bundle: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "plan.json"
+    broken.write_text("{}")
+    outcome = invoke("run", bundle, "--deadline-ms", 5, "--plan", broken, "--text", "a")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "the plan is invalid: its 'kind' is not 'lavolta-plan'" in outcome.err
+    assert broken.read_text() == "{}"
+
+
 def test_a_classifier_names_its_label(invoke: Invoke, classifier: Path) -> None:
     outcome = invoke("run", classifier, "--text", "a cat sleeps\tthe dog rests", "--json")
     (answer,) = outcome.data["answers"]
@@ -170,6 +203,9 @@ def test_a_deadline_that_no_level_meets_names_the_closest(invoke: Invoke, bundle
         (["run", "{bundle}", "--level", "L9", "--text", "a"], "there is no level 'L9'; the bundle has L0, L1, L2."),
         (["run", "{bundle}", "--level", "3", "--text", "a"], "there is no level 3; the bundle has levels 0 to 2."),
         (["run", "{bundle}", "--level", "0", "--max-latency-ms", "5"], "exclude one another"),
+        (["run", "{bundle}", "--deadline-ms", "5", "--max-latency-ms", "5"], "exclude one another"),
+        (["run", "{bundle}", "--deadline-ms", "nan"], "--deadline-ms is nan; give a number above 0."),
+        (["run", "{bundle}", "--plan", "p.json"], "--plan is for --deadline-ms; give both, or neither."),
         (["run", "{bundle}", "--max-latency-ms", "nan"], "--max-latency-ms is nan; give a number above 0."),
         (["run", "{bundle}", "--text", " "], "there is no text, only white space"),
         (["run", "{bundle}"], "there is no text, only white space"),

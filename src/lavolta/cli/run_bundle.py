@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from lavolta.runtime.engine import Model, Text
+    from lavolta.runtime.calls import Text
+    from lavolta.runtime.engine import Model
 
 TRIES = 5
+CALIBRATED = 4  # quantiles of the texts' lengths that are measured, beside the shortest
 LIKELY_WORDS = 5
 
 
@@ -33,6 +36,14 @@ def run(
     ] = None,
     max_latency_ms: Annotated[
         float | None, typer.Option("--max-latency-ms", help="Take the densest level that answers within T ms here.")
+    ] = None,
+    deadline_ms: Annotated[
+        float | None,
+        typer.Option("--deadline-ms", help="Answer each text within T ms: layers run sparser when time gets short."),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option("--plan", help="Keep the measured costs that --deadline-ms needs in this file, and reuse them."),
     ] = None,
     text: Annotated[
         list[str] | None,
@@ -47,8 +58,14 @@ def run(
     """
     if level is not None and max_latency_ms is not None:
         raise UserInputError("--level and --max-latency-ms exclude one another; give one of them.")
+    if deadline_ms is not None and max_latency_ms is not None:
+        raise UserInputError("--deadline-ms and --max-latency-ms exclude one another; give one of them.")
     if max_latency_ms is not None:
         check_positive("--max-latency-ms", max_latency_ms)
+    if deadline_ms is not None:
+        check_positive("--deadline-ms", deadline_ms)
+    elif plan is not None:
+        raise UserInputError("--plan is for --deadline-ms; give both, or neither.")
     import lavolta
 
     with lavolta.open(bundle, threads=threads) as model:
@@ -57,29 +74,54 @@ def run(
             _switch_within(model, texts, max_latency_ms)
         elif level is not None:
             switch_to(model, level)
-        answers, times_ms = [], []
+        answers: list[list[list[float]]] = []
+        facts: list[dict[str, Any]] = []
         token_ids, type_ids = model.tokenize(texts)
         pairs = model.spec.types > 1
+        if deadline_ms is not None:
+            _make_plan(model, plan, token_ids)
         model.run(token_ids[:1], type_ids[:1] if pairs else None)  # The first run also pages the weights in.
         for ids, types in zip(token_ids, type_ids, strict=True):
-            start_ns = time.perf_counter_ns()
-            output = model.run([ids], [types] if pairs else None)
-            times_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+            kinds = [types] if pairs else None
+            if deadline_ms is None:
+                start_ns = time.perf_counter_ns()
+                output = model.run([ids], kinds)
+                facts.append({"latency_ms": (time.perf_counter_ns() - start_ns) / 1e6})
+            else:
+                within = model.run_within([ids], deadline_ms, kinds)
+                output = within.output
+                names = [model.levels[index] for index in within.levels[0].tolist()]
+                facts.append({"latency_ms": within.elapsed_ms, "met": within.met, "layer_levels": names})
             answers.append(output.tolist())
         task, labels, name = model.spec.task, model.spec.labels, model.levels[model.level]
     rows = [
-        {"text": " | ".join(given) if isinstance(given, tuple) else given, "latency_ms": taken_ms}
-        for given, taken_ms in zip(texts, times_ms, strict=True)
+        {"text": " | ".join(given) if isinstance(given, tuple) else given, **fact}
+        for given, fact in zip(texts, facts, strict=True)
     ]
     words = _vocabulary(bundle) if task == "language-model" else []
     for row, answer in zip(rows, answers, strict=True):
         row.update(_interpret(task, labels, words, answer))
-    data = {"bundle": bundle, "level": name, "task": task, "latency_ms": median(times_ms), "answers": rows}
+    data = {"bundle": bundle, "level": name, "task": task, "latency_ms": median(row["latency_ms"] for row in rows)}
+    if deadline_ms is not None:
+        data.update({"deadline_ms": deadline_ms, "met": sum(row["met"] for row in rows)})
+    data["answers"] = rows
 
     def draw(console: Console) -> None:
         _draw(console, data)
 
     show(as_json, data, draw)
+
+
+def _make_plan(model: Model, path: Path | None, token_ids: Sequence[Sequence[int]]) -> None:
+    """Load the plan, or measure one for lengths like those of the texts and keep it."""
+    if path is not None and path.exists():
+        model.load_plan(path)
+        return
+    lengths = sorted({len(ids) for ids in token_ids})
+    last = len(lengths) - 1
+    model.calibrate(sorted({lengths[last * part // CALIBRATED] for part in range(CALIBRATED + 1)}))
+    if path is not None:
+        model.save_plan(path)
 
 
 def switch_to(model: Model, level: str) -> None:
@@ -172,28 +214,39 @@ def _draw(console: Console, data: dict[str, Any]) -> None:
     answers = data["answers"]
     title = f"Level {data['level']}, median {data['latency_ms']:.2f} ms a text"
     texts = [[row["text"], cell(row["latency_ms"])] for row in answers]
+    heads = ["text", "ms"]
+    if "deadline_ms" in data:
+        title += f", {data['met']} of {len(answers)} within {data['deadline_ms']:g} ms"
+        heads.append("layers at")
+        for text, row in zip(texts, answers, strict=True):
+            text.append(_counted(row["layer_levels"]))
     if data["task"] == "classification":
         rows = [
             [*text, row.get("label", ""), cell(row.get("probability"), 3)]
             for text, row in zip(texts, answers, strict=True)
         ]
-        table(console, title, ["text", "ms", "label", "probability"], rows)
+        table(console, title, [*heads, "label", "probability"], rows)
     elif data["task"] == "regression":
         rows = [[*text, cell(row["output"][0], 3)] for text, row in zip(texts, answers, strict=True)]
-        table(console, title, ["text", "ms", "value"], rows)
+        table(console, title, [*heads, "value"], rows)
     elif data["task"] == "language-model":
         rows = [
             [*text, ", ".join(f"{w['word']} {100 * w['probability']:.0f} %" for w in row["next"])]
             for text, row in zip(texts, answers, strict=True)
         ]
-        table(console, title, ["text", "ms", "likely next words"], rows)
+        table(console, title, [*heads, "likely next words"], rows)
     else:
         rows = [
             [*text, cell(_cosine(row["output"], answers[0]["output"]), 3)]
             for text, row in zip(texts, answers, strict=True)
         ]
-        table(console, title, ["text", "ms", "cosine to the first"], rows)
+        table(console, title, [*heads, "cosine to the first"], rows)
         say(console, "The embeddings themselves: add --json.")
+
+
+def _counted(names: Sequence[str]) -> str:
+    """Names of the layers' levels, those in a row counted: "2 L0, 4 L1"."""
+    return ", ".join(f"{len(list(group))} {name}" for name, group in groupby(names))
 
 
 def _cosine(left: Sequence[Any], right: Sequence[Any]) -> float | None:

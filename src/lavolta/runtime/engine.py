@@ -12,17 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lavolta import _native
-from lavolta.errors import BundleError, CancelledError, EngineError, LavoltaError, UserInputError
+from lavolta.errors import BundleError, EngineError, UserInputError
+from lavolta.runtime.calls import Text, Tokens, batch_of, translate
+from lavolta.runtime.deadline import DeadlineRuns
 from lavolta.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Tokens = Sequence[int] | NDArray[np.integer]
-Text = str | tuple[str, str]
-
-_USER_INPUT = {"invalid-argument", "no-such-level", "token-out-of-range", "too-long", "empty-input"}
-_CALL = {"output-too-small", "out-of-memory", "internal"}
 _MAX_THREADS = 256
 _PROFILE_RUNS = 5
 
@@ -51,7 +48,7 @@ def open_bundle(path: str | PathLike[str], threads: int = 1, *, spin_us: int = 0
     try:
         native = _native.NativeModel(name, threads, spin_us, isa or "")
     except _native.NativeError as error:
-        raise _translate(error, name) from None
+        raise translate(error, name) from None
     return Model(native)
 
 
@@ -64,7 +61,7 @@ _Encoder = Callable[[Sequence[Text]], tuple[list[list[int]], list[list[int]]]]
 """Texts to token ids and type ids."""
 
 
-class Model:
+class Model(DeadlineRuns):
     """One resident model with a dial. Make one with `open_bundle`.
 
     Runs from several threads are executed one after another; `switch` never waits for a run, and a run uses the level
@@ -143,19 +140,11 @@ class Model:
             CancelledError: another thread called `cancel`.
             EngineError: the model is closed, or there is not enough memory.
         """
-        native = self._open()
-        if len(token_ids) == 0:
-            raise UserInputError("the batch is empty; give at least one sequence.")
-        ids, lengths = _flatten(token_ids, "token")
-        types = None
-        if type_ids is not None:
-            types, type_lengths = _flatten(type_ids, "type")
-            if not np.array_equal(lengths, type_lengths):
-                raise UserInputError("type_ids do not have the lengths of token_ids; give one type per token.")
+        ids, types, lengths = batch_of(token_ids, type_ids)
         try:
-            output: NDArray[np.float32] = native.run(ids, types, lengths, per_token)
+            output: NDArray[np.float32] = self._open().run(ids, types, lengths, per_token)
         except _native.NativeError as error:
-            raise _translate(error, "") from None
+            raise translate(error) from None
         return output
 
     def cancel(self) -> None:
@@ -272,33 +261,3 @@ def _make_encoder(native: Any, max_tokens: int) -> _Encoder:
     if vocab is not None:
         return _WordEncoder(vocab, max_tokens)
     raise UserInputError("the bundle has neither tokenizer nor vocabulary; tokenize yourself and call run.")
-
-
-def _flatten(rows: Sequence[Tokens], what: str) -> tuple[NDArray[np.int32], NDArray[np.uint32]]:
-    """Rows of ids one after another, and their lengths."""
-    arrays = []
-    for index, row in enumerate(rows):
-        array = np.asarray(row)
-        if array.size == 0:
-            raise UserInputError(f"sequence {index} has no tokens; leave it out.")
-        if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise UserInputError(
-                f"the {what} ids of sequence {index} are {array.dtype} of shape {array.shape}; "
-                "give a flat list of integers."
-            )
-        # Clipping keeps a number that 32 bits cannot hold out of every range, so that the engine names it.
-        arrays.append(np.clip(array, -1, np.iinfo(np.int32).max).astype(np.int32))
-    lengths = np.array([len(array) for array in arrays], dtype=np.uint32)
-    return np.concatenate(arrays), lengths
-
-
-def _translate(error: Exception, path: str) -> LavoltaError:
-    """The engine's status and sentence as an exception with the same words."""
-    kind, message = error.args
-    if kind == "cancelled":
-        return CancelledError(message)
-    if kind in _USER_INPUT:
-        return UserInputError(message)
-    if kind in _CALL:
-        return EngineError(message)
-    return BundleError(kind, f"{path}: {message}" if path else message)
