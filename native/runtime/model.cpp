@@ -112,6 +112,7 @@ Plan Model::blank_plan() const {
     Plan plan;
     plan.bundle = mark_of(bundle_.manifest);
     plan.isa = isa_name(kernels_.linear_isa);
+    if (kernels_.linear_int8_isa != kernels_.linear_isa) plan.isa += std::string("+") + isa_name(kernels_.linear_int8_isa);
     plan.threads = pool_.threads();
     plan.layers.assign(bundle_.layers.size(), std::vector<Cost>(bundle_.levels.size()));
     return plan;
