@@ -99,13 +99,26 @@ class RandomModel:
         per_token: bool = False,
     ) -> Array:
         """What `Model.run` returns, in float64."""
-        weights = {name: unpack(packed, level).astype(np.float64) for name, packed in self.packed.items()}
         types = type_ids or [[0] * len(row) for row in token_ids]
         rows = [
-            self._sequence(weights, np.array(ids), np.array(kinds), per_token)
+            self._sequence([level] * len(ids), np.array(ids), np.array(kinds), per_token)
             for ids, kinds in zip(token_ids, types, strict=True)
         ]
         return np.concatenate(rows)
+
+    def run_levels(self, levels: Sequence[int], token_ids: Sequence[int]) -> Array:
+        """One sequence of which every token has its own level, as a session gives it: ``(tokens, outputs)``."""
+        return self._sequence(levels, np.array(token_ids), np.zeros(len(token_ids), dtype=np.int64), False)
+
+    def _linear(self, name: str, x: Array, levels: Sequence[int]) -> Array:
+        """Each row of ``x`` with the weights of its own level."""
+        out = np.empty((len(x), self.packed[name].grid.out_features))
+        chosen = np.array(levels[: len(x)])
+        inputs = quantized(x) if isinstance(self.packed[name], PackedInt8) else x
+        for level in set(levels):
+            weight = unpack(self.packed[name], level).astype(np.float64)
+            out[chosen == level] = inputs[chosen == level] @ weight.T
+        return np.asarray(out + self.biases[name])
 
     def _norm(self, x: Array, name: str) -> Array:
         rms = self.spec.norm == "rms"
@@ -123,14 +136,11 @@ class RandomModel:
         cos, sin = np.cos(angle), np.sin(angle)
         return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=2)
 
-    def _sequence(
-        self, weights: dict[str, Array], ids: NDArray[np.int64], types: NDArray[np.int64], raw: bool
-    ) -> Array:
+    def _sequence(self, levels: Sequence[int], ids: NDArray[np.int64], types: NDArray[np.int64], raw: bool) -> Array:
         spec = self.spec
 
         def linear(name: str, x: Array) -> Array:
-            inputs = quantized(x) if isinstance(self.packed[name], PackedInt8) else x
-            return np.asarray(inputs @ weights[name].T + self.biases[name])
+            return self._linear(name, x, levels)
 
         x = self.tensors["embeddings.word"][ids].astype(np.float64)
         if spec.position == "learned":
@@ -170,7 +180,7 @@ class RandomModel:
         if spec.head_dense is not None:
             x = x @ self.tensors["head.dense.weight"].T.astype(np.float64) + self.tensors["head.dense.bias"]
             x = ACTIVATIONS[spec.head_dense](x)
-        if "head.out" in weights:
+        if "head.out" in self.packed:
             x = linear("head.out", x)
         elif spec.outputs:
             x = x @ self.tensors["head.out.weight"].T.astype(np.float64) + self.tensors["head.out.bias"]

@@ -53,10 +53,15 @@ typedef enum lavolta_status {
     LAVOLTA_INTERNAL = 39,
     LAVOLTA_CANCELLED = 40,
     LAVOLTA_NO_PLAN = 41,
-    LAVOLTA_PLAN_INVALID = 42
+    LAVOLTA_PLAN_INVALID = 42,
+    /* Of sessions. */
+    LAVOLTA_NOT_CAUSAL = 48,
+    LAVOLTA_CACHE_FULL = 49,
+    LAVOLTA_MODEL_CLOSED = 50
 } lavolta_status;
 
 typedef struct lavolta_model lavolta_model;
+typedef struct lavolta_session lavolta_session;
 
 /* Zero means the default of every field. */
 typedef struct lavolta_options {
@@ -146,6 +151,30 @@ LAVOLTA_API lavolta_status lavolta_run_within(lavolta_model *model, const lavolt
 /* End the runs of this model that have begun or wait, before their next layer: they return LAVOLTA_CANCELLED and fill their
  * output with NaN. Later runs are not concerned; without a run nothing happens. */
 LAVOLTA_API lavolta_status lavolta_cancel(lavolta_model *model);
+
+/* A session: one sequence that grows, of a causal language model. It keeps the keys and values of its tokens, so that a new token
+ * costs one token's work. A model may have any number of sessions; their calls queue with its runs. `max_tokens` is the room,
+ * 0 for the model's limit; memory is taken as tokens come. After `lavolta_close` of the model every call but
+ * `lavolta_session_close` returns LAVOLTA_MODEL_CLOSED. */
+LAVOLTA_API lavolta_status lavolta_session_open(lavolta_model *model, size_t max_tokens, lavolta_session **session);
+
+/* Tokens behind those that the session has, at the present level (those before keep the keys and values of theirs).
+ * `logits (columns)` of the last token, `logits_floats` its size, columns as of `lavolta_output_shape`; NULL to skip the output
+ * layer. On failure the session is as it was before the call. */
+LAVOLTA_API lavolta_status lavolta_session_append(lavolta_session *session, const int32_t *token_ids, size_t count,
+                                                  float *logits, size_t logits_floats);
+
+/* How many tokens the session has. */
+LAVOLTA_API lavolta_status lavolta_session_length(const lavolta_session *session, size_t *tokens);
+
+/* Forget all but the first `tokens` tokens. */
+LAVOLTA_API lavolta_status lavolta_session_truncate(lavolta_session *session, size_t tokens);
+
+/* Forget all tokens. */
+LAVOLTA_API lavolta_status lavolta_session_reset(lavolta_session *session);
+
+/* NULL is allowed; also after the model was closed. */
+LAVOLTA_API void lavolta_session_close(lavolta_session *session);
 
 /* A uint8 tensor of the bundle, "tokenizer" or "vocab"; `*data` is NULL where it is absent. Valid until `lavolta_close`. */
 LAVOLTA_API lavolta_status lavolta_blob(const lavolta_model *model, const char *name, const uint8_t **data, size_t *bytes);

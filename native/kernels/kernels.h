@@ -113,6 +113,27 @@ struct AttentionArgs {
 constexpr size_t kQueryTile = 48;
 constexpr size_t attention_scratch(size_t tokens) { return (tokens + 16) * kQueryTile; }
 
+// New tokens of one sequence that look at its cache: query heads that share one head of keys and values, queries
+// [query_begin, query_end) of the new tokens; query t sees keys 0 to past + t, which are in the cache already. Keys lie in blocks
+// of kTokenPad tokens, feature by feature, and values token by token, so that both stream through the registers in storage
+// order when there is one query.
+struct CachedAttentionArgs {
+    const float* q;       // (heads * head_size, stride)
+    const float* keys;    // (blocks, head_size, kTokenPad)
+    const float* values;  // (tokens, value_stride), value_stride a multiple of kTokenPad, the padding finite
+    float* out;           // (heads * head_size, stride)
+    float* scratch;       // cached_attention_scratch(past + query_end, head_size) floats
+    size_t stride, value_stride;
+    size_t past;
+    size_t query_begin, query_end;
+    uint32_t heads, head_size;
+    float scale;
+};
+
+constexpr size_t cached_attention_scratch(size_t keys, size_t head_size) {
+    return (keys + kTokenPad) * kQueryTile + 4 * (head_size + kTokenPad);
+}
+
 // y = (x - mean) / sqrt(variance + eps) * weight + bias over the features of each token; with `rms`, mean and bias are 0.
 struct NormArgs {
     const float* x;       // (features, stride)
@@ -156,6 +177,7 @@ using QuantizeKernel = void(const QuantizeArgs&);
 using LinearInt8Kernel = void(const LinearInt8Args&);
 using DenseKernel = void(const DenseArgs&);
 using AttentionKernel = void(const AttentionArgs&);
+using CachedAttentionKernel = void(const CachedAttentionArgs&);
 using NormKernel = void(const NormArgs&);
 using ActivationKernel = void(const ActivationArgs&);
 using GateKernel = void(const GateArgs&);
@@ -170,6 +192,7 @@ using PeakKernel = uint64_t(uint64_t rounds);
     OP(linear_int8, LinearInt8Kernel) \
     OP(dense, DenseKernel)        \
     OP(attention, AttentionKernel) \
+    OP(cached_attention, CachedAttentionKernel) \
     OP(norm, NormKernel)          \
     OP(activation, ActivationKernel) \
     OP(gate, GateKernel)          \

@@ -162,6 +162,8 @@ class NativeModel {
 
     void cancel() { check(lavolta_cancel(model_)); }
 
+    lavolta_model* handle() const { return model_; }
+
     std::optional<nb::bytes> blob(const std::string& name) const {
         const uint8_t* data = nullptr;
         size_t bytes = 0;
@@ -205,6 +207,52 @@ class NativeModel {
     }
 
     lavolta_model* model_ = nullptr;
+};
+
+class NativeSession {
+   public:
+    NativeSession(const NativeModel& model, size_t max_tokens, size_t columns) : columns_(columns) {
+        check(lavolta_session_open(model.handle(), max_tokens, &session_));
+    }
+    ~NativeSession() { lavolta_session_close(session_); }
+    NativeSession(const NativeSession&) = delete;
+    NativeSession& operator=(const NativeSession&) = delete;
+
+    std::optional<Output> append(const Ints& token_ids, bool wants_logits) {
+        std::optional<Output> logits;
+        if (wants_logits) logits = make_output(1, columns_);
+        lavolta_status status;
+        {
+            nb::gil_scoped_release release;
+            status = lavolta_session_append(session_, token_ids.data(), token_ids.size(), logits ? logits->data() : nullptr, columns_);
+        }
+        check(status);
+        return logits;
+    }
+
+    size_t length() const {
+        size_t tokens = 0;
+        lavolta_status status;
+        {
+            nb::gil_scoped_release release;
+            status = lavolta_session_length(session_, &tokens);
+        }
+        check(status);
+        return tokens;
+    }
+
+    void truncate(size_t tokens) {
+        lavolta_status status;
+        {
+            nb::gil_scoped_release release;
+            status = lavolta_session_truncate(session_, tokens);
+        }
+        check(status);
+    }
+
+   private:
+    lavolta_session* session_ = nullptr;
+    size_t columns_;
 };
 
 lavolta::KernelSet kernels_of(const std::string& isa) {
@@ -321,6 +369,40 @@ Output test_attention(const std::string& isa, const Matrix& q, const Matrix& k, 
     return out.take(q.shape(0), q.shape(1));
 }
 
+// q is (heads * head_size, tokens), k and v (head_size, past + tokens) of the one head that the others share.
+Output test_cached_attention(const std::string& isa, const Matrix& q, const Matrix& k, const Matrix& v, float scale) {
+    const lavolta::KernelSet kernels = kernels_of(isa);
+    const size_t size = k.shape(0), keys = k.shape(1), tokens = q.shape(1), pad = lavolta::kTokenPad;
+    const Padded qs(q, NAN);
+    Padded out(q.shape(0), tokens, NAN);
+    lavolta::CachedAttentionArgs args{};
+    args.value_stride = (size + pad - 1) / pad * pad;
+    // What is behind the last key may be anything; what is behind the features of a value is zero.
+    std::vector<float> ks((keys + pad - 1) / pad * pad * size, NAN), vs(keys * args.value_stride, 0.0f);
+    for (size_t f = 0; f < size; ++f) {
+        for (size_t t = 0; t < keys; ++t) {
+            ks[(t / pad * size + f) * pad + t % pad] = k.data()[f * keys + t];
+            vs[t * args.value_stride + f] = v.data()[f * keys + t];
+        }
+    }
+    std::vector<float> scratch(lavolta::cached_attention_scratch(keys, size), NAN);
+    args.q = qs.values.data();
+    args.keys = ks.data();
+    args.values = vs.data();
+    args.out = out.values.data();
+    args.scratch = scratch.data();
+    args.stride = qs.stride;
+    args.past = keys - tokens;
+    args.heads = static_cast<uint32_t>(q.shape(0) / size);
+    args.head_size = static_cast<uint32_t>(size);
+    args.scale = scale;
+    for (args.query_begin = 0; args.query_begin < tokens; args.query_begin = args.query_end) {
+        args.query_end = args.query_begin + lavolta::kQueryTile < tokens ? args.query_begin + lavolta::kQueryTile : tokens;
+        kernels.cached_attention(args);
+    }
+    return out.take(q.shape(0), tokens);
+}
+
 // Without bias it is the RMS norm.
 Output test_norm(const std::string& isa, const Matrix& x, const Vector& weight, const std::optional<Vector>& bias, float eps) {
     const lavolta::KernelSet kernels = kernels_of(isa);
@@ -408,12 +490,18 @@ NB_MODULE(_native, m) {
             return gflops;
         },
         nb::arg("isa"));
+    nb::class_<NativeSession>(m, "NativeSession")
+        .def(nb::init<const NativeModel&, size_t, size_t>(), nb::arg("model"), nb::arg("max_tokens"), nb::arg("columns"))
+        .def("append", &NativeSession::append, nb::arg("token_ids"), nb::arg("wants_logits"))
+        .def("length", &NativeSession::length)
+        .def("truncate", &NativeSession::truncate, nb::arg("tokens"));
     m.def("isas", [] { return std::string(lavolta_isas()); });
     m.def("linear", &test_linear, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"), nb::arg("run_ptr"),
           nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(), nb::arg("activation"));
     m.def("dense", &test_dense, nb::arg("isa"), nb::arg("weight"), nb::arg("bias"), nb::arg("x"), nb::arg("activation"));
     m.def("attention", &test_attention, nb::arg("isa"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("start"),
           nb::arg("tokens"), nb::arg("scale"), nb::arg("causal"), nb::arg("keep"));
+    m.def("cached_attention", &test_cached_attention, nb::arg("isa"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("scale"));
     m.def("norm", &test_norm, nb::arg("isa"), nb::arg("x"), nb::arg("weight"), nb::arg("bias").none(),
           nb::arg("eps"));
     m.def("activation", &test_activation, nb::arg("isa"), nb::arg("x"), nb::arg("activation"));

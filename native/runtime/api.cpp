@@ -10,9 +10,20 @@
 #include "lavolta.h"
 #include "model.h"
 #include "peak.h"
+#include "session.h"
 
 struct lavolta_model {
-    lavolta::Model model;
+    // Shared with a call of a session that is under way; sessions only watch it.
+    std::shared_ptr<lavolta::Model> shared;
+    lavolta::Model& model;
+
+    template <class... Args>
+    explicit lavolta_model(Args&&... args)
+        : shared(std::make_shared<lavolta::Model>(std::forward<Args>(args)...)), model(*shared) {}
+};
+
+struct lavolta_session {
+    lavolta::Session session;
 };
 
 namespace {
@@ -65,14 +76,14 @@ lavolta_status lavolta_open(const char* path, const lavolta_options* options, la
         auto file = std::make_unique<lavolta::MappedFile>(path);
         const uint8_t* data = file->data();
         const size_t bytes = file->bytes();
-        *model = new lavolta_model{{std::move(file), data, bytes, options_or_default(options)}};
+        *model = new lavolta_model(std::move(file), data, bytes, options_or_default(options));
     });
 }
 
 lavolta_status lavolta_open_memory(const void* data, size_t bytes, const lavolta_options* options, lavolta_model** model) {
     return guarded([&] {
         require((data || bytes == 0) && model, "data and model must not be NULL.");
-        *model = new lavolta_model{{nullptr, static_cast<const uint8_t*>(data), bytes, options_or_default(options)}};
+        *model = new lavolta_model(nullptr, static_cast<const uint8_t*>(data), bytes, options_or_default(options));
     });
 }
 
@@ -158,6 +169,39 @@ lavolta_status lavolta_cancel(lavolta_model* model) {
         model->model.cancel();
     });
 }
+
+lavolta_status lavolta_session_open(lavolta_model* model, size_t max_tokens, lavolta_session** session) {
+    return guarded([&] {
+        require(model && session, "model and session must not be NULL.");
+        *session = new lavolta_session{{model->shared, max_tokens}};
+    });
+}
+
+lavolta_status lavolta_session_append(lavolta_session* session, const int32_t* token_ids, size_t count, float* logits,
+                                      size_t logits_floats) {
+    return guarded([&] {
+        require(session, "session must not be NULL.");
+        session->session.model()->append(session->session, token_ids, count, logits, logits_floats);
+    });
+}
+
+lavolta_status lavolta_session_length(const lavolta_session* session, size_t* tokens) {
+    return guarded([&] {
+        require(session && tokens, "session and tokens must not be NULL.");
+        *tokens = session->session.model()->length(session->session);
+    });
+}
+
+lavolta_status lavolta_session_truncate(lavolta_session* session, size_t tokens) {
+    return guarded([&] {
+        require(session, "session must not be NULL.");
+        session->session.model()->truncate(session->session, tokens);
+    });
+}
+
+lavolta_status lavolta_session_reset(lavolta_session* session) { return lavolta_session_truncate(session, 0); }
+
+void lavolta_session_close(lavolta_session* session) { delete session; }
 
 lavolta_status lavolta_blob(const lavolta_model* model, const char* name, const uint8_t** data, size_t* bytes) {
     return guarded([&] {
@@ -249,6 +293,12 @@ const char* lavolta_status_name(lavolta_status status) {
             return "no-plan";
         case LAVOLTA_PLAN_INVALID:
             return "plan-invalid";
+        case LAVOLTA_NOT_CAUSAL:
+            return "not-causal";
+        case LAVOLTA_CACHE_FULL:
+            return "cache-full";
+        case LAVOLTA_MODEL_CLOSED:
+            return "model-closed";
     }
     return "unknown";
 }

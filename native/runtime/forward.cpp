@@ -5,12 +5,10 @@
 
 #include "error.h"
 #include "model.h"
+#include "pass.h"
 
 namespace lavolta {
 namespace {
-
-// More tokens than this go through the layers in several passes: activations stay in the cache, and memory is bounded.
-constexpr size_t kPassTokens = 1024;
 
 size_t round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
 
@@ -18,33 +16,7 @@ size_t round_up(size_t value, size_t step) { return (value + step - 1) / step * 
 // few cache sets.
 size_t stride_of(size_t tokens) { return (round_up(tokens, kTokenPad) / kTokenPad | 1) * kTokenPad; }
 
-// One level from the first layer to the last.
-class PresentLevel : public Course {
-   public:
-    void begin(uint32_t level) override { level_ = level; }
-    uint32_t level_of(size_t, size_t, size_t) override { return level_; }
-
-   private:
-    uint32_t level_ = 0;
-};
-
 }  // namespace
-
-struct Model::Pass {
-    const int32_t* token_ids;
-    const int32_t* type_ids;
-    const uint32_t* lengths;  // (sequences,)
-    size_t first, sequences, tokens, stride;
-    std::vector<size_t> starts;  // (sequences,), first token of each
-    Profile* profile;
-    uint64_t cancels;    // calls of `cancel` when the run began
-    uint32_t level;      // of the present layer, then of the head
-    float *x, *next;     // (hidden, stride)
-    float *q, *context;  // (hidden, stride)
-    float *k, *v;        // (kv_heads * head_size, stride)
-    float *ffn, *gate;   // (ffn, stride), share the memory of the four above
-    const float* angles;  // (head_size, stride) or null: cosines of each token's angles, then their sines
-};
 
 template <class Body>
 void Model::timed(double* ms, const Body& body) {
@@ -135,7 +107,7 @@ void Model::embed(Pass& pass) {
             for (size_t i = 0; i < pass.lengths[s]; ++i) {
                 const size_t token = pass.starts[s] + i;
                 const float* word = bundle_.word + static_cast<size_t>(pass.token_ids[token]) * spec.hidden;
-                const float* position = bundle_.position ? bundle_.position + i * spec.hidden : nullptr;
+                const float* position = bundle_.position ? bundle_.position + (pass.past + i) * spec.hidden : nullptr;
                 const size_t type_id = pass.type_ids ? static_cast<size_t>(pass.type_ids[token]) : 0;
                 const float* type = bundle_.type ? bundle_.type + type_id * spec.hidden : nullptr;
                 float* x = pass.x + token;
@@ -157,7 +129,7 @@ void Model::turn(Pass& pass) {
     for (size_t s = 0; s < pass.sequences; ++s) {
         for (size_t i = 0; i < pass.lengths[s]; ++i) {
             for (size_t f = 0; f < half; ++f) {
-                const double angle = static_cast<double>(i) * static_cast<double>(bundle_.inv_freq[f]);
+                const double angle = static_cast<double>(pass.past + i) * static_cast<double>(bundle_.inv_freq[f]);
                 angles[f * pass.stride + pass.starts[s] + i] = static_cast<float>(std::cos(angle));
                 angles[(half + f) * pass.stride + pass.starts[s] + i] = static_cast<float>(std::sin(angle));
             }
@@ -203,7 +175,7 @@ void Model::encode(Pass& pass, Course& course) {
         apply(Step::value, layer.value, y, pass.v, nullptr, Activation::none);
         timed(ms(Step::attention), [&] {
             if (pass.angles) rotate(pass);
-            attend(pass);
+            pass.cache ? attend_cached(pass, i) : attend(pass);
         });
         prepare(pass.context, {&layer.output});
         apply(Step::output, layer.output, pass.context, pass.next, pass.x, Activation::none);
@@ -306,12 +278,17 @@ void Model::normalize(const Pass& pass, const Norm& norm, const float* from, flo
     });
 }
 
-// Pooling and head: the result is (columns, stride), `rows` of its tokens are real.
+// Pooling (of a session: the last token) and head: the result is (columns, stride), `rows` of its tokens are real.
 float* Model::head(const Pass& pass, size_t& rows, size_t& stride) {
     const Spec& spec = bundle_.spec;
     float* at = pass.x;
     timed(pass.profile ? &pass.profile->edge_ms[static_cast<size_t>(Edge::head)] : nullptr, [&] {
-        if (spec.pooling != Pooling::none) {
+        if (pass.cache) {
+            rows = 1;
+            stride = stride_of(rows);
+            at = head_a_.reserve(spec.hidden * stride + kSlack);
+            for (size_t f = 0; f < spec.hidden; ++f) at[f * stride] = pass.x[f * pass.stride + pass.tokens - 1];
+        } else if (spec.pooling != Pooling::none) {
             rows = pass.sequences;
             stride = stride_of(rows);
             at = head_a_.reserve(spec.hidden * stride + kSlack);

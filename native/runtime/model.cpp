@@ -70,12 +70,8 @@ void Model::check(const lavolta_batch& batch) const {
             fail(LAVOLTA_TOO_LONG, "sequence " + std::to_string(s) + " has " + std::to_string(batch.lengths[s]) +
                                        " tokens, the model's limit is " + std::to_string(spec.max_tokens) + "; shorten it.");
         }
+        check_tokens(batch.token_ids + token, batch.lengths[s], where);
         for (uint32_t i = 0; i < batch.lengths[s]; ++i, ++token) {
-            const int32_t id = batch.token_ids[token];
-            if (id < 0 || static_cast<uint32_t>(id) >= spec.vocab) {
-                fail(LAVOLTA_TOKEN_OUT_OF_RANGE, "token " + std::to_string(i) + where + " has id " + std::to_string(id) +
-                                                     "; ids go from 0 to " + std::to_string(spec.vocab - 1) + ".");
-            }
             if (!batch.type_ids) continue;
             const int32_t type = batch.type_ids[token];
             if (type < 0 || static_cast<uint32_t>(type) >= std::max(spec.types, 1u)) {
@@ -83,6 +79,15 @@ void Model::check(const lavolta_batch& batch) const {
                                                      "; types go from 0 to " + std::to_string(std::max(spec.types, 1u) - 1) + ".");
             }
         }
+    }
+}
+
+void Model::check_tokens(const int32_t* token_ids, size_t count, const std::string& where) const {
+    const uint32_t vocab = bundle_.spec.vocab;
+    for (size_t i = 0; i < count; ++i) {
+        if (token_ids[i] >= 0 && static_cast<uint32_t>(token_ids[i]) < vocab) continue;
+        fail(LAVOLTA_TOKEN_OUT_OF_RANGE, "token " + std::to_string(i) + where + " has id " + std::to_string(token_ids[i]) +
+                                             "; ids go from 0 to " + std::to_string(vocab - 1) + ".");
     }
 }
 

@@ -57,6 +57,8 @@ class Course {
 // The best instruction set allowed: `name`, else the environment variable LAVOLTA_ISA, else the last.
 Isa isa_option(const char* name);
 
+class Session;
+
 class Model {
    public:
     Model(std::unique_ptr<MappedFile> file, const uint8_t* data, size_t bytes, const lavolta_options& options);
@@ -70,6 +72,11 @@ class Model {
     void run(const lavolta_batch& batch, float* output, size_t output_floats, Course& course, bool profiled = false);
     // Sequences from `first` on that go through the layers together, at least one.
     size_t pass_sequences(const lavolta_batch& batch, size_t first) const;
+    // Tokens behind those that the session has, at the level that is set when it begins; `output (outputs or hidden)` of the last
+    // one, or null. The session is as before where it throws.
+    void append(Session& session, const int32_t* token_ids, size_t count, float* output, size_t output_floats);
+    void truncate(Session& session, size_t tokens);
+    size_t length(const Session& session);
     // Ends the runs that have begun, before their next layer.
     void cancel() { cancels_.fetch_add(1, std::memory_order_relaxed); }
     // The plan for runs with a deadline, or null. `set_plan` throws Error where it was made for something else.
@@ -84,12 +91,14 @@ class Model {
     struct Pass;  // sequences that go through the layers together
 
     void check(const lavolta_batch& batch) const;
+    void check_tokens(const int32_t* token_ids, size_t count, const std::string& where) const;
     void reserve(Pass& pass);
     void embed(Pass& pass);
     void turn(Pass& pass);
     void encode(Pass& pass, Course& course);
     void rotate(const Pass& pass);
     void attend(const Pass& pass);
+    void attend_cached(const Pass& pass, size_t layer);
     void gate(const Pass& pass);
     void normalize(const Pass& pass, const Norm& norm, const float* from, float* to);
     // Quantizes `x (features, stride)` if one of its readers is int8; the bytes stay until the next call.

@@ -28,6 +28,20 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         }
     }
     lavolta_free(lavolta_explain(model));
+    lavolta_session* session = nullptr;
+    if (lavolta_session_open(model, 0, &session) == LAVOLTA_OK) {
+        const lavolta_batch batch{ids, nullptr, lengths, 1, 0};
+        size_t rows = 0, columns = 0;
+        if (lavolta_output_shape(model, &batch, &rows, &columns) != LAVOLTA_OK) std::abort();
+        std::vector<float> logits(columns);
+        lavolta_session_append(session, ids, 2, logits.data(), logits.size());
+        lavolta_session_append(session, ids, 1, logits.data(), logits.size());
+        if (lavolta_session_reset(session) != LAVOLTA_OK) std::abort();
+        lavolta_session_append(session, ids, 1, nullptr, 0);
+    }
     lavolta_close(model);
+    // A session outlives its model and knows it.
+    if (session && lavolta_session_append(session, ids, 1, nullptr, 0) != LAVOLTA_MODEL_CLOSED) std::abort();
+    lavolta_session_close(session);
     return 0;
 }

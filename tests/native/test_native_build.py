@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reference_model import random_ids, random_model
+from reference_model import DECODERS, random_ids, random_model
 
 ROOT = Path(__file__).parents[2]
 MUTATIONS = 6000
@@ -61,13 +61,14 @@ def test_c_example_compiles_with_one_line_and_equals_python(tmp_path: Path) -> N
     assert "header-too-large" in refused.stderr
 
 
-def test_no_mutation_of_a_bundle_breaks_the_reader(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decoder", [False, True])
+def test_no_mutation_of_a_bundle_breaks_the_reader(tmp_path: Path, decoder: bool) -> None:
     """Thousands of damaged bundles under address and undefined-behavior sanitizers, which end it at any defect."""
     options = ["-DLAVOLTA_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1"]
     built = build(ROOT / "build" / "sanitize", "mutate_bundle", *options)
-    model = random_model(
-        layers=1, hidden=4, heads=2, ffn=5, vocab=3, max_tokens=2, head_dense="tanh", outputs=2, cell_rows=2
-    )
+    tiny = {"layers": 1, "hidden": 4, "heads": 2, "ffn": 5, "vocab": 3, "max_tokens": 2, "outputs": 2, "cell_rows": 2}
+    options_of = {**DECODERS["llama"], "kv_heads": 1} if decoder else {"head_dense": "tanh"}
+    model = random_model(**{**options_of, **tiny})
     path = model.write(tmp_path / "model.lavolta", tokenizer_json=b"{}")
     command = [str(built / "mutate_bundle"), str(path), str(MUTATIONS), "1"]
     done = subprocess.run(command, capture_output=True, text=True)

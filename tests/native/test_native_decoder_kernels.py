@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -53,3 +55,37 @@ def test_rotate(isa: str, head_size: int, tokens: int) -> None:
     size = np.hypot(first, second)
     # Two products and a sum of numbers below the pair's length.
     assert (np.abs(_native.rotate(isa, x, cos, sin) - expected) <= 3 * EPS * np.concatenate([size, size])).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("head_size", [1, 5, 16, 17, 64, 72])
+@pytest.mark.parametrize(
+    ("past", "tokens"), [(0, 1), (1, 1), (14, 1), (15, 1), (16, 1), (40, 1), (0, 33), (13, 7), (31, 97)]
+)
+@pytest.mark.parametrize("heads", [1, 3])
+def test_cached_attention(isa: str, head_size: int, past: int, tokens: int, heads: int) -> None:
+    """One query of a head takes another path than many; 3 heads are a pair and a single one."""
+    generator = np.random.default_rng(past + tokens)
+    q = generator.standard_normal((heads * head_size, tokens)).astype(np.float32)
+    k, v = generator.standard_normal((2, head_size, past + tokens)).astype(np.float32)
+    scale = 1.0 / math.sqrt(head_size)
+    out = _native.cached_attention(isa, q, k, v, scale)
+    keys = past + tokens
+    hidden = np.arange(keys)[None, :] > past + np.arange(tokens)[:, None]
+    for head in range(heads):
+        rows = slice(head * head_size, (head + 1) * head_size)
+        scores = np.where(hidden, -np.inf, q[rows].astype(np.float64).T @ k * scale)
+        p = np.exp(scores - scores.max(axis=1, keepdims=True))
+        expected = v.astype(np.float64) @ (p / p.sum(axis=1, keepdims=True)).T
+        # As in test_attention: the score's rounding, twice in the weights, and the sums over the keys.
+        score = (head_size + 4) * EPS * scale * (np.abs(q[rows]).T @ np.abs(k)).max()
+        assert np.abs(out[rows] - expected).max() <= (2 * score + (2 * keys + 8) * EPS) * np.abs(v).max()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_cached_attention_survives_scores_of_any_size(isa: str) -> None:
+    q = np.array([[100.0, 100.0]], dtype=np.float32)
+    k = np.array([[90.0, 1.0, -90.0]], dtype=np.float32)
+    v = np.array([[5.0, 3.0, 7.0]], dtype=np.float32)
+    assert (_native.cached_attention(isa, q[:, :1], k, v, 1.0) == 5.0).all()
+    assert (_native.cached_attention(isa, q, k, v, 1.0) == 5.0).all()

@@ -20,8 +20,10 @@ _USER_INPUT = {
     "empty-input",
     "no-plan",
     "plan-invalid",
+    "not-causal",
+    "cache-full",
 }
-_ENGINE = {"output-too-small", "out-of-memory", "internal"}
+_ENGINE = {"output-too-small", "out-of-memory", "internal", "model-closed"}
 
 
 def batch_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,14 @@ from lavolta import _native
 from lavolta.errors import BundleError, EngineError, UserInputError
 from lavolta.runtime.calls import Text, Tokens, batch_of, translate
 from lavolta.runtime.deadline import DeadlineRuns
+from lavolta.runtime.session import Session
 from lavolta.runtime.spec import ModelSpec
+from lavolta.runtime.tokens import Codec, read_codec
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from collections.abc import Iterator
+
+    from lavolta.runtime.generation import GeneratedToken
 
 _MAX_THREADS = 256
 _PROFILE_RUNS = 5
@@ -57,10 +61,6 @@ def instruction_sets() -> tuple[str, ...]:
     return tuple(_native.isas().split())
 
 
-_Encoder = Callable[[Sequence[Text]], tuple[list[list[int]], list[list[int]]]]
-"""Texts to token ids and type ids."""
-
-
 class Model(DeadlineRuns):
     """One resident model with a dial. Make one with `open_bundle`.
 
@@ -81,7 +81,7 @@ class Model(DeadlineRuns):
         except UserInputError as error:
             raise BundleError("manifest-invalid", f"the manifest is invalid: {error}") from None
         self.levels: list[str] = [level["name"] for level in self.manifest["levels"]]
-        self._encoder: _Encoder | None = None
+        self._codec: Codec | None = None
 
     def __enter__(self) -> Model:
         return self
@@ -95,7 +95,7 @@ class Model(DeadlineRuns):
         """Free the model; every later call is an `EngineError`. Closing twice is allowed."""
         # The native object lives until the last run that holds it returns.
         self._native = None
-        self._encoder = None
+        self._codec = None
 
     @property
     def level(self) -> int:
@@ -167,7 +167,7 @@ class Model(DeadlineRuns):
 
     def tokenize(self, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids and type ids of texts (or pairs of texts), as `encode` runs them."""
-        native = self._open()
+        self._open()
         if isinstance(texts, str):
             raise UserInputError("encode takes a list of texts, not one text; write encode([text]).")
         if len(texts) == 0:
@@ -176,9 +176,41 @@ class Model(DeadlineRuns):
             pair = isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text)
             if not pair and not isinstance(text, str):
                 raise UserInputError(f"text {index} is neither a string nor a pair of strings.")
-        if self._encoder is None:
-            self._encoder = _make_encoder(native, self.spec.max_tokens)
-        return self._encoder(texts)
+        return self.codec().encode(texts)
+
+    def codec(self) -> Codec:
+        """The bundle's own vocabulary: text to token ids and back.
+
+        Raises:
+            UserInputError: the bundle has none.
+        """
+        native = self._open()
+        if self._codec is None:
+            self._codec = read_codec(native.blob("tokenizer"), native.blob("vocab"), self.spec.max_tokens)
+        return self._codec
+
+    def session(self, max_tokens: int = 0) -> Session:
+        """A sequence that grows token by token, of a causal language model; a model may have any number of them.
+
+        Args:
+            max_tokens: room for tokens, 1 to ``spec.max_tokens``; 0 is that limit. Memory is taken as tokens come.
+
+        Raises:
+            UserInputError: the model is not causal, or takes fewer tokens.
+        """
+        native = self._open()
+        if max_tokens < 0:
+            raise UserInputError(f"max_tokens is {max_tokens}; choose 0 to {self.spec.max_tokens}.")
+        try:
+            return Session(_native.NativeSession(native, max_tokens, self.spec.outputs or self.spec.hidden))
+        except _native.NativeError as error:
+            raise translate(error) from None
+
+    def generate(self, prompt: str | Tokens, max_new_tokens: int = 64, **options: Any) -> Iterator[GeneratedToken]:
+        """Continue a text, token by token; see `lavolta.runtime.generation.generate`."""
+        from lavolta.runtime.generation import generate
+
+        return generate(self, prompt, max_new_tokens, **options)
 
     def explain(self, measure_tokens: int | None = None) -> list[dict[str, Any]]:
         """What runs: one record per level and step, in the order of the computation.
@@ -212,52 +244,3 @@ class Model(DeadlineRuns):
         if native is None:
             raise EngineError("the model is closed; open the bundle again.")
         return native
-
-
-class _TokenizerEncoder:
-    """A `tokenizers` pipeline."""
-
-    def __init__(self, data: bytes, max_tokens: int) -> None:
-        from tokenizers import Tokenizer
-
-        try:
-            self._tokenizer: Tokenizer = Tokenizer.from_buffer(data)
-        except ValueError as error:
-            raise BundleError("manifest-invalid", f"the bundle's tokenizer cannot be read: {error}.") from None
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_tokens)
-
-    def __call__(self, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]]]:
-        encodings = self._tokenizer.encode_batch(list(texts))
-        return [e.ids for e in encodings], [e.type_ids for e in encodings]
-
-
-class _WordEncoder:
-    """Words between white space, and an end of sentence after each text: the paper's language model."""
-
-    def __init__(self, data: bytes, max_tokens: int) -> None:
-        words = data.decode("utf-8").split("\n")
-        self._ids = {word: index for index, word in enumerate(words) if word}
-        self._max_tokens = max_tokens
-        missing = {"<unk>", "<eos>"} - set(self._ids)
-        if missing:
-            raise BundleError("manifest-invalid", f"the bundle's vocabulary has no {' and no '.join(sorted(missing))}.")
-
-    def __call__(self, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]]]:
-        unknown, end = self._ids["<unk>"], self._ids["<eos>"]
-        rows = []
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise UserInputError(f"text {index} is a pair; a word-level language model takes single texts.")
-            rows.append(([self._ids.get(word, unknown) for word in text.split()] + [end])[: self._max_tokens])
-        return rows, [[0] * len(row) for row in rows]
-
-
-def _make_encoder(native: Any, max_tokens: int) -> _Encoder:
-    tokenizer = native.blob("tokenizer")
-    if tokenizer is not None:
-        return _TokenizerEncoder(tokenizer, max_tokens)
-    vocab = native.blob("vocab")
-    if vocab is not None:
-        return _WordEncoder(vocab, max_tokens)
-    raise UserInputError("the bundle has neither tokenizer nor vocabulary; tokenize yourself and call run.")
