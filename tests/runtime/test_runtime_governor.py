@@ -180,6 +180,16 @@ def test_memory_stays_finite_and_bounded(outcomes) -> None:
     assert len(memory.overall.ratios_milli) <= WINDOW
 
 
+def test_an_unknown_rhythm_is_learned() -> None:
+    option = Option(Choice(400.0, 1, "M4"), 10**9, 1, 1, 0.7)
+    memory = Memory()
+    assert memory.period_ns(1000) == 1000
+    for index in range(93):
+        memory = memory.learn(Outcome(option, 500 + 250 * index, 1, 1, 1))
+    # 8 expected periods of 1000 and 92 measured ones of 250.
+    assert memory.period_ns(1000) == 310
+
+
 def test_a_wrong_predictor_is_learned() -> None:
     """Runs take 1.5 times the prediction: late until the correction is trusted, then never again."""
     given_scenario = scenario(1.0)

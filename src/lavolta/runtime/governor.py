@@ -20,7 +20,7 @@ from enum import Enum
 from lavolta.errors import UserInputError
 from lavolta.runtime.governor_memory import ONE_MILLI, Memory
 from lavolta.runtime.policy import Outcome, State
-from lavolta.runtime.scenario import Choice, Option, Scenario
+from lavolta.runtime.scenario import Option, Scenario
 
 HYSTERESIS_MILLI = 10
 """A denser choice than the present one must be affordable with 1 % to spare; so a plan does not flutter."""
@@ -152,7 +152,8 @@ class Governor:
     """Decides for one scenario and goal.
 
     Args:
-        demand: expected requests between two times; one every period where not given.
+        demand: expected requests between two times. Where not given: one every period, or for irregular arrivals as
+            many as have come so far.
 
     Raises:
         InfeasibleError: no allowed level keeps the deadline.
@@ -262,19 +263,21 @@ class Governor:
         for index in range(len(menu.hull) - 1, -1, -1):
             option = menu.hull[index]
             left_fj = above_fj - self.scenario.switch_fj(state.current, option.choice)
-            if left_fj * ONE_MILLI * self.scenario.period_ns >= ratio_milli * self._needed(
-                menu, option, state, remaining_ns
-            ):
+            needed = ratio_milli * self._needed(menu, option, state, memory, remaining_ns)
+            if left_fj * ONE_MILLI * self.scenario.period_ns >= needed:
                 return index
         return -1
 
-    def _needed(self, menu: Menu, option: Option, state: State, remaining_ns: int) -> int:
+    def _needed(self, menu: Menu, option: Option, state: State, memory: Memory, remaining_ns: int) -> int:
         """Energy until the end with one option, times the period: along a repeated choice it falls by whole numbers."""
         period_ns = self.scenario.period_ns
-        if self.demand is None:
+        if self.demand is not None:
+            requests = max(0.0, self.demand(state.time_ns, state.time_ns + remaining_ns))
+        elif self.scenario.gap_ms is not None:
+            requests = remaining_ns / memory.period_ns(period_ns)
+        else:
             return menu.energy_fj[option.choice] * remaining_ns
         idle_uw = self.scenario.idle_uw[1]
-        requests = max(0.0, self.demand(state.time_ns, state.time_ns + remaining_ns))
         run_fj = (option.cell_uw - idle_uw) * option.latency_ns
         return (idle_uw * remaining_ns + math.ceil(run_fj * requests)) * period_ns
 
@@ -302,6 +305,3 @@ def _refusal(goal: Goal) -> str:
     if goal.min_score is not None:
         reasons.append(f"with a score of at least {goal.min_score:g}")
     return f" {' and '.join(reasons)}; lower them or allow a longer deadline" if reasons else ""
-
-
-__all__ = ["BLOCK", "HYSTERESIS_MILLI", "Choice", "Decision", "Demand", "Goal", "Governor", "Menu", "Reason"]

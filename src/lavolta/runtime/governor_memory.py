@@ -20,6 +20,8 @@ LOWEST_MILLI, HIGHEST_MILLI = 250, 8000
 """A predictor may be wrong by a factor of four to the slow side and eight to the fast side; more is cut off."""
 DEAD_BAND_MILLI = 50
 """A median within 5 % of the prediction is no reason to correct it: margins stay what they were set to."""
+EXPECTED_REQUESTS = 8
+"""Requests that the expected rhythm weighs against the measured one."""
 ENERGY_STEP = 1 / 16
 """Share of the way to a new measurement of energy that the estimate goes."""
 ONE_MILLI = 1000
@@ -85,6 +87,11 @@ class Memory:
         if own is not None and len(own.ratios_milli) >= TRUSTED:
             return own.factor_milli(margin)
         return self.overall.factor_milli(margin)
+
+    def period_ns(self, expected_ns: int) -> float:
+        """Mean time between requests: the expected one, corrected by what came."""
+        steps = max(0, self.requests - 1)
+        return (EXPECTED_REQUESTS * expected_ns + self.last_ns - self.first_ns) / (EXPECTED_REQUESTS + steps)
 
     def learn(self, outcome: Outcome, mean_score: float | None = None, poor: float = 0.0, rich: float = 0.0) -> Memory:
         """With one outcome more.
