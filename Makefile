@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SHARED ?= ../shared
 NATIVE_SOURCES := CMakeLists.txt $(shell find native -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name 'CMakeLists.txt' 2>/dev/null)
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint bench clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -14,7 +14,7 @@ help:  ## list the commands
 $(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE_SOURCES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[compress,demo,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[compress,bench,demo,dev]'
 	@touch $@
 
 setup: $(VENV)/.installed  ## make .venv with all that demo, tests, benchmarks and experiments need
@@ -30,6 +30,9 @@ lint: setup  ## ruff, mypy, import-linter
 
 test: lint  ## the whole suite: lint, types, room contracts, native and Python tests
 	$(BIN)/python -m pytest -n 2 --shared-data=$(SHARED)
+
+bench: setup  ## run every benchmark on an idle machine, store the results, make the tables of benchmarks/README.md
+	$(BIN)/python benchmarks/all.py
 
 clean:  ## remove builds and runs, keep .venv
 	rm -rf build runs

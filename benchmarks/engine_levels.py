@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from lavolta.bench.script import markdown
 from lavolta.runtime.bundle import dense_shapes, write_bundle
 from lavolta.runtime.engine import Model, instruction_sets, open_bundle
 from lavolta.runtime.measure import cpu_name, switch_times
@@ -145,16 +146,32 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def print_table(result: dict[str, Any]) -> None:
-    if result["torch_fp32"]:
-        print(f"PyTorch fp32: {result['torch_fp32']['median_ms']:.1f} ms", file=sys.stderr)
-    print("cell rows  sparsity  median ms  min ms  linear ms  of dense  PyTorch / this (min)", file=sys.stderr)
-    for row in result["rows"]:
-        print(
-            f"{row['cell_rows']:9}  {row['sparsity']:8.0%}  {row['median_ms']:9.2f}  {row['min_ms']:6.2f}  "
-            f"{row['linear_min_ms']:9.2f}  {row['linear_over_dense']:8.2f}  {row.get('torch_over_this_min', 0.0):8.2f}",
-            file=sys.stderr,
-        )
+def table(result: dict[str, Any]) -> str:
+    """What the README shows."""
+    rows = [
+        [
+            str(row["cell_rows"]),
+            f"{row['sparsity']:.0%}",
+            f"{row['median_ms']:.2f}",
+            f"{row['min_ms']:.2f}",
+            f"{row['linear_min_ms']:.2f}",
+            f"{row['linear_over_dense']:.2f}",
+            f"{row['torch_over_this']:.2f}" if "torch_over_this" in row else "-",
+        ]
+        for row in result["rows"]
+    ]
+    heads = [
+        "cell rows",
+        "sparsity",
+        "median ms",
+        "fastest ms",
+        "linear layers, fastest ms",
+        "of dense",
+        "PyTorch / this",
+    ]
+    peer = result["torch_fp32"]
+    words = f"\n\nPyTorch fp32: {peer['median_ms']:.2f} ms." if peer else ""
+    return markdown(heads, rows) + words
 
 
 def main() -> None:
@@ -170,7 +187,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(args, Path(folder))
-    print_table(result)
+    print(table(result), file=sys.stderr)
     if args.json == "-":
         print(json.dumps(result))
     elif args.json:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lavolta.cli import compress, demo, device, explain, report, rt3, run_bundle, simulate
+from lavolta.cli import bench, compress, demo, device, explain, report, rt3, run_bundle, simulate
 from lavolta.errors import LavoltaError
 
 REFUSED = 2
@@ -56,6 +56,7 @@ def build_app(settings: _Global) -> typer.Typer:
         ("compress", compress.compress),
         ("run", run_bundle.run),
         ("explain", explain.explain),
+        ("bench", bench.bench),
         ("simulate", simulate.simulate),
         ("report", report.report),
         ("demo", demo.demo),
