@@ -45,12 +45,13 @@ class Option:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A periodic workload on a device.
+    """A workload on a device: requests with a rhythm and a deadline.
 
     Args:
         levels: at least one, names differ; any order.
         deadline_ms: from the arrival of a request to its result.
         period_ms: time between requests; for irregular arrivals, their mean.
+        gap_ms: for irregular arrivals, the shortest time between two of them; absent: every period.
         threads: thread counts that a policy may choose from; fixed policies take the first.
         cluster, isa: the profile's defaults where not named.
         accounting: whose power counts.
@@ -67,12 +68,15 @@ class Scenario:
     cluster: str | None = None
     isa: str | None = None
     accounting: Accounting = Accounting.CPU
+    gap_ms: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("deadline_ms", "period_ms"):
             value = getattr(self, name)
             if not (math.isfinite(value) and to_ns(value) >= 1):
                 raise UserInputError(f"{name} is {value}; give a positive number of milliseconds.")
+        if self.gap_ms is not None and not 0.0 <= self.gap_ms <= self.period_ms:
+            raise UserInputError(f"gap_ms is {self.gap_ms}; give 0 to the mean period of {self.period_ms:g} ms.")
         names = [level.name for level in self.levels]
         if not names:
             raise UserInputError("there is no level to run; give at least one.")
@@ -101,8 +105,14 @@ class Scenario:
 
     @cached_property
     def limit_ns(self) -> int:
-        """The longest run that keeps the deadline and the rhythm."""
-        return min(self.deadline_ns, self.period_ns)
+        """The longest run that keeps the deadline and the rhythm. Irregular requests may queue: only the deadline."""
+        return self.deadline_ns if self.gap_ms is not None else min(self.deadline_ns, self.period_ns)
+
+    def at_clock(self, freq_mhz: float) -> dict[Choice, Option]:
+        """Every choice at a clock that somebody else has set, also between the steps; the next step's power counts."""
+        steps = self.used_cluster.steps
+        power_step = next((step for step in steps if step.freq_mhz >= freq_mhz), steps[-1])
+        return self._options(freq_mhz, power_step.freq_mhz)
 
     @cached_property
     def idle_uw(self) -> tuple[int, int]:
@@ -115,19 +125,7 @@ class Scenario:
         """Every choice that the battery can supply, with its prediction."""
         found: dict[Choice, Option] = {}
         for step in self.used_cluster.steps:
-            for threads in self.threads:
-                try:
-                    load_uw, cell_uw = self._cell(
-                        run_mw(self.profile, step.freq_mhz, threads, self.accounting, self.used_cluster.name)
-                    )
-                except InfeasibleError:
-                    continue
-                for level in self.levels:
-                    choice = Choice(step.freq_mhz, threads, level.name)
-                    time_ms = latency_ms(
-                        self.profile, level.work, step.freq_mhz, threads, self.isa, self.used_cluster.name
-                    )
-                    found[choice] = Option(choice, max(1, to_ns(time_ms)), load_uw, cell_uw, level.score)
+            found.update(self._options(step.freq_mhz, step.freq_mhz))
         return found
 
     def option(self, choice: Choice) -> Option:
@@ -188,6 +186,20 @@ class Scenario:
         except InfeasibleError as error:
             return InfeasibleError(f"{str(error)[:-1]}{binding}.")
         return InfeasibleError(f"no level keeps {limit_ms:g} ms on {self.profile.name}{binding}{why}.")
+
+    def _options(self, freq_mhz: float, power_mhz: float) -> dict[Choice, Option]:
+        found: dict[Choice, Option] = {}
+        cluster = self.used_cluster.name
+        for threads in self.threads:
+            try:
+                load_uw, cell_uw = self._cell(run_mw(self.profile, power_mhz, threads, self.accounting, cluster))
+            except InfeasibleError:
+                continue
+            for level in self.levels:
+                time_ms = latency_ms(self.profile, level.work, freq_mhz, threads, self.isa, cluster)
+                choice = Choice(freq_mhz, threads, level.name)
+                found[choice] = Option(choice, max(1, to_ns(time_ms)), load_uw, cell_uw, level.score)
+        return found
 
     def _changed(self, before: Choice | None, after: Choice, frequency: int, level: int) -> int:
         if before is None:

@@ -6,85 +6,26 @@ requests are taken at once; the result is exactly that of taking them one by one
 
 from __future__ import annotations
 
+import bisect
 import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lavolta.devices.charge import Charge, to_mwh, to_ns
 from lavolta.errors import UserInputError
-from lavolta.runtime.policies import POLICIES, Policy, State
+from lavolta.runtime.policies import POLICIES
+from lavolta.runtime.policy import Learner, Outcome, OwnClock, Policy, State
 from lavolta.runtime.scenario import Choice, Option, Scenario
+from lavolta.runtime.simulation_result import EnergyUse as EnergyUse
+from lavolta.runtime.simulation_result import SimulationResult as SimulationResult
 
 CURVE_POINTS = 200
+MOST_BEHIND = 16
+"""Waiting requests that a policy is told of."""
 _NS_PER_H = 3.6e12
-
-
-@dataclass(frozen=True)
-class EnergyUse:
-    """Where the charge went, in mWh; the parts add up to ``total_mwh``.
-
-    Args:
-        by_level_mwh, by_frequency_mwh: energy of runs, the same sum cut in two ways.
-        idle_mwh: between requests.
-        switching_mwh: changes of frequency and level.
-        battery_loss_mwh: heat in the cell.
-    """
-
-    total_mwh: float
-    by_level_mwh: dict[str, float]
-    by_frequency_mwh: dict[str, float]
-    idle_mwh: float
-    switching_mwh: float
-    battery_loss_mwh: float
-
-
-@dataclass(frozen=True)
-class SimulationResult:
-    """What one policy made of one charge.
-
-    Args:
-        policy, baseline: name of the policy, and what it does in words.
-        accounting: whose power counted, in words.
-        inferences: finished ones; ``on_time`` and ``deadline_misses`` add up to them.
-        unfinished: 1 when the charge ended during a run.
-        ended: ``charge`` or ``arrivals``.
-        time_h: from the start to the end.
-        time_by_level_h: time during which each level was set, waiting included.
-        mean_score: score of the levels, weighted by inferences; none without inferences.
-        worst_response_ms: longest time from arrival to result.
-        frequency_switches, level_switches: how often each changed.
-        curve: ``(hours, share of the capacity)``, falling.
-    """
-
-    policy: str
-    baseline: str
-    device: str
-    accounting: str
-    deadline_ms: float
-    period_ms: float
-    capacity_mwh: float
-    remaining_mwh: float
-    inferences: int
-    on_time: int
-    deadline_misses: int
-    unfinished: int
-    ended: str
-    time_h: float
-    energy: EnergyUse
-    inferences_by_level: dict[str, int]
-    time_by_level_h: dict[str, float]
-    mean_score: float | None
-    worst_response_ms: float
-    frequency_switches: int
-    level_switches: int
-    curve: list[tuple[float, float]]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
 
 
 def simulate(
@@ -95,6 +36,7 @@ def simulate(
     arrivals_ms: Sequence[float] | None = None,
     rng: np.random.Generator | None = None,
     noise: float = 0.0,
+    slowdowns: Sequence[float] | None = None,
     batch: bool = True,
 ) -> SimulationResult:
     """Run one charge from its first request to its end.
@@ -106,6 +48,8 @@ def simulate(
         charge: share of the capacity at the start, 0 to 1.
         arrivals_ms: arrival times, rising; one request every period, without end, where not given.
         rng, noise: each run takes ``1 + noise * u`` times the prediction, ``u`` uniform in -1 to 1.
+        slowdowns: instead of them, what to multiply the prediction of each request with; it starts again at its end.
+            So policies can be compared under the very same noise.
         batch: false takes every request one by one (slow; for checking).
 
     Raises:
@@ -116,25 +60,31 @@ def simulate(
         raise UserInputError(f"a noise of {noise} is outside 0 <= noise < 1.")
     if noise and rng is None:
         raise UserInputError("noise needs a random generator; pass rng=numpy.random.default_rng(seed).")
+    if slowdowns is not None and not (len(slowdowns) and all(math.isfinite(s) and s > 0 for s in slowdowns)):
+        raise UserInputError("slowdowns must be positive numbers, at least one; 1.0 is a run that takes as predicted.")
     arrivals = None if arrivals_ms is None else [to_ns(arrival) for arrival in arrivals_ms]
     if arrivals is not None and any(b < a for a, b in itertools.pairwise([0, *arrivals])):
         raise UserInputError("arrivals_ms must rise from 0 or later; sort them.")
     run = _Run(scenario, policy, Charge(scenario.profile.battery, charge))
+    exact = batch and not noise and slowdowns is None and policy.breaks_ns is not None
     request = 0
     while arrivals is None or request < len(arrivals):
         arrival = request * scenario.period_ns if arrivals is None else arrivals[request]
         if not run.idle_until(arrival):
             break
-        option, switched = run.choose(arrival)
-        if arrivals is None and batch and policy.breaks_ns is not None and not noise and not switched:
+        behind = () if exact and arrivals is None else run.behind(arrivals, request)
+        option, switched = run.choose(arrival, behind)
+        if arrivals is None and exact and not switched:
             taken = run.stretch(option, arrival)
             request += taken
             if taken:
                 continue
-        latency_ns = option.latency_ns
-        if noise and rng is not None:
-            latency_ns = max(1, round(latency_ns * (1.0 + noise * rng.uniform(-1.0, 1.0))))
-        if not (run.switch(option.choice) and run.infer(option, arrival, latency_ns)):
+        slowdown = 1.0
+        if slowdowns is not None:
+            slowdown = slowdowns[request % len(slowdowns)]
+        elif noise and rng is not None:
+            slowdown = 1.0 + noise * rng.uniform(-1.0, 1.0)
+        if not (run.switch(option.choice) and run.infer(option, arrival, slowdown)):
             break
         request += 1
     return run.result("charge" if arrivals is None or request < len(arrivals) else "arrivals")
@@ -172,8 +122,14 @@ class _Run:
     level_switches: int = 0
     curve: list[tuple[int, int]] = field(default_factory=list)
     next_point: int = 1
+    same_level: dict[tuple[str, int], dict[float, Option]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.clock = self.policy if isinstance(self.policy, OwnClock) else None
+        self.learner = self.policy if isinstance(self.policy, Learner) else None
+        for stateful in (self.clock, self.learner):
+            if stateful is not None:
+                stateful.restart()
         self.curve.append((0, self.charge.initial_fj))
 
     def idle_until(self, arrival: int) -> bool:
@@ -184,10 +140,19 @@ class _Run:
         self.idle_fj += drawn
         return lasted and self.charge.remaining_fj > 0
 
-    def choose(self, arrival: int) -> tuple[Option, bool]:
+    def behind(self, arrivals: Sequence[int] | None, request: int) -> tuple[int, ...]:
+        """How long each of the next requests has waited by now, those that have arrived."""
+        if arrivals is None:
+            period = self.scenario.period_ns
+            return tuple(range(self.time_ns - (request + 1) * period, -1, -period)[:MOST_BEHIND])
+        end = bisect.bisect_right(arrivals, self.time_ns, lo=request + 1)
+        return tuple(self.time_ns - arrival for arrival in arrivals[request + 1 : min(end, request + 1 + MOST_BEHIND)])
+
+    def choose(self, arrival: int, behind: tuple[int, ...] = ()) -> tuple[Option, bool]:
         """The policy's option for the request that starts now, and whether it is a change."""
         self._mark_curve()
-        choice = self.policy.choose(self._state(self.charge.remaining_fj, self.time_ns, self.time_ns - arrival))
+        state = self._state(self.charge.remaining_fj, self.time_ns, self.time_ns - arrival)
+        choice = self.policy.choose(replace(state, behind_ns=behind) if behind else state)
         if self.current is None:
             self.current = choice
         return self.scenario.option(choice), choice != self.current
@@ -205,15 +170,39 @@ class _Run:
         self.switching_fj += self.charge.load_fj - load_before
         return held and lasted
 
-    def infer(self, option: Option, arrival: int, latency_ns: int) -> bool:
-        """Run one inference; false when the charge ends in it."""
-        lasted, drawn = self._draw((option.load_uw, option.cell_uw), latency_ns)
-        self.run_fj[option.choice] = self.run_fj.get(option.choice, 0) + drawn
-        if not lasted:
+    def infer(self, option: Option, arrival: int, slowdown: float = 1.0) -> bool:
+        """Run one inference, ``slowdown`` times as long as predicted; false when the charge ends in it."""
+        start = self.time_ns
+        if self.clock is None:
+            finished = self._run(option, _slowed(option.latency_ns, slowdown))
+        else:
+            finished = self._run_own_clock(self.clock, option, slowdown)
+        if not finished:
             self.unfinished = 1
             return False
         response = self.time_ns - arrival
         self._count(option, 1, int(response <= self.scenario.deadline_ns), response)
+        if self.learner is not None:
+            self.learner.observe(Outcome(option, start, self.time_ns - start, response, self.scenario.deadline_ns))
+        return True
+
+    def _run(self, option: Option, time_ns: int) -> bool:
+        lasted, drawn = self._draw((option.load_uw, option.cell_uw), time_ns)
+        self.run_fj[option.choice] = self.run_fj.get(option.choice, 0) + drawn
+        return lasted
+
+    def _run_own_clock(self, clock: OwnClock, option: Option, slowdown: float) -> bool:
+        """A run during which the policy's clock moves."""
+        level, threads = option.choice.level, option.choice.threads
+        same = self.same_level.get((level, threads))
+        if same is None:
+            every = self.scenario.options.values()
+            same = {o.choice.freq_mhz: o for o in every if (o.choice.level, o.choice.threads) == (level, threads)}
+            self.same_level[level, threads] = same
+        times = {freq_mhz: _slowed(o.latency_ns, slowdown) for freq_mhz, o in same.items()}
+        for freq_mhz, time_ns in clock.run(self.time_ns, times):
+            if not (self.switch(same[freq_mhz].choice) and self._run(same[freq_mhz], time_ns)):
+                return False
         return True
 
     def stretch(self, option: Option, arrival: int) -> int:
@@ -348,6 +337,10 @@ class _Run:
             left_fj = start - k * step_fj
             self.curve.append((self.time_ns + k * step_ns, left_fj))
             self.next_point = (initial - left_fj) * CURVE_POINTS // initial + 1
+
+
+def _slowed(latency_ns: int, slowdown: float) -> int:
+    return max(1, round(latency_ns * slowdown))
 
 
 def _in_time(first_ns: int, drift_ns: int, count: int, deadline_ns: int) -> int:

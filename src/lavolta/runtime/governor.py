@@ -1,0 +1,307 @@
+"""The decision of the governor: state and memory in, (frequency, threads, level) out; nothing else is read.
+
+Among the choices whose predicted 99th percentile meets the deadline it takes the one that maximizes
+``score - price * energy``. The price of energy is what the goal and the remaining charge make of it: without a goal
+it is infinite (the cheapest choice), on mains power zero (the best one), and with a wanted lifetime the slope of the
+frontier of score against energy at what the remaining charge allows per request - the Lagrange multiplier of "most
+score for this charge". It is computed anew at every request, so it follows what really happened.
+
+docs/design/energy-and-battery.md has the reasoning and the properties that tests hold.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from lavolta.errors import UserInputError
+from lavolta.runtime.governor_memory import ONE_MILLI, Memory
+from lavolta.runtime.policy import Outcome, State
+from lavolta.runtime.scenario import Option, Scenario
+
+HYSTERESIS_MILLI = 10
+"""A denser choice than the present one must be affordable with 1 % to spare; so a plan does not flutter."""
+BLOCK = 32
+"""Requests for which the better level is kept before saving begins again, while a mean score is kept."""
+Demand = Callable[[int, int], float]
+"""Expected number of requests between two times in ns."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is wanted beside the deadline. Without any of it: the lowest energy.
+
+    Args:
+        until_h: how long the charge has to last, from the start; the best score that allows it.
+        reserve: share of the capacity to keep; alone: the best score until then, then the lowest energy.
+        min_score: levels below this score are not used.
+        mean_score: the lowest energy whose mean score over all answers is at least this.
+        margin: share by which a run may take longer than predicted.
+        warn_c, max_c: between these temperatures the highest clock falls from the top step to the lowest.
+
+    Raises:
+        UserInputError: a value outside its range, or goals that exclude each other.
+    """
+
+    until_h: float | None = None
+    reserve: float | None = None
+    min_score: float | None = None
+    mean_score: float | None = None
+    margin: float = 0.0
+    warn_c: float = 80.0
+    max_c: float = 95.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.margin) and self.margin >= 0):
+            raise UserInputError(
+                f"a margin of {self.margin} is not possible; give 0 or more (0.1 allows runs 10 % longer)."
+            )
+        if self.until_h is not None and not (math.isfinite(self.until_h) and self.until_h > 0):
+            raise UserInputError(f"until_h is {self.until_h}; give a positive number of hours.")
+        if self.reserve is not None and not 0.0 <= self.reserve < 1.0:
+            raise UserInputError(f"a reserve of {self.reserve} is outside 0 <= reserve < 1.")
+        if self.mean_score is not None and (self.until_h is not None or self.reserve is not None):
+            raise UserInputError("mean_score excludes until_h and reserve: it saves what they spend; give one of them.")
+        if not self.warn_c < self.max_c:
+            raise UserInputError(f"warn_c of {self.warn_c} is not below max_c of {self.max_c}; raise max_c.")
+
+    @property
+    def until_ns(self) -> int | None:
+        return None if self.until_h is None else round(self.until_h * 3.6e12)
+
+    def heat_limit_mhz(self, temperature_c: float | None, steps: Sequence[float]) -> float | None:
+        """The highest clock that a temperature allows; none below ``warn_c``."""
+        if temperature_c is None or temperature_c <= self.warn_c:
+            return None
+        coolness = max(0.0, (self.max_c - temperature_c) / (self.max_c - self.warn_c))
+        return steps[math.floor(coolness * (len(steps) - 1))]
+
+
+class Reason(str, Enum):
+    """Why a choice was made."""
+
+    CHEAPEST = "lowest energy"
+    PLAN = "best score that the charge allows"
+    MEAN = "lowest energy for the wanted mean score"
+    MAINS = "best score, on mains power"
+    LATE = "fastest: nothing meets the deadline"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A choice, why, and what it rests on.
+
+    Attributes:
+        p99_ns: predicted 99th percentile of the run.
+        price: of energy, in score per fJ; infinite where only energy counts.
+    """
+
+    option: Option
+    reason: Reason
+    p99_ns: int
+    price: float
+
+
+class Menu:
+    """The options that meet the deadline under one set of corrections.
+
+    Attributes:
+        usable: those that fit deadline and rhythm, with room for a switch before the run.
+        hull: the upper convex hull of score over energy, cheapest first; ``slopes[i]`` leads from ``i`` to ``i + 1``.
+        in_time: false where nothing meets the deadline; then `usable` is the fastest option alone.
+    """
+
+    def __init__(self, scenario: Scenario, options: Sequence[Option], p99_ns: Callable[[Option], int]) -> None:
+        self.p99_ns = {option.choice: p99_ns(option) for option in options}
+        tight = [o for o in options if self.p99_ns[o.choice] <= scenario.limit_ns]
+        roomy = [o for o in tight if self.p99_ns[o.choice] + scenario.full_switch_ns <= scenario.limit_ns]
+        self.in_time = bool(tight)
+        self.fastest = min(roomy or tight or options, key=lambda o: (self.p99_ns[o.choice], o.cell_uw, o.choice))
+        self.energy_fj = {o.choice: scenario.period_fj(o) for o in options}
+        # Where no choice leaves room for a switch before the run, stay with one choice.
+        self.usable = roomy or [self._cheapest(tight) if tight else self.fastest]
+        self.hull, self.slopes = self.hull_of(self.usable)
+
+    def hull_of(self, options: Sequence[Option]) -> tuple[list[Option], list[float]]:
+        """The convex hull of some options, and its slopes, which fall strictly."""
+        ordered = sorted(options, key=lambda o: (self.energy_fj[o.choice], -o.score, o.choice))
+        hull: list[Option] = []
+        slopes: list[float] = []
+        for option in ordered:
+            if hull and option.score <= hull[-1].score:
+                continue
+            while slopes and self._slope(hull[-1], option) >= slopes[-1]:
+                hull.pop()
+                slopes.pop()
+            if hull:
+                slopes.append(self._slope(hull[-1], option))
+            hull.append(option)
+        return hull, slopes
+
+    def _slope(self, low: Option, high: Option) -> float:
+        return (high.score - low.score) / (self.energy_fj[high.choice] - self.energy_fj[low.choice])
+
+    def _cheapest(self, options: Sequence[Option]) -> Option:
+        return min(options, key=lambda o: (self.energy_fj[o.choice], -o.score, o.choice))
+
+
+class Governor:
+    """Decides for one scenario and goal.
+
+    Args:
+        demand: expected requests between two times. Where not given: one every period, or for irregular arrivals as
+            many as have come so far.
+
+    Raises:
+        InfeasibleError: no allowed level keeps the deadline.
+        UserInputError: a value outside its range.
+    """
+
+    def __init__(self, scenario: Scenario, goal: Goal | None = None, demand: Demand | None = None) -> None:
+        self.scenario, self.goal, self.demand = scenario, goal or Goal(), demand
+        self._menus: dict[tuple[object, ...], Menu] = {}
+        floor = self.goal.min_score
+        self._levels = [level.name for level in scenario.levels if floor is None or level.score >= floor]
+        allowed = [option for option in scenario.options.values() if option.choice.level in self._levels]
+        if not allowed or not self._menu(State(0, 1, 0), Memory()).in_time:
+            raise scenario.refuse(_refusal(self.goal))
+
+    def decide(self, state: State, memory: Memory | None = None) -> Decision:
+        """How the request that starts now runs."""
+        memory = memory or Memory()
+        menu = self._menu(state, memory)
+        price, reason = self._price(menu, state, memory)
+        if state.waited_ns > 0 or state.behind_ns:
+            option = self._in_queue(menu, state, price)
+        else:
+            option = self._steady(menu, state, price, memory)
+        if option is None or not menu.in_time:
+            option, reason = menu.fastest, Reason.LATE
+        return Decision(option, reason, menu.p99_ns[option.choice], price)
+
+    def learn(self, memory: Memory, outcome: Outcome) -> Memory:
+        """What is known after a run."""
+        target = self.goal.mean_score
+        if target is None:
+            return memory.learn(outcome)
+        menu = self._menu(State(0, 1, 0), memory)
+        low, high = self._neighbors(menu, target)
+        return memory.learn(outcome, target, max(0.0, target - low.score), BLOCK * max(0.0, high.score - target))
+
+    def _menu(self, state: State, memory: Memory) -> Menu:
+        factors = {level: memory.factor_milli(level, self.goal.margin) for level in self._levels}
+        key = (state.clock_mhz, state.limit_mhz, *factors.values())
+        menu = self._menus.get(key)
+        if menu is None:
+            options = (
+                self.scenario.options if state.clock_mhz is None else self.scenario.at_clock(state.clock_mhz)
+            ).values()
+            allowed = [option for option in options if option.choice.level in factors]
+            lowest = min(option.choice.freq_mhz for option in allowed)
+            limit = max(lowest, math.inf if state.limit_mhz is None else state.limit_mhz)
+            below = [option for option in allowed if option.choice.freq_mhz <= limit]
+
+            def p99_ns(option: Option) -> int:
+                return -(-option.latency_ns * factors[option.choice.level] // ONE_MILLI)
+
+            menu = Menu(self.scenario, below, p99_ns)
+            if len(self._menus) >= 64:
+                self._menus.clear()
+            self._menus[key] = menu
+        return menu
+
+    def _price(self, menu: Menu, state: State, memory: Memory) -> tuple[float, Reason]:
+        goal = self.goal
+        if state.on_ac:
+            return 0.0, Reason.MAINS
+        if goal.mean_score is not None:
+            low, high = self._neighbors(menu, goal.mean_score)
+            wanted = high if memory.generous or memory.credit + low.score < goal.mean_score else low
+            return _price_of(menu, menu.hull.index(wanted)), Reason.MEAN
+        if (goal.until_ns is None and goal.reserve is None) or not state.charge_known:
+            return math.inf, Reason.CHEAPEST
+        index = self._affordable(menu, state, memory, 0)
+        return (_price_of(menu, index), Reason.PLAN) if index >= 0 else (math.inf, Reason.CHEAPEST)
+
+    def _steady(self, menu: Menu, state: State, price: float, memory: Memory) -> Option:
+        """The choice of a request that did not wait, with hysteresis."""
+        index = _pick(menu.slopes, price)
+        if not 0.0 < price < math.inf or self.goal.until_ns is None or state.current is None:
+            return menu.hull[index]
+        present = next((i for i, option in enumerate(menu.hull) if option.choice == state.current), None)
+        sure = max(0, self._affordable(menu, state, memory, HYSTERESIS_MILLI))
+        return menu.hull[sure if present is None else min(index, max(present, sure))]
+
+    def _in_queue(self, menu: Menu, state: State, price: float) -> Option | None:
+        """The choice of a request that has waited, or has others behind it; none where it comes too late anyway."""
+        deadline_ns, switch_ns = self.scenario.deadline_ns, self.scenario.full_switch_ns
+        quickest_ns = menu.p99_ns[menu.fastest.choice] + switch_ns
+        room_ns = deadline_ns - state.waited_ns
+        for place, waited_ns in enumerate(state.behind_ns, 1):
+            room_ns = min(room_ns, deadline_ns - waited_ns - place * quickest_ns)
+        in_time = [
+            o
+            for o in menu.usable
+            if menu.p99_ns[o.choice] + self.scenario.switch_ns(state.current, o.choice) <= room_ns
+        ]
+        if not in_time:
+            return None
+        hull, slopes = menu.hull_of(in_time)
+        return hull[_pick(slopes, price)]
+
+    def _affordable(self, menu: Menu, state: State, memory: Memory, spare_milli: int) -> int:
+        """The last hull option that the charge can carry to the end, with something to spare; -1 where none can."""
+        above_fj = state.charge_fj - round((self.goal.reserve or 0.0) * state.capacity_fj)
+        until_ns = self.goal.until_ns
+        if until_ns is None:
+            return len(menu.hull) - 1 if above_fj > 0 else -1
+        remaining_ns = max(0, until_ns - state.time_ns)
+        ratio_milli = math.ceil(ONE_MILLI * memory.energy) + spare_milli
+        for index in range(len(menu.hull) - 1, -1, -1):
+            option = menu.hull[index]
+            left_fj = above_fj - self.scenario.switch_fj(state.current, option.choice)
+            needed = ratio_milli * self._needed(menu, option, state, memory, remaining_ns)
+            if left_fj * ONE_MILLI * self.scenario.period_ns >= needed:
+                return index
+        return -1
+
+    def _needed(self, menu: Menu, option: Option, state: State, memory: Memory, remaining_ns: int) -> int:
+        """Energy until the end with one option, times the period: along a repeated choice it falls by whole numbers."""
+        period_ns = self.scenario.period_ns
+        if self.demand is not None:
+            requests = max(0.0, self.demand(state.time_ns, state.time_ns + remaining_ns))
+        elif self.scenario.gap_ms is not None:
+            requests = remaining_ns / memory.period_ns(period_ns)
+        else:
+            return menu.energy_fj[option.choice] * remaining_ns
+        idle_uw = self.scenario.idle_uw[1]
+        run_fj = (option.cell_uw - idle_uw) * option.latency_ns
+        return (idle_uw * remaining_ns + math.ceil(run_fj * requests)) * period_ns
+
+    def _neighbors(self, menu: Menu, score: float) -> tuple[Option, Option]:
+        """The hull options below and above a score (twice the same where it is met or out of reach)."""
+        place = bisect.bisect_left([option.score for option in menu.hull], score)
+        high = menu.hull[min(place, len(menu.hull) - 1)]
+        return (high if high.score <= score or place == 0 else menu.hull[place - 1]), high
+
+
+def _pick(slopes: Sequence[float], price: float) -> int:
+    """The hull option that maximizes ``score - price * energy``; the cheaper one of equals."""
+    return sum(slope > price for slope in slopes)
+
+
+def _price_of(menu: Menu, index: int) -> float:
+    """The price at which `_pick` takes a hull option."""
+    return menu.slopes[index] if index < len(menu.slopes) else 0.0
+
+
+def _refusal(goal: Goal) -> str:
+    reasons = []
+    if goal.margin:
+        reasons.append(f"with a margin of {100 * goal.margin:g} %")
+    if goal.min_score is not None:
+        reasons.append(f"with a score of at least {goal.min_score:g}")
+    return f" {' and '.join(reasons)}; lower them or allow a longer deadline" if reasons else ""

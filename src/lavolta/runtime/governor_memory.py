@@ -1,0 +1,123 @@
+"""What a governor learns while it runs: how far the predictor is off, bounded and robust against outliers.
+
+Everything is frozen: learning gives a new memory, so that a decision is a function of its arguments alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from lavolta.runtime.policy import Outcome
+
+WINDOW = 128
+"""Runs that a correction remembers."""
+TRUSTED = 16
+"""Runs after which a correction is believed."""
+LOWEST_MILLI, HIGHEST_MILLI = 250, 8000
+"""A predictor may be wrong by a factor of four to the slow side and eight to the fast side; more is cut off."""
+DEAD_BAND_MILLI = 50
+"""A median within 5 % of the prediction is no reason to correct it: margins stay what they were set to."""
+EXPECTED_REQUESTS = 8
+"""Requests that the expected rhythm weighs against the measured one."""
+ENERGY_STEP = 1 / 16
+"""Share of the way to a new measurement of energy that the estimate goes."""
+ONE_MILLI = 1000
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Measured over predicted time of the last `WINDOW` runs, in thousandths, oldest first."""
+
+    ratios_milli: tuple[int, ...] = ()
+
+    def seen(self, predicted_ns: int, run_ns: int) -> Correction:
+        """With one run more."""
+        ratio = -(-run_ns * ONE_MILLI // max(1, predicted_ns))
+        ratio = min(HIGHEST_MILLI, max(LOWEST_MILLI, ratio))
+        return Correction((*self.ratios_milli, ratio)[-WINDOW:])
+
+    def factor_milli(self, margin: float) -> int:
+        """What to multiply a prediction with to get its 99th percentile, in thousandths.
+
+        The larger of ``median * (1 + margin)`` and the measured 99th percentile, so in a full window one outlier
+        moves nothing. Before `TRUSTED` runs: ``1 + margin``.
+        """
+        wanted = math.ceil(ONE_MILLI * (1 + margin))
+        if len(self.ratios_milli) < TRUSTED:
+            return wanted
+        median, tail = self._quantiles
+        if abs(median - ONE_MILLI) > DEAD_BAND_MILLI:
+            wanted = math.ceil(median * (1 + margin))
+        return max(wanted, tail)
+
+    @cached_property
+    def _quantiles(self) -> tuple[int, int]:
+        ordered = sorted(self.ratios_milli)
+        return ordered[len(ordered) // 2], ordered[math.ceil(0.99 * len(ordered)) - 1]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """All that a governor has learned.
+
+    Attributes:
+        overall: correction of the time of every run.
+        levels: the same for each level; used once it is trusted.
+        energy: measured over predicted energy; bounded by a quarter and four.
+        requests, first_ns, last_ns: how many were served, and when the first and the last was taken up.
+        credit: sum of ``score - wanted mean score`` over the served requests.
+        generous: while a wanted mean score is kept, whether the next answers are the better of the two levels.
+    """
+
+    overall: Correction = Correction()
+    levels: Mapping[str, Correction] = field(default_factory=dict)
+    energy: float = 1.0
+    requests: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    credit: float = 0.0
+    generous: bool = True
+
+    def factor_milli(self, level: str, margin: float) -> int:
+        """Factor for the time of a level: its own correction where trusted, else that of all runs."""
+        own = self.levels.get(level)
+        if own is not None and len(own.ratios_milli) >= TRUSTED:
+            return own.factor_milli(margin)
+        return self.overall.factor_milli(margin)
+
+    def period_ns(self, expected_ns: int) -> float:
+        """Mean time between requests: the expected one, corrected by what came."""
+        steps = max(0, self.requests - 1)
+        return (EXPECTED_REQUESTS * expected_ns + self.last_ns - self.first_ns) / (EXPECTED_REQUESTS + steps)
+
+    def learn(self, outcome: Outcome, mean_score: float | None = None, poor: float = 0.0, rich: float = 0.0) -> Memory:
+        """With one outcome more.
+
+        Args:
+            mean_score: the mean score to keep, where one is wanted.
+            poor, rich: credit below which the better level is taken, and at which saving begins again.
+        """
+        level, predicted_ns = outcome.option.choice.level, outcome.option.latency_ns
+        own = self.levels.get(level, Correction()).seen(predicted_ns, outcome.run_ns)
+        energy = self.energy
+        share = outcome.energy_share
+        if share is not None and math.isfinite(share):
+            energy += ENERGY_STEP * (min(4.0, max(0.25, share)) - energy)
+        credit, generous = self.credit, self.generous
+        if mean_score is not None:
+            credit += outcome.option.score - mean_score
+            generous = credit < rich if generous else credit < poor
+        return replace(
+            self,
+            overall=self.overall.seen(predicted_ns, outcome.run_ns),
+            levels={**self.levels, level: own},
+            energy=energy,
+            requests=self.requests + 1,
+            first_ns=self.first_ns if self.requests else outcome.start_ns,
+            last_ns=outcome.start_ns,
+            credit=credit,
+            generous=generous,
+        )
