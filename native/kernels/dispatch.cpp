@@ -31,7 +31,7 @@ KernelSet select_kernels(Isa limit) {
 }
 
 const char* isa_name(Isa isa) {
-    static const char* const names[kIsaCount] = {"reference", "avx2", "avx512"};
+    static const char* const names[kIsaCount] = {"reference", "avx2", "avx_vnni", "avx512", "avx512_vnni"};
     return names[static_cast<int>(isa)];
 }
 

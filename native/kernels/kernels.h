@@ -16,8 +16,9 @@ namespace lavolta {
 constexpr size_t kTokenPad = 16;
 constexpr size_t kSlack = 64;
 
-enum class Isa : uint8_t { reference, avx2, avx512 };
-constexpr int kIsaCount = 3;
+// Weaker ones first: what is allowed up to one may use all before it.
+enum class Isa : uint8_t { reference, avx2, avx_vnni, avx512, avx512_vnni };
+constexpr int kIsaCount = 5;
 
 enum class Activation : uint8_t { none, gelu, relu, tanh, gelu_tanh, silu };
 

@@ -41,6 +41,8 @@ struct Avx2 {
     }
     // v where a >= b, else 0.
     static Reg where_ge(Reg a, Reg b, Reg v) { return _mm256_and_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ), v); }
+    // v, but 0 where a < b; v where one is NaN.
+    static Reg unless_less(Reg a, Reg b, Reg v) { return _mm256_and_ps(_mm256_cmp_ps(a, b, _CMP_NLT_UQ), v); }
     // a with the sign of b.
     static Reg copysign(Reg a, Reg b) {
         const Reg sign = _mm256_set1_ps(-0.0f);

@@ -35,6 +35,8 @@ struct Avx512 {
     static Reg scale2(Reg a, Reg n) { return _mm512_scalef_ps(a, n); }
     // v where a >= b, else 0.
     static Reg where_ge(Reg a, Reg b, Reg v) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_GE_OQ), v); }
+    // v, but 0 where a < b; v where one is NaN.
+    static Reg unless_less(Reg a, Reg b, Reg v) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ), v); }
     // a with the sign of b.
     static Reg copysign(Reg a, Reg b) {
         const Reg sign = _mm512_set1_ps(-0.0f);

@@ -24,6 +24,8 @@ using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::c
 using Counts = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Pairs = nb::ndarray<const uint32_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
 using Columns = nb::ndarray<const uint16_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Quads = nb::ndarray<const int8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Levels = nb::ndarray<uint32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -324,6 +326,73 @@ Output test_linear(const std::string& isa, const Matrix& values, const Columns& 
     return out.take(bias.size(), tokens);
 }
 
+size_t quantized_stride(size_t tokens) {
+    return (tokens + lavolta::kQuantBlock - 1) / lavolta::kQuantBlock * lavolta::kQuantBlock;
+}
+
+// (features, tokens) bytes in the order of the tokens, and the scale of each token.
+nb::tuple test_quantize(const std::string& isa, const Matrix& x) {
+    const size_t features = x.shape(0), tokens = x.shape(1);
+    const Padded in(x, NAN);
+    std::vector<uint8_t> bytes(features * quantized_stride(tokens));
+    std::vector<float> scale(in.stride);
+    lavolta::QuantizeArgs args{};
+    args.x = in.values.data();
+    args.u = bytes.data();
+    args.scale = scale.data();
+    args.stride = in.stride;
+    args.quant_stride = quantized_stride(tokens);
+    args.token_end = tokens;
+    args.features = static_cast<uint32_t>(features);
+    kernels_of(isa).quantize(args);
+    std::string ordered(features * tokens, '\0');
+    for (size_t f = 0; f < features; ++f) {
+        for (size_t t = 0; t < tokens; ++t) {
+            ordered[f * tokens + t] = static_cast<char>(bytes[f * args.quant_stride + lavolta::token_slot(t)]);
+        }
+    }
+    Output scales = make_output(1, tokens);
+    std::memcpy(scales.data(), scale.data(), tokens * sizeof(float));
+    return nb::make_tuple(nb::bytes(ordered.data(), ordered.size()), scales);
+}
+
+// u (in_features, tokens) in the order of the tokens. Tokens that the kernel may read but that are not there are 255.
+Output test_linear_int8(const std::string& isa, const Quads& values, const Columns& columns, const Pairs& runs, const Counts& run_ptr,
+                        const Ints& row_sums, const Vector& scale, const Vector& bias, const Bytes& u, const Vector& token_scale,
+                        const std::optional<Matrix>& residual, const std::string& activation) {
+    const size_t tokens = u.shape(1), stride = quantized_stride(tokens);
+    std::vector<uint8_t> bytes(u.shape(0) * stride, 255);
+    for (size_t f = 0; f < u.shape(0); ++f) {
+        for (size_t t = 0; t < tokens; ++t) bytes[f * stride + lavolta::token_slot(t)] = u.data()[f * tokens + t];
+    }
+    Padded out(bias.size(), tokens, NAN);
+    std::optional<Padded> added;
+    if (residual) added.emplace(*residual, NAN);
+    std::vector<float> token_scales(out.stride, NAN);
+    std::memcpy(token_scales.data(), token_scale.data(), tokens * sizeof(float));
+    lavolta::LinearInt8Args args{};
+    args.values = values.data();
+    args.columns = columns.data();
+    args.runs = reinterpret_cast<const lavolta::Run*>(runs.data());
+    args.run_ptr = run_ptr.data();
+    args.row_sums = row_sums.data();
+    args.scale = scale.data();
+    args.bias = bias.data();
+    args.u = bytes.data();
+    args.token_scale = token_scales.data();
+    args.residual = added ? added->values.data() : nullptr;
+    args.y = out.values.data();
+    args.stride = out.stride;
+    args.quant_stride = stride;
+    args.token_end = tokens;
+    args.band_end = static_cast<uint32_t>(run_ptr.size() - 1);
+    args.cell_rows = static_cast<uint32_t>(values.shape(1));
+    args.out_features = static_cast<uint32_t>(bias.size());
+    args.activation = activation_of(activation);
+    kernels_of(isa).linear_int8(args);
+    return out.take(bias.size(), tokens);
+}
+
 Output test_dense(const std::string& isa, const Matrix& weight, const Vector& bias, const Matrix& x,
                   const std::string& activation) {
     const lavolta::KernelSet kernels = kernels_of(isa);
@@ -498,6 +567,10 @@ NB_MODULE(_native, m) {
     m.def("isas", [] { return std::string(lavolta_isas()); });
     m.def("linear", &test_linear, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"), nb::arg("run_ptr"),
           nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(), nb::arg("activation"));
+    m.def("quantize", &test_quantize, nb::arg("isa"), nb::arg("x"));
+    m.def("linear_int8", &test_linear_int8, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"),
+          nb::arg("run_ptr"), nb::arg("row_sums"), nb::arg("scale"), nb::arg("bias"), nb::arg("u"), nb::arg("token_scale"),
+          nb::arg("residual").none(), nb::arg("activation"));
     m.def("dense", &test_dense, nb::arg("isa"), nb::arg("weight"), nb::arg("bias"), nb::arg("x"), nb::arg("activation"));
     m.def("attention", &test_attention, nb::arg("isa"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("start"),
           nb::arg("tokens"), nb::arg("scale"), nb::arg("causal"), nb::arg("keep"));

@@ -9,13 +9,19 @@
 
 namespace lavolta {
 
+std::string isa_names() {
+    std::string names;
+    for (int i = 0; i < kIsaCount; ++i) names += (i ? ", " : "") + std::string(isa_name(static_cast<Isa>(i)));
+    return names;
+}
+
 Isa isa_option(const char* name) {
     if (!name) name = std::getenv("LAVOLTA_ISA");
     if (!name || !*name) return static_cast<Isa>(kIsaCount - 1);
     for (int i = 0; i < kIsaCount; ++i) {
         if (std::strcmp(name, isa_name(static_cast<Isa>(i))) == 0) return static_cast<Isa>(i);
     }
-    fail(LAVOLTA_INVALID_ARGUMENT, std::string("the instruction set '") + name + "' is unknown; choose one of reference, avx2, avx512.");
+    fail(LAVOLTA_INVALID_ARGUMENT, std::string("the instruction set '") + name + "' is unknown; choose one of " + isa_names() + ".");
 }
 
 namespace {

@@ -1,7 +1,7 @@
 # What native/python/module.cpp defines. Users import lavolta.runtime.engine; the single kernels are for tests.
 from collections.abc import Callable
 
-from numpy import float32, int32, uint16, uint32
+from numpy import float32, int8, int32, uint8, uint16, uint32
 from numpy.typing import NDArray
 
 class NativeError(RuntimeError):
@@ -52,6 +52,21 @@ def linear(
     run_ptr: NDArray[uint32],
     bias: NDArray[float32],
     x: NDArray[float32],
+    residual: NDArray[float32] | None,
+    activation: str,
+) -> NDArray[float32]: ...
+def quantize(isa: str, x: NDArray[float32]) -> tuple[bytes, NDArray[float32]]: ...
+def linear_int8(
+    isa: str,
+    values: NDArray[int8],
+    columns: NDArray[uint16],
+    runs: NDArray[uint32],
+    run_ptr: NDArray[uint32],
+    row_sums: NDArray[int32],
+    scale: NDArray[float32],
+    bias: NDArray[float32],
+    u: NDArray[uint8],
+    token_scale: NDArray[float32],
     residual: NDArray[float32] | None,
     activation: str,
 ) -> NDArray[float32]: ...

@@ -276,7 +276,9 @@ def test_explain_counts_what_the_packing_keeps(small: tuple[RandomModel, Path]) 
             assert row["cells_kept"] == packed.kept_cells(level)
             assert row["macs_per_token"] == row["cells_kept"] * model.cell_rows
             assert row["sparsity"] == pytest.approx(1 - row["cells_kept"] / packed.grid.cells, abs=1e-6)
-            assert row["isa"] == instruction_sets()[-1]
+            # The dot products of bytes add nothing to fp32.
+            assert row["isa"] == [isa for isa in instruction_sets() if not isa.endswith("vnni")][-1]
+            assert row["precision"] == "fp32"
             assert row["kernel"] == f"linear_{row['isa']}"
         assert {row["op"] for row in rows} == {"linear", "attention", "norm", "dense"}
         assert all(row["measured_ms"] is None for row in rows)
@@ -284,6 +286,22 @@ def test_explain_counts_what_the_packing_keeps(small: tuple[RandomModel, Path]) 
         assert all(row["measured_ms"] > 0 for row in engine.explain(measure_tokens=9) if row["op"] == "linear")
         assert engine.level == 1
         assert all(row["measured_ms"] is None for row in engine.explain())
+
+
+def test_explain_tells_int8_layers_and_their_quantization(folder: Path) -> None:
+    model = random_model(precision="mixed")
+    with open_bundle(model.write(folder / "mixed.lavolta")) as engine:
+        rows = engine.explain(measure_tokens=9)
+        for row in rows:
+            if row["op"] == "linear":
+                packed = model.packed[row["layer"]]
+                int8 = isinstance(packed, PackedInt8)
+                assert row["precision"] == ("int8" if int8 else "fp32")
+                assert row["kernel"].startswith("linear_int8_") == int8
+                assert row["cells_kept"] == packed.kept_cells(engine.levels.index(row["level"]))
+        quantize = [row for row in rows if row["op"] == "quantize"]
+        assert len(quantize) == model.levels * model.spec.layers
+        assert all(row["measured_ms"] > 0 for row in quantize)
 
 
 def test_manifest_and_spec(small: tuple[RandomModel, Path], engine: Model) -> None:

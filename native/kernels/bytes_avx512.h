@@ -1,0 +1,55 @@
+// Int8 products on 64 bytes: AVX-512 BW, and AVX-512 VNNI where it is compiled for. Included by files with those flags only.
+#pragma once
+
+#include "simd_avx512.h"
+
+namespace lavolta {
+namespace {
+
+struct Bytes512 {
+    using Float = Avx512;
+    using Reg = __m512i;
+    static constexpr size_t width = 64;  // bytes
+
+    static Reg load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+    static Reg set1(int32_t v) { return _mm512_set1_epi32(v); }
+    static Reg lo8(Reg a, Reg b) { return _mm512_unpacklo_epi8(a, b); }
+    static Reg hi8(Reg a, Reg b) { return _mm512_unpackhi_epi8(a, b); }
+    static Reg lo16(Reg a, Reg b) { return _mm512_unpacklo_epi16(a, b); }
+    static Reg hi16(Reg a, Reg b) { return _mm512_unpackhi_epi16(a, b); }
+    static __m512 to_float(Reg a) { return _mm512_cvtepi32_ps(a); }
+};
+
+// Without a dot product of bytes: two products of 16-bit pairs, which cannot overflow (vpmaddubsw saturates).
+struct Madd512 : Bytes512 {
+    struct Inputs {
+        Reg even, odd;  // bytes 0 and 2, 1 and 3 of every quad, as 16-bit numbers
+    };
+    using Weights = Inputs;
+
+    static Inputs inputs(Reg quads) {
+        return {_mm512_and_si512(quads, _mm512_set1_epi16(0xFF)), _mm512_srli_epi16(quads, 8)};
+    }
+    static Weights weights(int32_t quad) {
+        const Reg w = set1(quad);
+        return {_mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8), _mm512_srai_epi16(w, 8)};
+    }
+    static Reg dot(Reg sum, Inputs x, Weights w) {
+        const Reg products = _mm512_add_epi32(_mm512_madd_epi16(x.even, w.even), _mm512_madd_epi16(x.odd, w.odd));
+        return _mm512_add_epi32(sum, products);
+    }
+};
+
+#if defined(__AVX512VNNI__)
+struct Vnni512 : Bytes512 {
+    using Inputs = Reg;
+    using Weights = Reg;
+
+    static Inputs inputs(Reg quads) { return quads; }
+    static Weights weights(int32_t quad) { return set1(quad); }
+    static Reg dot(Reg sum, Inputs x, Weights w) { return _mm512_dpbusd_epi32(sum, x, w); }
+};
+#endif
+
+}  // namespace
+}  // namespace lavolta

@@ -1,0 +1,9 @@
+// Linear layers on int8 quads, AVX2.
+#include "../bytes_avx2.h"
+#include "simd.h"
+
+namespace lavolta {
+
+void linear_int8_avx2(const LinearInt8Args& a) { linear_int8<Madd256>(a); }
+
+}  // namespace lavolta
