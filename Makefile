@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SHARED ?= ../shared
 NATIVE_SOURCES := CMakeLists.txt $(shell find native -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name 'CMakeLists.txt' 2>/dev/null)
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench cross clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -33,6 +33,9 @@ test: lint  ## the whole suite: lint, types, room contracts, native and Python t
 
 bench: setup  ## run every benchmark on an idle machine, store the results, make the tables of benchmarks/README.md
 	$(BIN)/python benchmarks/all.py
+
+cross: setup  ## build the engine for 64-bit and 32-bit Arm and test it there (needs Debian's cross compilers and qemu-user)
+	$(BIN)/python -m pytest tests/native/test_native_cross.py
 
 clean:  ## remove builds and runs, keep .venv
 	rm -rf build runs

@@ -16,7 +16,7 @@ from lavolta.runtime.packed_tensors import Packed, unpack
 from lavolta.runtime.spec import ModelSpec
 from lavolta.sparsity.cells import CellGrid
 from lavolta.sparsity.packing import pack_linear
-from lavolta.sparsity.packing_int8 import PackedInt8, pack_int8
+from lavolta.sparsity.packing_int8 import PackedInt8, pack_int8, unpack_int8
 
 Array = NDArray[np.float64]
 
@@ -236,6 +236,24 @@ def random_model(
         packed[name] = pack_int8(weight, masks, cell_rows) if int8 else pack_linear(weight, masks, cell_rows)
         biases[name] = (0.1 * generator.standard_normal(shape[0])).astype(np.float32)
     return RandomModel(spec, tensors, packed, biases, len(keep), cell_rows)
+
+
+def rounding(model: RandomModel, tokens: int) -> float:
+    """Rounding error of the whole model in float32 for sequences of up to `tokens` tokens, by a count of roundings.
+
+    Every norm brings features to size one; each layer then adds two branches whose products have at most `ffn` or
+    `hidden` terms of that size. Weights have variance one over inputs, so a sum of n products carries about n eps of
+    the input's size in the worst case; norms divide by a deviation of about one.
+
+    An int8 layer may round an input to the neighboring step where the float64 model has it just across the middle: an
+    output then moves by one step times a weight. A step is the largest feature over 127, at most sqrt(hidden) after a
+    norm.
+    """
+    spec = model.spec
+    terms = (4 + spec.ffn_gate) * spec.hidden + spec.ffn + tokens
+    int8 = [unpack_int8(packed, 0) for packed in model.packed.values() if isinstance(packed, PackedInt8)]
+    step = math.sqrt(spec.hidden) / 127 * max((float(np.abs(weight).max()) for weight in int8), default=0.0)
+    return 2 * spec.layers * terms * float(np.finfo(np.float32).eps) + step
 
 
 def random_ids(generator: np.random.Generator, spec: ModelSpec, lengths: Sequence[int]) -> list[list[int]]:

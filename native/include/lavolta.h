@@ -67,7 +67,7 @@ typedef struct lavolta_session lavolta_session;
 typedef struct lavolta_options {
     uint32_t threads; /* threads of a run, the caller's included; 0 and 1: only the caller's; at most 256 */
     uint32_t spin_us; /* how long an idle worker spins before it blocks; 0: it blocks at once */
-    const char *isa;  /* "reference", "avx2", "avx_vnni", "avx512", "avx512_vnni": the best kernels allowed; NULL: all the CPU has.
+    const char *isa;  /* the best kernels allowed: "reference"; "avx2", "avx_vnni", "avx512", "avx512_vnni"; "neon". NULL: all the CPU has.
                          The environment variable LAVOLTA_ISA is the default for NULL. */
 } lavolta_options;
 
@@ -195,7 +195,7 @@ LAVOLTA_API const char *lavolta_last_error(void);
 /* The stable name of a status, such as "truncated". */
 LAVOLTA_API const char *lavolta_status_name(lavolta_status status);
 
-/* Instruction sets that this CPU runs and this build has, best last, such as "reference avx2 avx512". */
+/* Instruction sets that this CPU runs and this build has, best last, such as "reference avx2 avx512" or "reference neon". */
 LAVOLTA_API const char *lavolta_isas(void);
 
 /* The most fp32 operations (a multiply-add is two) that one thread of this machine does in a nanosecond, measured in 30 ms:

@@ -3,27 +3,29 @@
 
 #if defined(LAVOLTA_X86)
 #include <cpuid.h>
+#elif defined(LAVOLTA_ARM) && !defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace lavolta {
-namespace {
 
 #if defined(LAVOLTA_X86)
+
+namespace {
+
 // AVX-VNNI, bit 4 of EAX of leaf 7, part 1: older compilers have no name for it.
 bool vnni256() {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
 }
-#endif
 
 }  // namespace
 
 bool cpu_has(Isa isa) {
+    // The compiler's run-time check covers the operating system's register saving too.
     switch (isa) {
         case Isa::reference:
             return true;
-#if defined(LAVOLTA_X86)
-        // The compiler's run-time check covers the operating system's register saving too.
         case Isa::avx2:
             return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
         case Isa::avx_vnni:
@@ -33,15 +35,34 @@ bool cpu_has(Isa isa) {
         case Isa::avx512:
             return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+        default:
+            return false;
+    }
+}
+
+#elif defined(LAVOLTA_ARM)
+
+bool cpu_has(Isa isa) {
+    switch (isa) {
+        case Isa::reference:
+            return true;
+        case Isa::neon:
+#if defined(__aarch64__)
+            return true;  // part of the architecture
+#elif defined(__linux__)
+            return (getauxval(AT_HWCAP) & (1ul << 12)) != 0;  // HWCAP_NEON of 32-bit Arm
 #else
-        case Isa::avx2:
-        case Isa::avx_vnni:
-        case Isa::avx512:
-        case Isa::avx512_vnni:
             return false;
 #endif
+        default:
+            return false;
     }
-    return false;
 }
+
+#else
+
+bool cpu_has(Isa isa) { return isa == Isa::reference; }
+
+#endif
 
 }  // namespace lavolta

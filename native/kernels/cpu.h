@@ -5,6 +5,7 @@
 
 namespace lavolta {
 
+// The CPU runs it; false for instruction sets of other processor families.
 bool cpu_has(Isa isa);
 
 }  // namespace lavolta

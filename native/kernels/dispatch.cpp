@@ -9,10 +9,7 @@ LAVOLTA_OPS(LAVOLTA_OP)
 #undef LAVOLTA_OP
 
 #define LAVOLTA_KERNEL(op, isa) op##_kernel op##_##isa;
-#include "table_portable.inc"
-#if defined(LAVOLTA_X86)
-#include "table_x86.inc"
-#endif
+#include "table.inc"
 #undef LAVOLTA_KERNEL
 
 KernelSet select_kernels(Isa limit) {
@@ -22,16 +19,25 @@ KernelSet select_kernels(Isa limit) {
         set.op = op##_##isa;                               \
         set.op##_isa = Isa::isa;                           \
     }
-#include "table_portable.inc"
-#if defined(LAVOLTA_X86)
-#include "table_x86.inc"
-#endif
+#include "table.inc"
 #undef LAVOLTA_KERNEL
     return set;
 }
 
+bool isa_built(Isa isa) {
+#define LAVOLTA_KERNEL(op, of) \
+    if (isa == Isa::of) return true;
+#include "table.inc"
+#undef LAVOLTA_KERNEL
+    return false;
+}
+
 const char* isa_name(Isa isa) {
-    static const char* const names[kIsaCount] = {"reference", "avx2", "avx_vnni", "avx512", "avx512_vnni"};
+    static const char* const names[kIsaCount] = {
+#define LAVOLTA_ISA(isa) #isa,
+        LAVOLTA_ISAS(LAVOLTA_ISA)
+#undef LAVOLTA_ISA
+    };
     return names[static_cast<int>(isa)];
 }
 

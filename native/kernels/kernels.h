@@ -16,9 +16,23 @@ namespace lavolta {
 constexpr size_t kTokenPad = 16;
 constexpr size_t kSlack = 64;
 
-// Weaker ones first: what is allowed up to one may use all before it.
-enum class Isa : uint8_t { reference, avx2, avx_vnni, avx512, avx512_vnni };
-constexpr int kIsaCount = 5;
+// Every instruction set. In a processor family the weaker ones come first: what is allowed up to one may use all before it.
+#define LAVOLTA_ISAS(ISA) \
+    ISA(reference)        \
+    ISA(avx2)             \
+    ISA(avx_vnni)         \
+    ISA(avx512)           \
+    ISA(avx512_vnni)      \
+    ISA(neon)
+
+enum class Isa : uint8_t {
+#define LAVOLTA_ISA(isa) isa,
+    LAVOLTA_ISAS(LAVOLTA_ISA)
+#undef LAVOLTA_ISA
+};
+#define LAVOLTA_ISA(isa) +1
+constexpr int kIsaCount = 0 LAVOLTA_ISAS(LAVOLTA_ISA);
+#undef LAVOLTA_ISA
 
 enum class Activation : uint8_t { none, gelu, relu, tanh, gelu_tanh, silu };
 
@@ -212,6 +226,9 @@ struct KernelSet {
 
 // Best kernels up to `limit` that this CPU runs: starts from the reference, overwrites what is there.
 KernelSet select_kernels(Isa limit);
+
+// This build has kernels for it, whether or not the CPU runs them.
+bool isa_built(Isa isa);
 
 const char* isa_name(Isa isa);
 

@@ -12,6 +12,7 @@ namespace {
 struct Avx512 {
     using Reg = __m512;
     static constexpr size_t width = 16;
+    static constexpr int registers = 32;
 
     static Reg load(const float* p) { return _mm512_loadu_ps(p); }
     static void store(float* p, Reg v) { _mm512_storeu_ps(p, v); }

@@ -11,7 +11,10 @@ namespace lavolta {
 
 std::string isa_names() {
     std::string names;
-    for (int i = 0; i < kIsaCount; ++i) names += (i ? ", " : "") + std::string(isa_name(static_cast<Isa>(i)));
+    for (int i = 0; i < kIsaCount; ++i) {
+        const auto isa = static_cast<Isa>(i);
+        if (isa_built(isa)) names += (names.empty() ? "" : ", ") + std::string(isa_name(isa));
+    }
     return names;
 }
 
@@ -19,9 +22,10 @@ Isa isa_option(const char* name) {
     if (!name) name = std::getenv("LAVOLTA_ISA");
     if (!name || !*name) return static_cast<Isa>(kIsaCount - 1);
     for (int i = 0; i < kIsaCount; ++i) {
-        if (std::strcmp(name, isa_name(static_cast<Isa>(i))) == 0) return static_cast<Isa>(i);
+        const auto isa = static_cast<Isa>(i);
+        if (isa_built(isa) && std::strcmp(name, isa_name(isa)) == 0) return isa;
     }
-    fail(LAVOLTA_INVALID_ARGUMENT, std::string("the instruction set '") + name + "' is unknown; choose one of " + isa_names() + ".");
+    fail(LAVOLTA_INVALID_ARGUMENT, std::string("the instruction set '") + name + "' is unknown to this build; choose one of " + isa_names() + ".");
 }
 
 namespace {

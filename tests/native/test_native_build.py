@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from native_programs import ROOT, build
 from reference_model import DECODERS, random_ids, random_model
 
-ROOT = Path(__file__).parents[2]
 MUTATIONS = 6000
 
 pytestmark = pytest.mark.slow
 
 
-def find_cmake() -> str:
-    beside = Path(sys.executable).with_name("cmake")
-    cmake = str(beside) if beside.exists() else shutil.which("cmake")
-    if not cmake:
-        pytest.skip("no cmake; a build from source needs it")
-    return cmake
-
-
-def build(folder: Path, target: str, *options: str) -> Path:
-    cmake = find_cmake()
-    subprocess.run([cmake, "-S", str(ROOT), "-B", str(folder), *options], check=True, capture_output=True)
-    subprocess.run([cmake, "--build", str(folder), "--target", target, "-j", "2"], check=True, capture_output=True)
-    return folder
-
-
 def test_c_example_compiles_with_one_line_and_equals_python(tmp_path: Path) -> None:
     """The example prints nine digits, which identify a float."""
-    built = build(ROOT / "build" / "shared", "lavolta", "-DLAVOLTA_SHARED=ON")
+    built = build(ROOT / "build" / "shared", ("lavolta",), "-DLAVOLTA_SHARED=ON")
     example = ROOT / "native" / "examples" / "run.c"
     program = tmp_path / "run"
     line = ["cc", "-Wall", "-Werror", str(example), f"-I{ROOT / 'native' / 'include'}", f"-L{built}", "-llavolta"]
@@ -65,7 +48,7 @@ def test_c_example_compiles_with_one_line_and_equals_python(tmp_path: Path) -> N
 def test_no_mutation_of_a_bundle_breaks_the_reader(tmp_path: Path, decoder: bool) -> None:
     """Thousands of damaged bundles under address and undefined-behavior sanitizers, which end it at any defect."""
     options = ["-DLAVOLTA_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1"]
-    built = build(ROOT / "build" / "sanitize", "mutate_bundle", *options)
+    built = build(ROOT / "build" / "sanitize", ("mutate_bundle",), *options)
     tiny = {"layers": 1, "hidden": 4, "heads": 2, "ffn": 5, "vocab": 3, "max_tokens": 2, "outputs": 2, "cell_rows": 2}
     options_of = {**DECODERS["llama"], "kv_heads": 1} if decoder else {"head_dense": "tanh"}
     model = random_model(**{**options_of, **tiny})
@@ -81,6 +64,6 @@ def test_no_mutation_of_a_bundle_breaks_the_reader(tmp_path: Path, decoder: bool
 
 def test_the_thread_pool_has_no_race() -> None:
     options = ["-DLAVOLTA_SANITIZE=thread", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1"]
-    built = build(ROOT / "build" / "sanitize-thread", "pool_test", *options)
+    built = build(ROOT / "build" / "sanitize-thread", ("pool_test",), *options)
     done = subprocess.run([str(built / "pool_test")], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import runpy
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,8 +18,8 @@ from lavolta import _native
 from lavolta.errors import BundleError, EngineError, LavoltaError, UserInputError
 from lavolta.runtime.engine import Model, instruction_sets, open_bundle
 from lavolta.sparsity.cells import CELL_ROWS
-from lavolta.sparsity.packing_int8 import PackedInt8, unpack_int8
-from reference_model import DECODERS, RandomModel, random_ids, random_model
+from lavolta.sparsity.packing_int8 import PackedInt8
+from reference_model import DECODERS, RandomModel, random_ids, random_model, rounding
 
 # One less and one more than a register (8, 16 tokens) and a tile (48), and longer than two tiles.
 LENGTHS = (1, 2, 7, 15, 16, 17, 31, 33, 47, 49, 129)
@@ -42,25 +41,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **DECODERS,
     "llama-mixed": {**DECODERS["llama"], "precision": "mixed"},
 }
-EPS = float(np.finfo(np.float32).eps)
 
 
 def tolerance(model: RandomModel) -> float:
-    """Rounding error of the whole model, by a count of roundings.
-
-    Every norm brings features to size one; each layer then adds two branches whose products have at most `ffn` or
-    `hidden` terms of that size. Weights have variance one over inputs, so a sum of n products carries about n eps of
-    the input's size in the worst case; norms divide by a deviation of about one.
-
-    An int8 layer may round an input to the neighboring step where the float64 model has it just across the middle: an
-    output then moves by one step times a weight. A step is the largest feature over 127, at most sqrt(hidden) after a
-    norm.
-    """
-    spec = model.spec
-    terms = (4 + spec.ffn_gate) * spec.hidden + spec.ffn + max(LENGTHS)
-    int8 = [unpack_int8(packed, 0) for packed in model.packed.values() if isinstance(packed, PackedInt8)]
-    step = math.sqrt(spec.hidden) / 127 * max((float(np.abs(weight).max()) for weight in int8), default=0.0)
-    return 2 * spec.layers * terms * EPS + step
+    return rounding(model, max(LENGTHS))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ namespace {
 
 template <class V>
 constexpr int key_rows() {
-    return V::width == 16 ? 8 : 4;
+    return V::registers == 32 ? 8 : 4;
 }
 
 // Rows [0, R) of out: sum over keys of v * p, times `inverse` of each query; stores `queries` of them.

@@ -11,7 +11,7 @@ namespace {
 
 template <class V>
 constexpr int tile_rows() {
-    return V::width == 16 ? 8 : 4;
+    return V::registers == 32 ? 8 : 4;
 }
 
 // Rows [f, f + R) of the result: sum over keys of value * p, times `inverse` of each query.

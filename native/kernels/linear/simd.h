@@ -1,8 +1,8 @@
 // Sparse and dense linear layers for any register type. A band is walked in row tiles, a token range in register tiles.
 //
-// Tile shapes, chosen by measurement (benchmarks/engine_levels.py): tall cells hold 8 rows x 3 registers (AVX-512) or 4 x 3
-// (AVX2, which has half the registers); lower cells trade rows for tokens, so that enough sums are independent to hide the
-// latency of a multiply-add.
+// Tile shapes, chosen by measurement (benchmarks/engine_levels.py): tall cells hold 8 rows x 3 registers where there are 32
+// registers (AVX-512, aarch64) or 4 x 3 where there are 16 (AVX2, ARMv7); lower cells trade rows for tokens, so that enough
+// sums are independent to hide the latency of a multiply-add.
 #pragma once
 
 #include "../math.h"
@@ -14,12 +14,12 @@ namespace {
 // Registers of tokens in the widest tile of R rows.
 template <class V, int R>
 constexpr int most_registers() {
-    return V::width == 16 ? (R == 8 ? 3 : R == 4 ? 6 : 8) : (R == 4 ? 3 : R == 2 ? 6 : 8);
+    return V::registers == 32 ? (R == 8 ? 3 : R == 4 ? 6 : 8) : (R == 4 ? 3 : R == 2 ? 6 : 8);
 }
 
 template <class V>
 constexpr int tallest() {
-    return V::width == 16 ? 8 : 4;
+    return V::registers == 32 ? 8 : 4;
 }
 
 // Activation and residual go over what was just stored, in a loop: in registers the sums would spill for every band.
