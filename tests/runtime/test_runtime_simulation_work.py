@@ -54,6 +54,24 @@ def test_options_of_the_model_count() -> None:
     assert work_of(SPEC, dict.fromkeys(cells, 0), 1, 8).kept_macs == 0
 
 
+def test_a_decoder_by_hand() -> None:
+    spec = ModelSpec(
+        "decoder", layers=1, hidden=8, heads=4, kv_heads=2, ffn=5, vocab=9, max_tokens=8, norm="rms", norm_first=True,
+        position="rope", ffn_gate=True, activation="silu", causal=True, embedding_norm=False, pooling="none", outputs=9,
+    )  # fmt: skip
+    cells = dense_cells(spec, 1)
+    assert cells["layers.0.attention.key"] == 4 * 8
+    work = work_of(spec, cells, 1, tokens=3)
+    assert work.kept_macs == 3 * (2 * 64 + 2 * 32 + 3 * 40)
+    # 6 pairs: attention 2 x 6 x 8, softmax 8 x 6 x 4, two norms 2 x 4 x 3 x 8, SiLU and gate 13 x 3 x 5, rotation of
+    # (4 + 2) heads of 2 features 2 x 3 x 12; the last norm 4 x 3 x 8; head 72 a token.
+    assert work.rest_macs == 96 + 192 + 192 + 195 + 72 + 96 + 3 * 72
+    # 3 rows of words, 3 norms without bias, head.
+    assert work.rest_bytes == 4 * (3 * 8 + 3 * 8 + 72)
+    packed = work_of(spec, dense_cells(spec, 1, packed_head=True), 1, tokens=3)
+    assert packed.kept_macs - work.kept_macs == work.rest_macs - packed.rest_macs == 3 * 72
+
+
 @given(st.sampled_from([1, 2, 4, 8, 16]), st.integers(1, 8))
 def test_work_grows_with_tokens_and_cells(cell_rows: int, tokens: int) -> None:
     cells = dense_cells(SPEC, cell_rows)

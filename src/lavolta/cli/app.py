@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lavolta.cli import bench, compress, demo, device, explain, report, rt3, run_bundle, simulate
+from lavolta.cli import bench, compress, demo, device, explain, generate, report, rt3, run_bundle, simulate
 from lavolta.errors import LavoltaError
 
 REFUSED = 2
@@ -55,6 +55,7 @@ def build_app(settings: _Global) -> typer.Typer:
     commands: tuple[tuple[str, Callable[..., None]], ...] = (
         ("compress", compress.compress),
         ("run", run_bundle.run),
+        ("generate", generate.generate),
         ("explain", explain.explain),
         ("bench", bench.bench),
         ("simulate", simulate.simulate),

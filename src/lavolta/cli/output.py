@@ -32,11 +32,18 @@ def show(as_json: bool, data: Any, draw: Callable[[Console], None]) -> None:
         with console.capture() as captured:
             draw(console)
         text = captured.get()
-    try:
+    with quiet_pipe():
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """Let the reader of standard output leave, as `head` does: nothing is wrong then."""
+    try:
+        yield
     except BrokenPipeError:
-        # The reader left, as `head` does: nothing is wrong, and the flush at exit must not fail again.
+        # The flush at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lavolta.models.hf import from_transformers as from_transformers
     from lavolta.models.hf import load_encoder as load_encoder
     from lavolta.models.hf import with_head as with_head
+    from lavolta.models.hf_decoders import decoder_from_transformers as decoder_from_transformers
+    from lavolta.models.hf_decoders import load_decoder as load_decoder
     from lavolta.models.lm import LmConfig as LmConfig
     from lavolta.models.lm import LmCorpus as LmCorpus
     from lavolta.models.lm import Vocabulary as Vocabulary
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from lavolta.models.loaded import Batch as Batch
     from lavolta.models.loaded import LoadedModel as LoadedModel
     from lavolta.models.loaded import run_module as run_module
+    from lavolta.models.loaded import with_packed_head as with_packed_head
     from lavolta.models.tasks import Split as Split
     from lavolta.models.tasks import TaskData as TaskData
     from lavolta.models.tasks import load_task as load_task
@@ -50,10 +53,12 @@ _HOME = {
     "Vocabulary": "lm",
     "build_lm": "lm",
     "builtin_text": "text",
+    "decoder_from_transformers": "hf_decoders",
     "encode_pairs": "batching",
     "encode_texts": "batching",
     "export_bundle": "export",
     "from_transformers": "hf",
+    "load_decoder": "hf_decoders",
     "load_encoder": "hf",
     "load_lm_corpus": "lm",
     "load_task": "tasks",
@@ -64,6 +69,7 @@ _HOME = {
     "sorted_batches": "batching",
     "user_text": "text",
     "with_head": "hf",
+    "with_packed_head": "loaded",
 }
 __all__ = sorted(_HOME)
 

@@ -127,7 +127,7 @@ def load_encoder(source: str, task: str | None = None) -> LoadedModel:
             f"{source} has no classification head; load it with task='embedding' and add one with with_head()."
         )
     with_classifier = has_head if task is None else task != "embedding"
-    model, missing = load_model(folder, source, with_classifier)
+    model, missing = load_model(folder, source, "classifier" if with_classifier else "base")
     loaded = from_transformers(model, name=Path(source).name, missing=missing, pooling=pooling_of(folder, source))
     if task in ("classification", "regression") and loaded.spec.task != task:
         raise UserInputError(
@@ -168,7 +168,7 @@ def from_transformers(
     copier.copy(module.embeddings.word, word, prefix + family.word)
     # RoBERTa's first real token has position padding_idx + 1: the rows before it are never used.
     skipped = position.weight.shape[0] - spec.max_tokens
-    copier.copy(module.embeddings.position, position, prefix + family.position, skip_rows=skipped)
+    copier.copy(module.get_submodule("embeddings.position"), position, prefix + family.position, skip_rows=skipped)
     if family.type is not None and module.embeddings.token_type is not None:
         copier.copy(module.embeddings.token_type, base.get_submodule(family.type), prefix + family.type)
     if module.embeddings.norm is not None:

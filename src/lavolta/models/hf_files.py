@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,22 +73,27 @@ def load_config(folder: str, source: str) -> Any:
         raise UserInputError(_not_found(source, error)) from error
 
 
-def load_model(folder: str, source: str, with_classifier: bool) -> tuple[Any, frozenset[str]]:
+def load_model(folder: str, source: str, kind: str) -> tuple[Any, frozenset[str]]:
     """A model of transformers and the parameters that its checkpoint lacked.
+
+    Args:
+        kind: ``"base"``, ``"classifier"`` (of sequences) or ``"causal-lm"``.
 
     Raises:
         UserInputError: the checkpoint cannot be read, or has layers that the configuration does not.
     """
-    from transformers import AutoModel, AutoModelForSequenceClassification
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    auto = AutoModelForSequenceClassification if with_classifier else AutoModel
+    auto = {"base": AutoModel, "classifier": AutoModelForSequenceClassification, "causal-lm": AutoModelForCausalLM}[
+        kind
+    ]
     try:
         with _quiet():
             model, info = auto.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except _load_errors() as error:
         raise UserInputError(_not_found(source, error)) from error
     # Heads of other tasks may be left over; a layer that is left over means another model than was trained.
-    left_over = sorted(key for key in info["unexpected_keys"] if ".layer." in key)
+    left_over = sorted(key for key in info["unexpected_keys"] if re.search(r"(^|\.)(layer|layers|h)\.\d", key))
     if left_over:
         raise UserInputError(
             f"the checkpoint of {source} has {left_over[0]}, which its config.json does not describe; correct "

@@ -218,9 +218,10 @@ def build_lm(config: LmConfig, vocabulary: Vocabulary, seed: int, name: str = "t
     provenance = {"source": "trained from scratch", "config": asdict(config), "seed": seed}
     loaded = LoadedModel(module.eval(), spec, vocabulary=vocabulary, provenance=provenance)
     generator = torch.Generator().manual_seed(seed)
+    position = module.get_parameter("embeddings.position.weight")
     with torch.no_grad():
         module.embeddings.word.weight.uniform_(-0.1, 0.1, generator=generator)
-        module.embeddings.position.weight.copy_(sinusoidal_positions(config.max_tokens, config.hidden))
+        position.copy_(sinusoidal_positions(config.max_tokens, config.hidden))
         for linear in loaded.linears.values():
             nn.init.xavier_uniform_(linear.weight, generator=generator)
             linear.bias.zero_()
@@ -228,5 +229,5 @@ def build_lm(config: LmConfig, vocabulary: Vocabulary, seed: int, name: str = "t
             if not config.tie:
                 module.head.out.weight.uniform_(-0.1, 0.1, generator=generator)
             module.head.out.bias.zero_()
-    module.embeddings.position.weight.requires_grad_(False)
+    position.requires_grad_(False)
     return loaded

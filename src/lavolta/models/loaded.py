@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from lavolta.errors import UserInputError
 from lavolta.models.transformer import EncoderOutput, Transformer
-from lavolta.runtime.spec import ModelSpec
+from lavolta.runtime.spec import HEAD_LINEAR, ModelSpec, dense_shapes
 from lavolta.sparsity.cells import MAX_IN_FEATURES, CellGrid
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class LoadedModel:
         pooler: weight ``(hidden, hidden)`` and bias ``(hidden,)`` of a pretrained pooler that the spec does not use,
             from which `with_head` starts.
         provenance: where the weights come from, plain JSON values.
+        packed_head: the output layer ``head.out`` is one of the linears: pruned, and packed in the bundle. Its weight
+            must be its own, not tied to the word vectors; see `with_packed_head`.
     """
 
     module: Transformer
@@ -70,12 +73,18 @@ class LoadedModel:
     vocabulary: Vocabulary | None = None
     pooler: tuple[Tensor, Tensor] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    packed_head: bool = False
+
+    @property
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """The prunable layers, in order: canonical name to ``(out_features, in_features)``."""
+        return self.spec.linear_shapes(packed_head=self.packed_head)
 
     @property
     def linears(self) -> dict[str, nn.Linear]:
-        """The live prunable layers, canonical name to module, in the order of ``spec.linear_shapes()``."""
+        """The live prunable layers, canonical name to module, in the order of `linear_shapes`."""
         found: dict[str, nn.Linear] = {}
-        for name in self.spec.linear_shapes():
+        for name in self.linear_shapes:
             module = self.module.get_submodule(name)
             if not isinstance(module, nn.Linear):
                 raise UserInputError(f"{name} is a {type(module).__name__}, not a Linear layer; it cannot be cut.")
@@ -89,7 +98,7 @@ class LoadedModel:
 
     def grids(self, cell_rows: int) -> dict[str, CellGrid]:
         """The cells of every prunable layer."""
-        return {name: CellGrid(*shape, cell_rows) for name, shape in self.spec.linear_shapes().items()}
+        return {name: CellGrid(*shape, cell_rows) for name, shape in self.linear_shapes.items()}
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """Copies of the prunable weights, name to ``(out_features, in_features)``."""
@@ -101,18 +110,15 @@ class LoadedModel:
 
     def dense_tensors(self) -> dict[str, NDArray[np.float32]]:
         """Copies of everything that is not pruned, under the canonical names of the architecture page."""
-        module, tensors = self.module, dict[str, Tensor]()
-        tensors["embeddings.word"] = module.embeddings.word.weight.detach() * module.embeddings.word_scale
-        tensors["embeddings.position"] = module.embeddings.position.weight
-        if module.embeddings.token_type is not None:
-            tensors["embeddings.type"] = module.embeddings.token_type.weight
-        wanted = [f"layers.{i}.{part}" for i in range(self.spec.layers) for part in ("attention_norm", "ffn_norm")]
-        for name in ("embeddings.norm", *wanted, "head.dense", "head.out"):
-            # A part that the model lacks is an attribute set to None.
-            parent, _, leaf = name.rpartition(".")
-            part = getattr(module.get_submodule(parent), leaf)
-            if part is not None:
-                tensors[f"{name}.weight"], tensors[f"{name}.bias"] = part.weight, part.bias
+        module = self.module
+        own = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers())
+        own["embeddings.word"] = module.embeddings.word.weight.detach() * module.embeddings.word_scale
+        elsewhere = {
+            "embeddings.position": "embeddings.position.weight",
+            "embeddings.type": "embeddings.token_type.weight",
+        }
+        names = dense_shapes(self.spec, packed_head=self.packed_head)
+        tensors = {name: own[elsewhere.get(name, name)] for name in names}
         return {name: to_numpy(tensor) for name, tensor in tensors.items()}
 
     def check_finite(self) -> None:
@@ -127,6 +133,23 @@ class LoadedModel:
                     f"{name} of {self.spec.name} contains NaN or infinity; the checkpoint is damaged or its training "
                     "diverged, so take an earlier one."
                 )
+
+
+def with_packed_head(loaded: LoadedModel) -> LoadedModel:
+    """A copy whose output layer is pruned and packed like the other linears; it no longer shares the word vectors.
+
+    Raises:
+        UserInputError: the model has no output layer, or one that cannot be cut.
+    """
+    out = loaded.module.head.out
+    if out is None:
+        raise UserInputError(f"{loaded.spec.name} has no output layer that could be packed.")
+    check_cuttable(HEAD_LINEAR, out)
+    copied = copy.deepcopy(loaded)
+    copied.packed_head = True
+    if copied.module.head.out is not None:
+        copied.module.head.out.weight = nn.Parameter(out.weight.detach().clone())
+    return copied
 
 
 def run_module(loaded: LoadedModel, batch: Batch) -> EncoderOutput:

@@ -1,9 +1,8 @@
-"""The one post-norm Transformer that every supported model is loaded into; its module paths are the canonical names."""
+"""The one Transformer that every supported model is loaded into; its module paths are the canonical names."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,24 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lavolta.errors import UserInputError
+from lavolta.models.layers import Dropout as Dropout
+from lavolta.models.layers import Layer, Rope, make_norm
 from lavolta.runtime.spec import ModelSpec
-
-
-@dataclass(frozen=True)
-class Dropout:
-    """Probabilities of dropout while training, each 0 to 1.
-
-    Args:
-        hidden: on the embeddings and on the output of every attention and feed-forward part.
-        attention: on the attention weights.
-        ffn: inside the feed-forward part, after its activation.
-        head: before the last linear layer.
-    """
-
-    hidden: float = 0.1
-    attention: float = 0.1
-    ffn: float = 0.0
-    head: float = 0.1
 
 
 class EncoderOutput(NamedTuple):
@@ -36,7 +20,8 @@ class EncoderOutput(NamedTuple):
 
     Args:
         hidden: ``(batch, tokens, hidden)``, the last layer.
-        all_hidden: ``layers + 1`` tensors ``(batch, tokens, hidden)``, the embeddings first.
+        all_hidden: ``layers + 1`` tensors ``(batch, tokens, hidden)``, the embeddings first; the last one is normed
+            where the norms come first.
         output: the pooled vector ``(batch, hidden)`` or the head's outputs ``(batch, outputs)``; ``None`` for a
             language model, whose logits are asked for with `Transformer.logits`.
     """
@@ -52,90 +37,28 @@ class Embeddings(nn.Module):
     def __init__(self, spec: ModelSpec, dropout: Dropout, word_scale: float) -> None:
         super().__init__()
         self.word = nn.Embedding(spec.vocab, spec.hidden)
-        self.position = nn.Embedding(spec.max_tokens, spec.hidden)
+        self.position = nn.Embedding(spec.max_tokens, spec.hidden) if spec.position == "learned" else None
+        self.max_tokens = spec.max_tokens
         self.token_type = nn.Embedding(spec.types, spec.hidden) if spec.types else None
-        self.norm = nn.LayerNorm(spec.hidden, eps=spec.norm_eps) if spec.embedding_norm else None
+        self.norm = make_norm(spec) if spec.embedding_norm else None
         self.dropout = nn.Dropout(dropout.hidden)
         self.word_scale = word_scale
 
     def forward(self, input_ids: Tensor, type_ids: Tensor | None) -> Tensor:
         tokens = input_ids.shape[1]
-        if tokens > self.position.num_embeddings:
+        if tokens > self.max_tokens:
             raise UserInputError(
-                f"a sequence of {tokens} tokens is longer than the model's {self.position.num_embeddings} positions; "
-                "truncate it."
+                f"a sequence of {tokens} tokens is longer than the model's {self.max_tokens} positions; truncate it."
             )
-        x: Tensor = self.word(input_ids) * self.word_scale + self.position.weight[:tokens]
+        x: Tensor = self.word(input_ids) * self.word_scale
+        if self.position is not None:
+            x = x + self.position.weight[:tokens]
         if self.token_type is not None:
             x = x + (self.token_type.weight[0] if type_ids is None else self.token_type(type_ids))
         if self.norm is not None:
             x = self.norm(x)
         dropped: Tensor = self.dropout(x)
         return dropped
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with its output projection."""
-
-    def __init__(self, spec: ModelSpec, dropout: float) -> None:
-        super().__init__()
-        self.query = nn.Linear(spec.hidden, spec.hidden)
-        self.key = nn.Linear(spec.hidden, spec.hidden)
-        self.value = nn.Linear(spec.hidden, spec.hidden)
-        self.output = nn.Linear(spec.hidden, spec.hidden)
-        self.heads = spec.heads
-        self.causal = spec.causal
-        self.dropout = dropout
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """``x (b, t, hidden)``, ``mask`` broadcastable to ``(b, heads, t, t)``, true where attention is allowed."""
-        batch, tokens, hidden = x.shape
-
-        def split(projected: Tensor) -> Tensor:
-            return projected.view(batch, tokens, self.heads, hidden // self.heads).transpose(1, 2)
-
-        mixed = functional.scaled_dot_product_attention(
-            split(self.query(x)),
-            split(self.key(x)),
-            split(self.value(x)),
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=self.causal and mask is None,
-        )
-        out: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, tokens, hidden))
-        return out
-
-
-class FeedForward(nn.Module):
-    """``down(activation(up(x)))``."""
-
-    def __init__(self, spec: ModelSpec, dropout: float) -> None:
-        super().__init__()
-        self.up = nn.Linear(spec.hidden, spec.ffn)
-        self.down = nn.Linear(spec.ffn, spec.hidden)
-        self.activation = nn.GELU() if spec.activation == "gelu" else nn.ReLU()
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(self.dropout(self.activation(self.up(x))))
-        return out
-
-
-class Layer(nn.Module):
-    """One post-norm layer: ``(b, t, hidden)`` to the same shape."""
-
-    def __init__(self, spec: ModelSpec, dropout: Dropout) -> None:
-        super().__init__()
-        self.attention = Attention(spec, dropout.attention)
-        self.attention_norm = nn.LayerNorm(spec.hidden, eps=spec.norm_eps)
-        self.ffn = FeedForward(spec, dropout.ffn)
-        self.ffn_norm = nn.LayerNorm(spec.hidden, eps=spec.norm_eps)
-        self.dropout = nn.Dropout(dropout.hidden)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
-        out: Tensor = self.ffn_norm(x + self.dropout(self.ffn(x)))
-        return out
 
 
 HEAD_ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "gelu": functional.gelu}
@@ -186,7 +109,9 @@ class Transformer(nn.Module):
         self.spec = spec
         self.dropout_rates = dropout
         self.embeddings = Embeddings(spec, dropout, word_scale)
+        self.rope = Rope(spec) if spec.position == "rope" else None
         self.layers = nn.ModuleList([Layer(spec, dropout) for _ in range(spec.layers)])
+        self.final_norm = make_norm(spec) if spec.norm_first else None
         self.head = Head(spec, dropout.head)
         if tie and self.head.out is not None:
             self.head.out.weight = self.embeddings.word.weight
@@ -203,10 +128,13 @@ class Transformer(nn.Module):
         """
         x = self.embeddings(input_ids, type_ids)
         mask = self._mask(attention_mask)
+        turn = None if self.rope is None else self.rope(input_ids.shape[1])
         states = [x]
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, mask, turn)
             states.append(x)
+        if self.final_norm is not None:
+            states[-1] = self.final_norm(x)
         return tuple(states)
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None, type_ids: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from lavolta.devices.work import LinearWork as LinearWork
 from lavolta.devices.work import Work as Work
 from lavolta.errors import UserInputError
-from lavolta.runtime.spec import ModelSpec
+from lavolta.runtime.spec import HEAD_LINEAR, ModelSpec
 from lavolta.sparsity.cells import CellGrid
 
 VALUE_BYTES = 4
@@ -37,7 +37,8 @@ def work_of(
     softmax, activation, embedding rows and head.
 
     Args:
-        kept_cells: prunable linear name to kept cells, for every linear of the model.
+        kept_cells: prunable linear name to kept cells, for every linear of the model; with ``head.out`` where the
+            output layer is packed.
         cell_rows: height of the cells.
         tokens: 1 to the model's ``max_tokens``.
         int8: names of the linears that are stored as int8; cells that only fill up a quad are not counted.
@@ -47,7 +48,8 @@ def work_of(
     """
     if not 1 <= tokens <= spec.max_tokens:
         raise UserInputError(f"{tokens} tokens do not fit {spec.name}; give 1 to {spec.max_tokens}.")
-    shapes = spec.linear_shapes()
+    packed_head = HEAD_LINEAR in kept_cells
+    shapes = spec.linear_shapes(packed_head=packed_head and spec.outputs > 0)
     wrong = sorted(set(shapes) ^ set(kept_cells))
     if wrong:
         raise UserInputError(f"kept cells and the linears of {spec.name} differ in {', '.join(wrong[:3])}.")
@@ -65,40 +67,47 @@ def work_of(
         tokens=tokens,
         kept_macs=sum(linear.kept_macs for linear in linears),
         kept_bytes=sum(linear.streamed_bytes for linear in linears),
-        rest_macs=_rest_macs(spec, tokens),
-        rest_bytes=_rest_bytes(spec, tokens),
+        rest_macs=_rest_macs(spec, tokens, packed_head),
+        rest_bytes=_rest_bytes(spec, tokens, packed_head),
         int8_macs=sum(linear.kept_macs for linear in linears if linear.name in int8),
         linears=tuple(linears),
     )
 
 
-def dense_cells(spec: ModelSpec, cell_rows: int) -> dict[str, int]:
-    """Kept cells of a level that keeps everything."""
-    return {name: CellGrid(out, into, cell_rows).cells for name, (out, into) in spec.linear_shapes().items()}
+def dense_cells(spec: ModelSpec, cell_rows: int, *, packed_head: bool = False) -> dict[str, int]:
+    """Kept cells of a level that keeps everything; with the output layer where it is packed."""
+    shapes = spec.linear_shapes(packed_head=packed_head)
+    return {name: CellGrid(out, into, cell_rows).cells for name, (out, into) in shapes.items()}
 
 
-def _rest_macs(spec: ModelSpec, tokens: int) -> int:
+def _rest_macs(spec: ModelSpec, tokens: int, packed_head: bool) -> int:
     pairs = tokens * (tokens + 1) // 2 if spec.causal else tokens * tokens
-    activation = GELU_OPERATIONS if spec.activation == "gelu" else RELU_OPERATIONS
+    activation = (RELU_OPERATIONS if spec.activation == "relu" else GELU_OPERATIONS) + spec.ffn_gate
+    rotation = 2 * tokens * (spec.heads + spec.kv_heads) * spec.head_size if spec.position == "rope" else 0
     per_layer = (
         2 * pairs * spec.hidden
         + SOFTMAX_OPERATIONS * pairs * spec.heads
         + 2 * NORM_OPERATIONS * tokens * spec.hidden
         + activation * tokens * spec.ffn
+        + rotation
     )
-    embedding = tokens * spec.hidden * (1 + bool(spec.types) + NORM_OPERATIONS * spec.embedding_norm)
-    return spec.layers * per_layer + embedding + _head_vectors(spec, tokens) * _head_weights(spec)
+    learned = spec.position == "learned"
+    edge_norms = NORM_OPERATIONS * (spec.embedding_norm + spec.norm_first)
+    edges = tokens * spec.hidden * (learned + bool(spec.types) + edge_norms)
+    return spec.layers * per_layer + edges + _head_vectors(spec, tokens) * _head_weights(spec, packed_head)
 
 
-def _rest_bytes(spec: ModelSpec, tokens: int) -> int:
-    rows = tokens * (2 + bool(spec.types))
-    norms = 2 * spec.hidden * (2 * spec.layers + spec.embedding_norm)
-    return VALUE_BYTES * (rows * spec.hidden + norms + _head_weights(spec))
+def _rest_bytes(spec: ModelSpec, tokens: int, packed_head: bool) -> int:
+    rows = tokens * (1 + (spec.position == "learned") + bool(spec.types))
+    vectors = 1 if spec.norm == "rms" else 2
+    norms = vectors * spec.hidden * (2 * spec.layers + spec.embedding_norm + spec.norm_first)
+    return VALUE_BYTES * (rows * spec.hidden + norms + _head_weights(spec, packed_head))
 
 
 def _head_vectors(spec: ModelSpec, tokens: int) -> int:
     return tokens if spec.pooling == "none" else 1
 
 
-def _head_weights(spec: ModelSpec) -> int:
-    return (spec.hidden * spec.hidden if spec.head_dense else 0) + spec.hidden * spec.outputs
+def _head_weights(spec: ModelSpec, packed_head: bool) -> int:
+    out = 0 if packed_head else spec.hidden * spec.outputs
+    return (spec.hidden * spec.hidden if spec.head_dense else 0) + out

@@ -1,4 +1,4 @@
-"""Objective of an encoder: a task's labels, the dense teacher's outputs and hidden states, or an embedding to keep."""
+"""What a pruned model learns from: a task's labels, and the dense teacher's outputs and hidden states."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from lavolta.models.loaded import Batch, LoadedModel
 from lavolta.models.transformer import EncoderOutput
 from lavolta.training.distill import embedding_loss, hidden_loss, soft_label_loss
 
+MOST_TOKENS = 256
+"""Tokens of a batch whose next-token distributions are compared: a whole vocabulary of numbers for each."""
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -22,7 +25,7 @@ class LossWeights:
 
     Args:
         label: the task's own loss; batches without labels learn from the teacher alone.
-        output: the teacher's outputs (soft labels, scores or embeddings).
+        output: the teacher's outputs (soft labels, scores, embeddings, or a language model's next tokens).
         hidden: the teacher's hidden states, all layers.
     """
 
@@ -32,7 +35,7 @@ class LossWeights:
 
 
 class EncoderObjective:
-    """Loss of the live encoder on a batch.
+    """Loss of the live model on a batch of sequences.
 
     Args:
         student: the model that is trained.
@@ -68,24 +71,32 @@ class EncoderObjective:
 
     def loss(self, batch: Batch) -> Tensor:
         out: EncoderOutput = self._student.module(batch.input_ids, batch.attention_mask, batch.type_ids)
-        assert out.output is not None
         weights, task = self._weights, self._student.spec.task
-        total = out.output.new_zeros(())
+        output = _outputs(self._student, out, batch)
+        total = output.new_zeros(())
         labelled = batch.labels is not None or self._teacher is None
         if weights.label and task != "embedding" and labelled:
-            total = total + weights.label * label_loss(out.output, batch, task)
+            total = total + weights.label * label_loss(output, batch, task)
         if self._teacher is None:
             return total
         with torch.no_grad():
             taught: EncoderOutput = self._teacher.module(batch.input_ids, batch.attention_mask, batch.type_ids)
-        assert taught.output is not None
+            target = _outputs(self._teacher, taught, batch)
         if weights.output:
-            total = total + weights.output * output_loss(out.output, taught.output, task)
+            total = total + weights.output * output_loss(output, target, task)
         if weights.hidden:
             total = total + weights.hidden * hidden_loss(
                 out.all_hidden[1:], taught.all_hidden[1:], batch.attention_mask
             )
         return total
+
+
+def _outputs(loaded: LoadedModel, out: EncoderOutput, batch: Batch) -> Tensor:
+    """``(n, outputs)``: of every sequence, or of some real tokens, evenly spaced, of a language model."""
+    if out.output is not None:
+        return out.output
+    real = out.hidden[batch.attention_mask]
+    return loaded.module.logits(real[:: -(-len(real) // MOST_TOKENS)])
 
 
 def label_loss(output: Tensor, batch: Batch, task: str) -> Tensor:

@@ -19,6 +19,7 @@ from lavolta.errors import UserInputError
 from lavolta.models.batching import Encoded, encode_texts, sorted_batches
 from lavolta.models.export import export_bundle
 from lavolta.models.hf import load_encoder
+from lavolta.models.hf_decoders import is_decoder, load_decoder
 from lavolta.models.loaded import Batch, LoadedModel
 from lavolta.progress import Progress, SilentProgress
 from lavolta.runtime.bundle import BundleFile
@@ -91,7 +92,8 @@ def compress(
     """Compress a model into a bundle; an interrupted call continues where it was when it is repeated.
 
     Args:
-        source: a folder with a BERT, DistilBERT or RoBERTa encoder, or the packaged ``all-MiniLM-L6-v2``.
+        source: a folder with a BERT, DistilBERT or RoBERTa encoder, a GPT-2, Llama, Mistral or Qwen2 decoder, or the
+            packaged ``all-MiniLM-L6-v2``.
         out: the bundle to write; work in progress is kept beside it in ``<out>.work`` until it is done, and begun anew
             when the options, the model or the text are others.
         text, task, data, options: see `CompressOptions`.
@@ -213,7 +215,7 @@ def _prepare(opts: CompressOptions, profile: DeviceProfile, work: Path, mark: st
             dense_score,
         )
     text = text_of(opts)
-    dense = load_encoder(opts.source, "embedding")
+    dense = load_decoder(opts.source) if is_decoder(opts.source) else load_encoder(opts.source, "embedding")
     train = encode_texts(dense, text.train, TRAIN_TOKENS)
     probe = next(sorted_batches(encode_texts(dense, text.train[-PROBE_TEXTS:], TRAIN_TOKENS), PROBE_TEXTS))
     return _Material(dense, train, probe, text.source)
@@ -256,7 +258,7 @@ def _finished(out: Path, mark: str) -> dict[str, Any] | None:
     made = bundle.manifest.get("provenance", {}).get("compress")
     if not isinstance(made, dict) or made.get("mark") != mark:
         return None
-    shapes = bundle.spec.linear_shapes()
+    shapes = bundle.linears
     cell_rows = int(bundle.manifest["cell_rows"])
     levels = []
     for level in bundle.manifest["levels"]:

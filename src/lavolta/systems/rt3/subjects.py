@@ -153,8 +153,9 @@ class StepBatches:
 
 
 def encoder_parameters(student: LoadedModel) -> list[Tensor]:
-    """Everything but the embeddings (and an output layer as large as the vocabulary): they stay as they are."""
-    frozen = ("embeddings.", "head.out.") if student.spec.task == "language-model" else ("embeddings.",)
+    """Everything but the embeddings (and an output layer as large as the vocabulary, unless it is pruned too)."""
+    whole_head = student.spec.task == "language-model" and not student.packed_head
+    frozen = ("embeddings.", "head.out.") if whole_head else ("embeddings.",)
     return [p for name, p in student.module.named_parameters() if not name.startswith(frozen)]
 
 
