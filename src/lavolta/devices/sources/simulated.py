@@ -96,6 +96,15 @@ class SimulatedDevice:
         self.on_ac = on_ac
 
     @property
+    def time_s(self) -> float:
+        """The time of its next reading."""
+        return self._time_s
+
+    def clock_mhz(self, cluster: str) -> float:
+        """The clock at which a cluster really runs, whether or not anybody may see it."""
+        return min(self._freq_mhz[cluster], self._limit(cluster))
+
+    @property
     def empty(self) -> bool:
         """Whether the battery cannot feed even an idle device."""
         return not self.on_ac and self.cell.current_ma(self.profile.power.idle_mw / self._cells) is None
@@ -123,7 +132,7 @@ class SimulatedDevice:
             power_mw=self._load_mw,
             power_from="simulation",
             on_ac=self.on_ac,
-            freq_mhz={name: min(mhz, self._limit(name)) for name, mhz in self._freq_mhz.items()} if known else {},
+            freq_mhz={name: self.clock_mhz(name) for name in self._freq_mhz} if known else {},
             freq_limit_mhz={name: self._limit(name) for name in self._cap} if known else {},
             temperature_c=self._temperature_c,
             missing=reasons,
