@@ -172,6 +172,30 @@ def test_simulate_compares_all_policies(invoke: Invoke, bundle: Path) -> None:
     assert "no reconfiguration" in invoke("simulate", bundle, "--deadline-ms", 50).out
 
 
+def test_a_day_is_compared_and_drawn(invoke: Invoke, bundle: Path, tmp_path: Path) -> None:
+    page = tmp_path / "day.html"
+    given = ("simulate", bundle, "--deadline-ms", 50, "--period-ms", 120_000, "--day", "--charge", 0.065)
+    data = invoke(*given, "--report", page, "--json").data
+    names = {name.partition(":")[0] for name in data["policies"]}
+    assert names == {"no-reconfiguration", "hardware-only", "ondemand", "schedutil", "ztt-like", "rt3", "lavolta"}
+    ours = data["policies"]["lavolta"]
+    # 0.065 x 11100 mWh is just what a day of idling takes (720 mWh): ours lasts the day.
+    assert (ours["ended"], ours["deadline_misses"]) == ("arrivals", 0)
+    assert 600 < ours["inferences"] < 850
+    assert "a day from 6.5 % of a charge" in page.read_text(encoding="utf-8")
+    assert data["policies"] == invoke(*given, "--json").data["policies"]
+    assert data["policies"] != invoke(*given, "--seed", 1, "--json").data["policies"]
+    assert "One day of odroid-xu3-a7: a request every 120000 ms on average" in invoke(*given).out
+
+
+def test_a_charge_can_begin_lower(invoke: Invoke, bundle: Path) -> None:
+    full, half = (
+        invoke("simulate", bundle, "--deadline-ms", 50, "--charge", share, "--json").data["policies"]["lavolta"]
+        for share in (1.0, 0.5)
+    )
+    assert half["inferences"] == pytest.approx(full["inferences"] / 2, abs=1)
+
+
 def test_simulate_takes_chosen_policies_in_their_order(invoke: Invoke, bundle: Path) -> None:
     chosen = ["--policy", "rt3", "--policy", "hardware-only", "--policy", "rt3"]
     outcome = invoke(
@@ -217,6 +241,10 @@ def test_a_deadline_that_no_level_meets_names_the_closest(invoke: Invoke, bundle
         (["simulate", "{bundle}", "--deadline-ms", "9", "--device", "odroid"], "unknown device 'odroid'; the closest"),
         (["simulate", "{bundle}", "--deadline-ms", "9", "--tokens", "17"], "17 tokens do not fit tiny; give 1 to 16."),
         (["simulate", "{bundle}"], "--deadline-ms"),
+        (["simulate", "{bundle}", "--deadline-ms", "9", "--day", "--policy", "rt3"], "--day compares all policies"),
+        (["simulate", "{bundle}", "--deadline-ms", "9", "--day", "--noise", "1"], "a noise of 1.0 is outside"),
+        (["simulate", "{bundle}", "--deadline-ms", "9", "--charge", "2"], "a charge of 2.0 is outside"),
+        (["simulate", "{bundle}", "--deadline-ms", "9", "--day", "--period-ms", "0.001"], "is too short: one alone"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(arguments: list[str], sentence: str, invoke: Invoke, bundle: Path) -> None:

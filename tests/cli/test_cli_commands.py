@@ -44,7 +44,7 @@ ALL = dict(commands())
 
 
 def test_the_commands_are_those_of_the_promise() -> None:
-    promised = ["compress", "run", "generate", "explain", "bench", "simulate", "report", "demo"]
+    promised = ["compress", "run", "generate", "explain", "bench", "simulate", "govern", "report", "demo"]
     assert set(ALL) == {*promised, "device list", "device show", "rt3 train-lm"}
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lavolta.cli import bench, compress, demo, device, explain, generate, report, rt3, run_bundle, simulate
+from lavolta.cli import bench, compress, demo, device, explain, generate, govern, report, rt3, run_bundle, simulate
 from lavolta.errors import LavoltaError
 
 REFUSED = 2
@@ -59,6 +59,7 @@ def build_app(settings: _Global) -> typer.Typer:
         ("explain", explain.explain),
         ("bench", bench.bench),
         ("simulate", simulate.simulate),
+        ("govern", govern.govern),
         ("report", report.report),
         ("demo", demo.demo),
     )

@@ -10,15 +10,18 @@ import typer
 
 from lavolta.cli.compress import check_positive
 from lavolta.cli.output import JsonOption, cell, say, show, table
+from lavolta.errors import UserInputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from lavolta.runtime.bundle import BundleFile
-    from lavolta.runtime.scenario import LevelWork
+    from lavolta.runtime.scenario import LevelWork, Scenario
 
 BASELINE, OURS = "no-reconfiguration", "lavolta"
 USUAL_TOKENS = 128
+DAY_DEADLINES, DAY_SHORTEST_MS = 20.0, 10_000.0
+"""Mean time between the requests of a day where none is given: so many deadlines, but at least this."""
 
 
 class Power(str, Enum):
@@ -51,9 +54,18 @@ def simulate(
         int | None, typer.Option("--threads", min=1, help="Threads of the device; absent: as the bundle was made for.")
     ] = None,
     power: Annotated[Power, typer.Option("--power", help="Whose power the battery pays for.")] = Power.CPU,
+    day: Annotated[
+        bool, typer.Option("--day", help="A usual day of irregular requests, from --charge, with stock Linux beside.")
+    ] = False,
+    charge: Annotated[float, typer.Option("--charge", help="Share of a full battery at the start, 0 to 1.")] = 1.0,
+    noise: Annotated[
+        float, typer.Option("--noise", help="Run times of a day differ by up to this share from their prediction.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option("--seed", help="Of a day's requests and run times.")] = 0,
+    report: Annotated[Path | None, typer.Option("--report", help="Write the comparison as a page, too.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate one battery charge of a device under several policies.
+    """Simulate one battery charge, or a day, of a device under several policies.
 
     Example: `lavolta simulate my.lavolta --device odroid-xu3-a7 --deadline-ms 200 --policy rt3 --policy lavolta`
     """
@@ -64,20 +76,29 @@ def simulate(
     from lavolta.runtime.bundle import BundleFile
     from lavolta.runtime.policies import POLICIES, make_policy
     from lavolta.runtime.scenario import Scenario
-    from lavolta.runtime.simulation import compare, improvement
+    from lavolta.runtime.simulation import improvement
+    from lavolta.runtime.simulation import simulate as simulate_policy
 
+    if day and policy:
+        raise UserInputError("--day compares all policies; leave --policy away.")
     opened = BundleFile.open(bundle)
     made_for = opened.manifest["device"]
     profile = load(device or str(made_for.get("name", DEFAULT)))
     scenario = Scenario(
         profile,
-        _levels(opened, tokens or _count(made_for.get("tokens"), min(USUAL_TOKENS, opened.spec.max_tokens))),
+        levels_of(opened, tokens or count_of(made_for.get("tokens"), min(USUAL_TOKENS, opened.spec.max_tokens))),
         deadline_ms=deadline_ms,
-        period_ms=deadline_ms if period_ms is None else period_ms,
-        threads=(threads or _count(made_for.get("threads"), 1),),
+        period_ms=period_ms or (max(DAY_DEADLINES * deadline_ms, DAY_SHORTEST_MS) if day else deadline_ms),
+        threads=(threads or count_of(made_for.get("threads"), 1),),
         accounting=Accounting(power.value),
     )
-    results = compare(scenario, [make_policy(name, scenario) for name in dict.fromkeys(policy or POLICIES)])
+    if day:
+        from lavolta.runtime.day import simulate_day, usual_day
+
+        results = simulate_day(usual_day(scenario, noise, seed), noise, charge, seed)
+    else:
+        chosen = [make_policy(name, scenario) for name in dict.fromkeys(policy or POLICIES)]
+        results = {each.name: simulate_policy(scenario, each, charge=charge) for each in chosen}
     gain = improvement(results[OURS], results[BASELINE]) if {OURS, BASELINE} <= results.keys() else None
     data = {
         "bundle": bundle,
@@ -89,15 +110,22 @@ def simulate(
         "baseline": results[BASELINE].baseline if BASELINE in results else None,
         "policies": {name: result.as_dict() for name, result in results.items()},
     }
+    if day:
+        data.update({"day": True, "charge": charge, "noise": noise, "seed": seed})
+    if report is not None:
+        from lavolta.report import write_report
+
+        write_report(_page(opened, scenario, data), report)
+        data["report"] = report
     show(as_json, data, lambda console: _draw(console, data))
 
 
-def _count(value: object, usual: int) -> int:
+def count_of(value: object, usual: int) -> int:
     """A count that a manifest may hold."""
     return value if isinstance(value, int) and value > 0 else usual
 
 
-def _levels(bundle: BundleFile, tokens: int) -> tuple[LevelWork, ...]:
+def levels_of(bundle: BundleFile, tokens: int) -> tuple[LevelWork, ...]:
     """The levels of a bundle with the work of one request."""
     from lavolta.runtime.packed_tensors import int8_linears
     from lavolta.runtime.scenario import LevelWork
@@ -122,6 +150,52 @@ def _score(level: dict[str, Any]) -> float:
     return 1.0 - float(level["sparsity"])
 
 
+def _page(bundle: BundleFile, scenario: Scenario, data: dict[str, Any]) -> dict[str, Any]:
+    """The comparison in the form of `docs/reference/result.md`."""
+    from lavolta.devices import latency_ms
+
+    top = scenario.used_cluster.max_mhz
+    levels = []
+    for level, work in zip(bundle.levels, scenario.levels, strict=True):
+        time_ms = latency_ms(scenario.profile, work.work, top, scenario.threads[0])
+        fidelity = level.get("fidelity")
+        known = {} if fidelity is None else {"fidelity": fidelity}
+        levels.append({"name": level["name"], "sparsity": level["sparsity"], "device_latency_ms": time_ms, **known})
+    faithful = all("fidelity" in level for level in levels)
+    page = {
+        "format": 1,
+        "levels": levels,
+        "model": {"name": bundle.spec.name},
+        "device": {"name": scenario.profile.name, "title": scenario.profile.title, "power": data["power"]},
+        "deadline_ms": scenario.deadline_ms,
+        "period_ms": scenario.period_ms,
+        "policies": {
+            name: {
+                "title": result["baseline"],
+                "inferences": result["inferences"],
+                "misses": result["deadline_misses"],
+                "time_h": result["time_h"],
+                "curve": result["curve"],
+                "energy_by_level_mj": {k: v * 3600.0 for k, v in result["energy"]["by_level_mwh"].items()},
+                "time_by_level_h": result["time_by_level_h"],
+                "mean_fidelity": result["mean_score"] if faithful else None,
+            }
+            for name, result in data["policies"].items()
+        },
+        "our_policy": OURS if OURS in data["policies"] else None,
+        "baseline_policy": BASELINE if BASELINE in data["policies"] else None,
+        "improvement": data["improvement"],
+        "baseline": data["baseline"],
+    }
+    if data.get("day"):
+        page["span"] = f"a day from {100 * data['charge']:g} % of a charge"
+        page["assumptions"] = [
+            {"text": "the hours of the day and their requests are made up: quiet nights, three peaks"},
+            {"text": f"run times differ by up to {100 * data['noise']:g} % from their prediction, uniformly"},
+        ]
+    return page
+
+
 def _draw(console: Console, data: dict[str, Any]) -> None:
     rows = [
         [
@@ -135,11 +209,14 @@ def _draw(console: Console, data: dict[str, Any]) -> None:
         for name, result in data["policies"].items()
     ]
     rhythm = f"a request every {data['period_ms']:g} ms, due after {data['deadline_ms']:g} ms"
-    title = f"One charge of {data['device']}: {rhythm}"
+    if data.get("day"):
+        rhythm = f"a request every {data['period_ms']:g} ms on average, due after {data['deadline_ms']:g} ms"
+    title = f"One {'day' if data.get('day') else 'charge'} of {data['device']}: {rhythm}"
     heads = ["policy", "answers", "deadlines missed", "hours", "mean score", "level switches"]
     table(console, title, heads, rows)
     say(console, f"Power: {data['power']}.")
     for result in data["policies"].values():
         say(console, f"{result['baseline']}.")
     if data["improvement"] is not None:
-        say(console, f"Answers in time per charge, {OURS} against {BASELINE}: {data['improvement']:.2f} times as many.")
+        per = "that day" if data.get("day") else "per charge"
+        say(console, f"Answers in time {per}, {OURS} against {BASELINE}: {data['improvement']:.2f} times as many.")

@@ -9,7 +9,7 @@ from textwrap import wrap
 from typing import Any
 
 from lavolta.report.schema import PolicyResult, Result
-from lavolta.report.words import device_title, number, short_title
+from lavolta.report.words import device_title, number, short_title, span
 
 # Okabe and Ito's palette, told apart with the common kinds of color blindness; three to one against white and black.
 OURS, DENSE, LIMIT = "#009e73", "#8a8f98", "#d55e00"
@@ -262,8 +262,8 @@ def _battery(result: Result) -> Chart | None:
     return Chart(
         "battery",
         "battery",
-        "One battery charge under each policy",
-        "How to read this: every line starts with a full battery; where it reaches zero the device is off. "
+        f"{short_title(span(result))} under each policy",
+        "How to read this: every line starts with the same charge; where it reaches zero the device is off. "
         "The further right, the longer it lasts. The table below has the answers given and the deadlines missed.",
         figure,
         380,

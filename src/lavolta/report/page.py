@@ -28,6 +28,7 @@ from lavolta.report.words import (
     number,
     percent,
     short_title,
+    span,
 )
 
 # The browser itself refuses every request, so the promise of a page without network does not rest on our care.
@@ -132,7 +133,7 @@ def _tiles(result: Result) -> str:
     ours = result.ours()
     tiles: list[tuple[str, str]] = []
     if result.improvement is not None:
-        tiles.append((f"{number(result.improvement)} ×", "answers in time per battery charge"))
+        tiles.append((f"{number(result.improvement)} ×", f"answers in time in {span(result)}"))
     if ours is not None and ours[1].mean_fidelity is not None:
         tiles.append((fixed(ours[1].mean_fidelity, 3), "mean fidelity of the answers"))
     if ours is not None:
@@ -268,7 +269,7 @@ def _policies(result: Result) -> str:
             "Mean<br>fidelity",
         ],
         [("ours" if ours is not None and name == ours[0] else "", cells(name)) for name in result.policies],
-        caption=f"How to read this: one battery charge. {_request_words(result)}"
+        caption=f"How to read this: {span(result)}. {_request_words(result)}"
         + (f" The baseline: {escape(result.baseline.rstrip('.'))}." if result.baseline else ""),
     ) + (f'<div class="card"><h3>The policies in words</h3>\n<ul>\n{listed}\n</ul></div>' if listed else "")
 
@@ -290,7 +291,7 @@ def _words(result: Result) -> str:
             "the mean cosine between the level's answers and the dense model's on text that was not used "
             "for the compression; 1 is the same answer.",
         ),
-        ("Improvement", "answers in time per battery charge under our policy, divided by those of the baseline."),
+        ("Improvement", f"answers in time in {span(result)} under our policy, divided by those of the baseline."),
         ("Baseline", f"{result.baseline.rstrip('.')}." if result.baseline else "the first policy of the table."),
     ]
     if result.deadline_ms is not None:

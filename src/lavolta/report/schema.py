@@ -92,6 +92,7 @@ class Result(_Part):
     switch_us_p50: NonNegative | None = Field(None, description="median time of one switch of the level")
     switch_us_p99: NonNegative | None = Field(None, description="99 of 100 switches are at least as quick")
     bytes_moved_per_switch: Count | None = Field(None, description="weight bytes that one switch copies or repacks")
+    span: str | None = Field(None, description="what the policies were compared over; absent: one battery charge")
     policies: dict[str, PolicyResult] = Field(default_factory=dict, description="the policies compared, by name")
     our_policy: str | None = Field(None, description="the name of ours in `policies`; absent: the last one")
     baseline_policy: str | None = Field(None, description="what ours is compared with; absent: the first one")

@@ -76,6 +76,11 @@ def model_title(result: Result) -> str:
     return str(result.model.get("title") or result.model.get("name") or "the model")
 
 
+def span(result: Result) -> str:
+    """What the policies were compared over."""
+    return result.span or "one battery charge"
+
+
 def headline(result: Result) -> str:
     """The one sentence that a reader should remember."""
     ours, base = result.ours(), result.base()
@@ -87,7 +92,7 @@ def headline(result: Result) -> str:
             f"from {percent(result.levels[0].sparsity, 0)} to {percent(sparsest.sparsity, 0)} sparsity."
         )
     return (
-        f"On {device_title(result)}, one battery charge answers {number(result.improvement)} times as many requests "
+        f"On {device_title(result)}, {span(result)} answers {number(result.improvement)} times as many requests "
         f"in time: {number(ours[1].on_time, 9)} instead of {number(base[1].on_time, 9)}."
     )
 

@@ -1,0 +1,101 @@
+"""`govern` on tiny bundles: simulated devices, texts from standard input, a system without any device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import lavolta
+
+if TYPE_CHECKING:
+    from .conftest import Invoke
+
+SIMULATED = ("--simulate", "--device", "odroid-xu3-a7")
+
+
+def test_texts_are_answered_at_the_level_that_the_governor_chose(invoke: Invoke, bundle: Path) -> None:
+    outcome = invoke(
+        "govern", bundle, "--deadline-ms", 1000, *SIMULATED, "--json", stdin=b'a cat\n{"text": "the dog"}\n\n'
+    )
+    assert (outcome.code, outcome.err) == (0, "")
+    assert (outcome.data["requests"], outcome.data["misses"]) == (2, 0)
+    with lavolta.open(bundle) as model:
+        for answer, text in zip(outcome.data["answers"], ("a cat", "the dog"), strict=True):
+            model.switch(answer["level"])
+            assert np.array_equal(np.float32(answer["output"]), model.encode([text]))
+    # The sparsest level costs least.
+    assert set(outcome.data["levels"]) == {"L2"}
+    assert outcome.data["degree"] == "sets"
+
+
+def test_a_reserve_is_spent_on_score(invoke: Invoke, bundle: Path) -> None:
+    given = ("govern", bundle, "--deadline-ms", 1000, *SIMULATED, "--period-ms", 1000, "--requests", 3, "--json")
+    assert set(invoke(*given, "--reserve", "10%").data["levels"]) == {"L0"}
+    assert set(invoke(*given, "--until", "1s").data["levels"]) == {"L0"}
+    assert set(invoke(*given, "--until", "1000000h", "--reserve", 0.1).data["levels"]) == {"L2"}
+    again = invoke(*given, "--seed", 5).data
+    assert again == invoke(*given, "--seed", 5).data
+    assert again["requests"] == 3
+
+
+def test_answers_come_line_by_line(invoke: Invoke, bundle: Path) -> None:
+    outcome = invoke("govern", bundle, "--deadline-ms", 1000, *SIMULATED, "--lines", stdin=b"a cat\nthe dog\n")
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [row["index"] for row in rows[:2]] == [0, 1]
+    assert rows[2]["summary"]["requests"] == 2
+
+
+def test_a_system_that_shows_nothing_is_served_all_the_same(invoke: Invoke, bundle: Path, tmp_path: Path) -> None:
+    outcome = invoke(
+        "govern", bundle, "--deadline-ms", 60_000, "--sysfs", tmp_path, "--until", "8h", "--json", stdin=b"a cat\n"
+    )
+    assert outcome.code == 0
+    assert outcome.data["degree"] == "none"
+    assert outcome.data["charge_share"] is None
+    assert outcome.data["answers"][0]["in_time"]
+
+
+def test_a_person_reads_a_table(invoke: Invoke, bundle: Path) -> None:
+    outcome = invoke("govern", bundle, "--deadline-ms", 1000, *SIMULATED, "--period-ms", 1000, "--requests", 2)
+    assert "odroid-xu3-a7, simulated: due after 1000 ms" in outcome.out
+    assert "Clock: sets. Mean score" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--until", "soon"), "--until soon is no time; write it as 8h, 90min or 45s."),
+        (("--reserve", "all"), "--reserve all is no share; write it as 10% or 0.1."),
+        (("--reserve", "100%"), "a reserve of 1.0 is outside 0 <= reserve < 1."),
+        (("--json", "--lines"), "--lines and --json exclude one another"),
+        ((), "there is no text; pipe in a text a line, or give --period-ms for a test load."),
+    ],
+)
+def test_bad_options_are_one_sentence(options, sentence: str, invoke: Invoke, bundle: Path) -> None:
+    outcome = invoke("govern", bundle, "--deadline-ms", 1000, *SIMULATED, *options, stdin=b"")
+    assert outcome.code == 2
+    assert sentence in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (b'{"words": 1}\n', "line 1 of stdin is no JSON object with `text`"),
+        (b'{"text": 1}\n', "the `text` of line 1 of stdin is no string"),
+        (b"{oops\n", "line 1 of stdin is no JSON object with `text`"),
+    ],
+)
+def test_bad_lines_are_named(line: bytes, sentence: str, invoke: Invoke, bundle: Path) -> None:
+    outcome = invoke("govern", bundle, "--deadline-ms", 1000, *SIMULATED, "--json", stdin=line)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert sentence in outcome.err
+
+
+def test_a_deadline_that_no_level_keeps_is_refused(invoke: Invoke, bundle: Path) -> None:
+    outcome = invoke("govern", bundle, "--deadline-ms", 1e-6, *SIMULATED, stdin=b"a cat\n")
+    assert outcome.code == 2
+    assert "no level meets" in outcome.err
