@@ -66,9 +66,13 @@ typedef struct lavolta_session lavolta_session;
 /* Zero means the default of every field. */
 typedef struct lavolta_options {
     uint32_t threads; /* threads of a run, the caller's included; 0 and 1: only the caller's; at most 256 */
-    uint32_t spin_us; /* how long an idle worker spins before it blocks; 0: it blocks at once */
+    uint32_t spin_us; /* how long an idle worker spins before it blocks; 0: it blocks at once. While a run goes on, workers
+                         wait up to 50 microseconds for its next step, whatever is given here */
     const char *isa;  /* the best kernels allowed: "reference"; "avx2", "avx_vnni", "avx512", "avx512_vnni"; "neon". NULL: all the CPU has.
                          The environment variable LAVOLTA_ISA is the default for NULL. */
+    const uint32_t *cores; /* (core_count) a run's threads, the caller's included, stay on these cores until it ends; NULL: on a
+                              computer with unequal cores the fastest ones, else anywhere */
+    size_t core_count;
 } lavolta_options;
 
 typedef struct lavolta_batch {
@@ -194,6 +198,11 @@ LAVOLTA_API const char *lavolta_last_error(void);
 
 /* The stable name of a status, such as "truncated". */
 LAVOLTA_API const char *lavolta_status_name(lavolta_status status);
+
+/* The cores of this computer, JSON: {"cores": [{"core", "capacity", "max_khz", "cluster"}], "fast": [...]}. `folder` is laid out
+ * like /sys/devices/system/cpu, which NULL means; `capacity` and `max_khz` are null where the system does not tell; `fast` are
+ * the cores that a run of `threads` threads would keep to. Free it with `lavolta_free`. NULL on failure. */
+LAVOLTA_API char *lavolta_cores(const char *folder, uint32_t threads);
 
 /* Instruction sets that this CPU runs and this build has, best last, such as "reference avx2 avx512" or "reference neon". */
 LAVOLTA_API const char *lavolta_isas(void);

@@ -81,8 +81,14 @@ class PythonClock {
 
 class NativeModel {
    public:
-    NativeModel(const std::string& path, uint32_t threads, uint32_t spin_us, const std::string& isa) {
-        const lavolta_options options{threads, spin_us, isa.empty() ? nullptr : isa.c_str()};
+    NativeModel(const std::string& path, uint32_t threads, uint32_t spin_us, const std::string& isa,
+                const std::vector<uint32_t>& cores) {
+        lavolta_options options{};
+        options.threads = threads;
+        options.spin_us = spin_us;
+        options.isa = isa.empty() ? nullptr : isa.c_str();
+        options.cores = cores.data();
+        options.core_count = cores.size();
         lavolta_status status;
         {
             nb::gil_scoped_release release;
@@ -528,8 +534,8 @@ NB_MODULE(_native, m) {
     m.attr("NativeError") =
         nb::steal<nb::object>(PyErr_NewException("lavolta._native.NativeError", PyExc_RuntimeError, nullptr));
     nb::class_<NativeModel>(m, "NativeModel")
-        .def(nb::init<const std::string&, uint32_t, uint32_t, const std::string&>(), nb::arg("path"), nb::arg("threads"),
-             nb::arg("spin_us"), nb::arg("isa"))
+        .def(nb::init<const std::string&, uint32_t, uint32_t, const std::string&, const std::vector<uint32_t>&>(),
+             nb::arg("path"), nb::arg("threads"), nb::arg("spin_us"), nb::arg("isa"), nb::arg("cores"))
         .def("describe", &NativeModel::describe)
         .def("level", &NativeModel::level)
         .def("layer_count", &NativeModel::layer_count)
@@ -564,6 +570,16 @@ NB_MODULE(_native, m) {
         .def("append", &NativeSession::append, nb::arg("token_ids"), nb::arg("wants_logits"))
         .def("length", &NativeSession::length)
         .def("truncate", &NativeSession::truncate, nb::arg("tokens"));
+    m.def(
+        "cores",
+        [](const std::string& folder, uint32_t threads) {
+            char* text = lavolta_cores(folder.c_str(), threads);
+            if (!text) raise(LAVOLTA_OUT_OF_MEMORY);
+            std::string cores = text;
+            lavolta_free(text);
+            return cores;
+        },
+        nb::arg("folder"), nb::arg("threads"));
     m.def("isas", [] { return std::string(lavolta_isas()); });
     m.def("linear", &test_linear, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"), nb::arg("run_ptr"),
           nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(), nb::arg("activation"));

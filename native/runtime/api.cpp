@@ -4,6 +4,7 @@
 #include <new>
 #include <system_error>
 
+#include "cores.h"
 #include "cpu.h"
 #include "deadline.h"
 #include "error.h"
@@ -66,7 +67,12 @@ char* copy_of(const std::string& text) {
     return copy;
 }
 
-lavolta_options options_or_default(const lavolta_options* options) { return options ? *options : lavolta_options{}; }
+lavolta_options options_or_default(const lavolta_options* options) {
+    const lavolta_options given = options ? *options : lavolta_options{};
+    require(given.cores || given.core_count == 0, "cores must not be NULL where core_count is not 0.");
+    require(given.core_count <= 4096, "core_count is above 4096; name each core once.");
+    return given;
+}
 
 }  // namespace
 
@@ -308,6 +314,12 @@ lavolta_status lavolta_peak(const char* isa, double* gflops) {
         require(gflops, "gflops must not be NULL.");
         *gflops = lavolta::measured_peak_gflops(lavolta::isa_option(isa));
     });
+}
+
+char* lavolta_cores(const char* folder, uint32_t threads) {
+    char* text = nullptr;
+    guarded([&] { text = copy_of(lavolta::describe_cores(folder ? folder : lavolta::kCoreFolder, threads)); });
+    return text;
 }
 
 const char* lavolta_isas(void) {

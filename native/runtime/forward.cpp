@@ -50,6 +50,7 @@ void Model::run(const lavolta_batch& batch, float* output, size_t output_floats,
     }
     const uint64_t cancels = cancels_.load(std::memory_order_relaxed);
     std::lock_guard<std::mutex> lock(run_mutex_);
+    const Pool::Burst burst(pool_);
     const uint32_t present = level();
     course.begin(present);
     Pass pass{};

@@ -58,7 +58,8 @@ Model::Model(std::unique_ptr<MappedFile> file, const uint8_t* data, size_t bytes
     : file_(std::move(file)),
       bundle_(data, bytes),
       kernels_(select_kernels(isa_option(options.isa))),
-      pool_(thread_option(options.threads), options.spin_us),
+      pool_(thread_option(options.threads), options.spin_us,
+            choose_cores({options.cores, options.cores + options.core_count}, thread_option(options.threads))),
       profiles_(bundle_.levels.size()) {}
 
 void Model::switch_level(uint32_t level) {

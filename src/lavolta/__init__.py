@@ -12,6 +12,7 @@ from lavolta.errors import LavoltaError as LavoltaError
 from lavolta.errors import UserInputError as UserInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from os import PathLike
 
     from lavolta.runtime.engine import Model
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def open(path: str | PathLike[str], threads: int = 1) -> Model:
+def open(path: str | PathLike[str], threads: int = 1, cores: Sequence[int] | None = None) -> Model:
     """Open a bundle with the native engine; needs neither torch nor transformers.
 
     Raises:
         BundleError: the file is missing, broken, truncated or hostile.
-        UserInputError: `threads` is out of range.
+        UserInputError: `threads` is out of range, or `cores` names one that this process cannot use.
     """
     from lavolta.runtime.engine import open_bundle
 
-    return open_bundle(path, threads=threads)
+    return open_bundle(path, threads=threads, cores=cores)
 
 
 def compress(source: str, **options: Any) -> dict[str, Any]:

@@ -25,10 +25,18 @@ if TYPE_CHECKING:
     from lavolta.runtime.generation import GeneratedToken
 
 _MAX_THREADS = 256
+_MAX_CORES = 4096
 _PROFILE_RUNS = 5
 
 
-def open_bundle(path: str | PathLike[str], threads: int = 1, *, spin_us: int = 0, isa: str | None = None) -> Model:
+def open_bundle(
+    path: str | PathLike[str],
+    threads: int = 1,
+    *,
+    spin_us: int = 0,
+    isa: str | None = None,
+    cores: Sequence[int] | None = None,
+) -> Model:
     """Open a bundle with the native engine.
 
     Args:
@@ -37,6 +45,8 @@ def open_bundle(path: str | PathLike[str], threads: int = 1, *, spin_us: int = 0
         spin_us: how long an idle thread spins before it blocks; 0 blocks at once.
         isa: the best instruction set allowed, one of `instruction_sets()`; None takes the environment variable
             ``LAVOLTA_ISA``, else the best there is.
+        cores: a run's threads, the caller's included, stay on these cores until it ends. None keeps them to the fastest
+            ones of a computer with unequal cores (see `lavolta.runtime.cores`), and leaves them alone elsewhere.
 
     Raises:
         BundleError: the file is broken; `kind` names how.
@@ -48,9 +58,14 @@ def open_bundle(path: str | PathLike[str], threads: int = 1, *, spin_us: int = 0
         raise UserInputError(f"spin_us is {spin_us}; it must be 0 or more.")
     if isa is not None and isa not in instruction_sets():
         raise UserInputError(f"this CPU has no '{isa}'; choose one of {', '.join(instruction_sets())}.")
+    if cores is not None and len(cores) == 0:
+        raise UserInputError("cores is empty; name at least one core, or give None.")
     name = fspath(path)
+    for core in cores or ():
+        if not 0 <= core < _MAX_CORES:
+            raise UserInputError(f"cores has {core}; a core is a number from 0 to {_MAX_CORES - 1}.")
     try:
-        native = _native.NativeModel(name, threads, spin_us, isa or "")
+        native = _native.NativeModel(name, threads, spin_us, isa or "", list(cores or ()))
     except _native.NativeError as error:
         raise translate(error, name) from None
     return Model(native)
