@@ -79,8 +79,8 @@ Plan calibrate(Model& model, const lavolta_calibration& options) {
     const auto levels = static_cast<uint32_t>(bundle.levels.size());
     const std::vector<Shape> shapes = shapes_of(bundle.spec, options);
     const uint32_t repetitions = options.repetitions ? options.repetitions : kRepetitions;
-    // times[shape][level][part][repetition]; the output per token is measured at the sparsest level alone, since nothing but
-    // its end differs.
+    // times[shape][level][part][repetition]; hidden states per token are measured at the sparsest level alone: nothing but
+    // their end differs, and that is the same at every level.
     std::vector<std::vector<std::vector<std::vector<double>>>> times(
         shapes.size(), {levels, std::vector<std::vector<double>>(layers + 2)});
     std::vector<int32_t> ids;
@@ -120,7 +120,7 @@ Plan calibrate(Model& model, const lavolta_calibration& options) {
         return fit_cost(samples);
     };
     plan.embed = fit(false, levels - 1, 0, nullptr);
-    plan.finish = fit(false, levels - 1, layers + 1, &PassWork::rows);
+    for (uint32_t level = 0; level < levels; ++level) plan.finish[level] = fit(false, level, layers + 1, &PassWork::rows);
     plan.finish_per_token = fit(true, levels - 1, layers + 1, &PassWork::rows);
     for (size_t layer = 0; layer < layers; ++layer) {
         for (uint32_t level = 0; level < levels; ++level) {
@@ -134,7 +134,7 @@ Plan calibrate(Model& model, const lavolta_calibration& options) {
         if (shapes[s].per_token) continue;
         for (uint32_t level = 0; level < levels; ++level) {
             const PassWork& work = works[s];
-            double predicted = plan.embed.ns(work.tokens, 0.0) + plan.finish.ns(work.tokens, work.rows);
+            double predicted = plan.embed.ns(work.tokens, 0.0) + plan.finish[level].ns(work.tokens, work.rows);
             for (size_t layer = 0; layer < layers; ++layer) {
                 predicted += plan.layers[layer][level].ns(work.tokens, work.squares);
             }

@@ -71,34 +71,36 @@ void DeadlineCourse::begin(uint32_t level) {
     const size_t layers = bundle.layers.size();
     units_ = passes.size() * layers;
     before_ns_.assign(count_ * (units_ + 1), 0.0);
+    finish_ns_.assign(count_ * passes.size(), 0.0);
     for (size_t unit = 0; unit < units_; ++unit) {
-        const PassWork& work = passes[unit / layers];
+        const size_t pass = unit / layers, layer = unit % layers;
+        const PassWork& work = passes[pass];
         double sparser = 0.0;
         for (uint32_t l = count_; l-- > 0;) {
             // Whole nanoseconds add up exactly. A level never counts as cheaper than the next sparser one, so the chain of
             // choices is ordered by time.
-            const Cost& cost = plan_.layers[unit % layers][l];
-            sparser = std::max(sparser, std::round(cost.ns(work.tokens, work.squares)));
+            double cost = std::round(plan_.layers[layer][l].ns(work.tokens, work.squares));
+            if (layer + 1 == layers) {
+                const Cost& finish = batch_.per_token ? plan_.finish_per_token : plan_.finish[l];
+                finish_ns_[l * passes.size() + pass] = std::round(finish.ns(work.tokens, work.rows));
+                cost += finish_ns_[l * passes.size() + pass];
+            }
+            sparser = std::max(sparser, cost);
             double* before = before_ns_.data() + l * (units_ + 1) + unit;
             before[1] = before[0] + sparser;
         }
     }
-    edges_ns_.assign(passes.size(), 0.0);
-    const Cost& finish = batch_.per_token ? plan_.finish_per_token : plan_.finish;
-    double later = 0.0;
-    for (size_t pass = passes.size(); pass-- > 0;) {
-        const PassWork& work = passes[pass];
-        edges_ns_[pass] = later + std::round(finish.ns(work.tokens, work.rows));
-        later = edges_ns_[pass] + std::round(plan_.embed.ns(work.tokens, 0.0));
+    embed_ns_.assign(passes.size(), 0.0);
+    for (size_t pass = passes.size() - 1; pass > 0; --pass) {
+        embed_ns_[pass - 1] = embed_ns_[pass] + std::round(plan_.embed.ns(passes[pass].tokens, 0.0));
     }
 }
 
-// From the first layer of a pass on; within the pass the edges are the same.
 double DeadlineCourse::rest_ns(const Choice& choice) const {
     const double* dense = before_ns_.data() + choice.level * (units_ + 1);
     const double* sparse = before_ns_.data() + std::min(choice.level + 1, count_ - 1) * (units_ + 1);
     const size_t turn = unit_ + choice.dense_left;
-    return dense[turn] - dense[unit_] + sparse[units_] - sparse[turn] + edges_ns_[pass_];
+    return dense[turn] - dense[unit_] + sparse[units_] - sparse[turn] + embed_ns_[pass_];
 }
 
 DeadlineCourse::Choice DeadlineCourse::densest() const {
@@ -119,7 +121,8 @@ DeadlineCourse::Choice DeadlineCourse::densest() const {
 // layer knows what has just begun: the slower one is believed.
 void DeadlineCourse::learn() {
     const double* before = before_ns_.data() + running_ * (units_ + 1) + unit_;
-    const double predicted = before[0] - before[-1];
+    double predicted = before[0] - before[-1];
+    if (unit_ % model_.bundle().layers.size() == 0) predicted -= finish_ns_[running_ * embed_ns_.size() + pass_];
     if (predicted <= 0.0) return;
     const double taken = elapsed_ns_ - began_ns_;
     predicted_ns_ += predicted;

@@ -74,8 +74,10 @@ class DeadlineCourse : public Course {
 
     uint32_t cap_ = 0, count_ = 0;            // the densest level that is allowed; levels of the model
     size_t units_ = 0, unit_ = 0, pass_ = 0;  // all, the next one, its pass
-    std::vector<double> before_ns_;           // (levels, units + 1): predicted time of the units before, without the rest
-    std::vector<double> edges_ns_;            // (passes): predicted time outside the layers from the pass's first layer on
+    // Predicted times. The end of a pass counts with its last layer, whose level it has.
+    std::vector<double> before_ns_;  // (levels, units + 1): of the units before
+    std::vector<double> finish_ns_;  // (levels, passes): of the end of a pass, for each level of its last layer
+    std::vector<double> embed_ns_;   // (passes): of the beginnings of later passes
     Choice choice_{};
     double promised_ns_ = 0.0;  // slack when the choice was made
     double began_ns_ = 0.0;     // of the unit that runs

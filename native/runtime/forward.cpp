@@ -104,20 +104,25 @@ void Model::reserve(Pass& pass) {
 void Model::embed(Pass& pass) {
     const Spec& spec = bundle_.spec;
     timed(pass.profile ? &pass.profile->edge_ms[static_cast<size_t>(Edge::embeddings)] : nullptr, [&] {
-        for (size_t s = 0; s < pass.sequences; ++s) {
-            for (size_t i = 0; i < pass.lengths[s]; ++i) {
-                const size_t token = pass.starts[s] + i;
-                const float* word = bundle_.word + static_cast<size_t>(pass.token_ids[token]) * spec.hidden;
-                const float* position = bundle_.position ? bundle_.position + (pass.past + i) * spec.hidden : nullptr;
-                const size_t type_id = pass.type_ids ? static_cast<size_t>(pass.type_ids[token]) : 0;
-                const float* type = bundle_.type ? bundle_.type + type_id * spec.hidden : nullptr;
-                float* x = pass.x + token;
-                for (size_t f = 0; f < spec.hidden; ++f) {
-                    const float sum = position ? word[f] + position[f] : word[f];
-                    x[f * pass.stride] = type ? sum + type[f] : sum;
+        // A cache line of features of one table row after another, so that lines of both sides are used whole.
+        constexpr size_t chunk = 16;
+        pool_.run((spec.hidden + chunk - 1) / chunk, [&](size_t item, uint32_t) {
+            const size_t last = std::min<size_t>((item + 1) * chunk, spec.hidden);
+            for (size_t s = 0; s < pass.sequences; ++s) {
+                for (size_t i = 0; i < pass.lengths[s]; ++i) {
+                    const size_t token = pass.starts[s] + i;
+                    const float* word = bundle_.word + static_cast<size_t>(pass.token_ids[token]) * spec.hidden;
+                    const float* position = bundle_.position ? bundle_.position + (pass.past + i) * spec.hidden : nullptr;
+                    const size_t type_id = pass.type_ids ? static_cast<size_t>(pass.type_ids[token]) : 0;
+                    const float* type = bundle_.type ? bundle_.type + type_id * spec.hidden : nullptr;
+                    float* x = pass.x + token;
+                    for (size_t f = item * chunk; f < last; ++f) {
+                        const float sum = position ? word[f] + position[f] : word[f];
+                        x[f * pass.stride] = type ? sum + type[f] : sum;
+                    }
                 }
             }
-        }
+        });
         if (spec.embedding_norm) normalize(pass, bundle_.embedding_norm, pass.x, pass.x);
         if (spec.position == Position::rope) turn(pass);
     });
@@ -262,7 +267,9 @@ void Model::attend(const Pass& pass) {
 }
 
 void Model::normalize(const Pass& pass, const Norm& norm, const float* from, float* to) {
-    constexpr size_t chunk = 4 * kTokenPad;
+    // Four registers of tokens, or fewer where not every thread would get some.
+    const size_t share = pass.tokens / (2 * pool_.threads()) / kTokenPad * kTokenPad;
+    const size_t chunk = std::min(std::max(share, kTokenPad), 4 * kTokenPad);
     pool_.run((pass.tokens + chunk - 1) / chunk, [&](size_t item, uint32_t) {
         NormArgs args{};
         args.x = from;

@@ -130,7 +130,8 @@ Plan Model::blank_plan() const {
     plan.isa = isa_name(kernels_.linear_isa);
     if (kernels_.linear_int8_isa != kernels_.linear_isa) plan.isa += std::string("+") + isa_name(kernels_.linear_int8_isa);
     plan.threads = pool_.threads();
-    plan.layers.assign(bundle_.layers.size(), std::vector<Cost>(bundle_.levels.size()));
+    plan.finish.resize(bundle_.levels.size());
+    plan.layers.assign(bundle_.layers.size(), plan.finish);
     return plan;
 }
 

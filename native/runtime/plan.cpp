@@ -51,6 +51,12 @@ std::string text_of(const Cost& cost) {
            json_number(cost.extra_ns, "%.9g") + "]";
 }
 
+std::string text_of(const std::vector<Cost>& levels) {
+    std::string text = "[";
+    for (size_t level = 0; level < levels.size(); ++level) text += (level ? ", " : "") + text_of(levels[level]);
+    return text + "]";
+}
+
 [[noreturn]] void refuse(const std::string& what) {
     fail(LAVOLTA_PLAN_INVALID, "the plan is invalid: " + what + "; calibrate again.");
 }
@@ -73,6 +79,14 @@ Cost cost_of(const Json& json, const std::string& what) {
     if (!json.is(Json::Type::array) || json.items.size() != kTerms) refuse(what + " is not a list of three numbers");
     return {number_of(json.items[0], what, kMostNs), number_of(json.items[1], what, kMostNs),
             number_of(json.items[2], what, kMostNs)};
+}
+
+// One cost per level.
+std::vector<Cost> costs_of(const Json& json, const std::string& what) {
+    if (!json.is(Json::Type::array)) refuse(what + " is not a list of costs");
+    std::vector<Cost> costs;
+    for (const Json& cost : json.items) costs.push_back(cost_of(cost, "a cost of " + what));
+    return costs;
 }
 
 }  // namespace
@@ -129,13 +143,7 @@ std::string Plan::json() const {
                        json_quote(isa) + ", \"threads\": " + std::to_string(threads) + ", \"margin\": " +
                        json_number(margin, "%.9g") + ", \"embed_ns\": " + text_of(embed) + ", \"finish_ns\": " +
                        text_of(finish) + ", \"finish_per_token_ns\": " + text_of(finish_per_token) + ", \"layers_ns\": [";
-    for (size_t layer = 0; layer < layers.size(); ++layer) {
-        text += layer ? ", [" : "[";
-        for (size_t level = 0; level < layers[layer].size(); ++level) {
-            text += (level ? ", " : "") + text_of(layers[layer][level]);
-        }
-        text += "]";
-    }
+    for (size_t layer = 0; layer < layers.size(); ++layer) text += (layer ? ", " : "") + text_of(layers[layer]);
     return text + "]}";
 }
 
@@ -158,13 +166,10 @@ Plan parse_plan(std::string_view text) {
     if (!margin) refuse("'margin' is missing");
     plan.margin = number_of(*margin, "'margin'", 10.0);
     plan.embed = cost_of(field(json, "embed_ns", Json::Type::array), "'embed_ns'");
-    plan.finish = cost_of(field(json, "finish_ns", Json::Type::array), "'finish_ns'");
+    plan.finish = costs_of(field(json, "finish_ns", Json::Type::array), "'finish_ns'");
     plan.finish_per_token = cost_of(field(json, "finish_per_token_ns", Json::Type::array), "'finish_per_token_ns'");
     for (const Json& levels : field(json, "layers_ns", Json::Type::array).items) {
-        if (!levels.is(Json::Type::array)) refuse("a layer of 'layers_ns' is not a list");
-        const std::string what = "a cost of layer " + std::to_string(plan.layers.size());
-        plan.layers.emplace_back();
-        for (const Json& cost : levels.items) plan.layers.back().push_back(cost_of(cost, what));
+        plan.layers.push_back(costs_of(levels, "layer " + std::to_string(plan.layers.size())));
     }
     return plan;
 }
@@ -179,8 +184,10 @@ void check_plan(const Plan& plan, const Plan& expected) {
         made_with(std::to_string(plan.threads) + " threads", std::to_string(expected.threads));
     }
     if (plan.layers.size() != expected.layers.size()) refuse("it does not have the model's layers");
-    for (size_t layer = 0; layer < plan.layers.size(); ++layer) {
-        if (plan.layers[layer].size() != expected.layers[layer].size()) refuse("it does not have the model's levels");
+    const size_t levels = expected.finish.size();
+    const auto other = [&](const std::vector<Cost>& costs) { return costs.size() != levels; };
+    if (other(plan.finish) || std::any_of(plan.layers.begin(), plan.layers.end(), other)) {
+        refuse("it does not have the model's levels");
     }
 }
 

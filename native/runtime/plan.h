@@ -29,7 +29,8 @@ struct Plan {
     uint32_t threads = 1;
     // A run aims at deadline / (1 + margin): how far calibration runs were from what the costs predict.
     double margin = 0.0;
-    Cost embed, finish, finish_per_token;
+    Cost embed, finish_per_token;
+    std::vector<Cost> finish;               // (levels): an output layer may be packed, too
     std::vector<std::vector<Cost>> layers;  // (layers)(levels)
 
     std::string json() const;

@@ -27,14 +27,18 @@ size_t quantized_stride(size_t tokens) { return ((tokens + kQuantBlock - 1) / kQ
 template <class Args, class Kernel>
 void for_parts(Pool& pool, size_t tokens, size_t block, uint32_t bands, const Args& all, Kernel* kernel) {
     const size_t blocks = (tokens + block - 1) / block;
-    // Four chunks a thread even out bands of different fill; one chunk where nobody shares.
+    // Four chunks a thread even out bands of different fill and cores of different speed; one chunk where nobody shares. They
+    // shrink evenly to almost nothing, so that whoever takes the last one keeps nobody waiting.
     const size_t chunks = std::min<size_t>(bands, pool.threads() > 1 ? pool.threads() * 4 : 1);
+    const auto band = [&](size_t chunk) {
+        return static_cast<uint32_t>(uint64_t{bands} * (2 * chunks * chunk - chunk * chunk) / (chunks * chunks));
+    };
     pool.run(blocks * chunks, [&](size_t item, uint32_t) {
         Args part = all;
         part.token_begin = item / chunks * block;
         part.token_end = std::min(part.token_begin + block, tokens);
-        part.band_begin = static_cast<uint32_t>(bands * (item % chunks) / chunks);
-        part.band_end = static_cast<uint32_t>(bands * (item % chunks + 1) / chunks);
+        part.band_begin = band(item % chunks);
+        part.band_end = band(item % chunks + 1);
         kernel(part);
     });
 }

@@ -83,6 +83,7 @@ void Model::append(Session& session, const int32_t* token_ids, size_t count, flo
         fail(LAVOLTA_CACHE_FULL, "the session has room for " + std::to_string(room) + " of " + std::to_string(count) +
                                      " more tokens; truncate it, or open one with more.");
     }
+    const Pool::Burst burst(pool_);
     PresentLevel course;
     course.begin(level());
     pass.profile = profiling_ ? &profiles_[level()] : nullptr;

@@ -67,7 +67,8 @@ def plan_of(engine: Model, costs: Costs, margin: float = 0.0) -> None:
     assert plan is not None
     plan["margin"] = margin
     plan["embed_ns"] = [EMBED_NS, 0, 0]
-    plan["finish_ns"] = plan["finish_per_token_ns"] = [FINISH_NS, 0, 0]
+    plan["finish_per_token_ns"] = [FINISH_NS, 0, 0]
+    plan["finish_ns"] = [plan["finish_per_token_ns"]] * LEVELS
     plan["layers_ns"] = [[[int(cost), 0, 0] for cost in layer] for layer in costs]
     engine._open().set_plan(json.dumps(plan))
 

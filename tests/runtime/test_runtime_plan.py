@@ -69,7 +69,7 @@ class CalibrationClock:
                         for layer in range(layers):
                             base, token, pair = cls.layer_ns(layer, level)
                             yield base + token * tokens + pair * squares + strange
-                        yield (20 + 11 * rows if per_token else 500 + 2 * tokens + 30 * rows) + strange
+                        yield (20 + 11 * rows if per_token else 500 + level + 2 * tokens + 30 * rows) + strange
 
 
 def test_calibration_finds_the_costs(engine: Model) -> None:
@@ -79,7 +79,8 @@ def test_calibration_finds_the_costs(engine: Model) -> None:
     # Nine digits are written; the normal equations lose a few more of sixteen.
     near = {"rel": 1e-6, "abs": 1e-3}
     assert plan["embed_ns"] == pytest.approx([40, 3, 0], **near)
-    assert plan["finish_ns"] == pytest.approx([500, 2, 30], **near)
+    for level, cost in enumerate(plan["finish_ns"]):
+        assert cost == pytest.approx([500 + level, 2, 30], **near)
     assert plan["finish_per_token_ns"][:1] == pytest.approx([20], **near)
     for layer, levels in enumerate(plan["layers_ns"]):
         for level, cost in enumerate(levels):
@@ -101,7 +102,7 @@ def test_costs_are_never_negative(engine: Model) -> None:
     engine.calibrate(TOKENS, 1, clock=clock)
     plan = engine.plan
     assert plan is not None
-    costs = [plan["embed_ns"], plan["finish_ns"], plan["finish_per_token_ns"], *chain(*plan["layers_ns"])]
+    costs = [plan["embed_ns"], plan["finish_per_token_ns"], *plan["finish_ns"], *chain(*plan["layers_ns"])]
     assert np.min(costs) >= 0
     assert np.max(costs) > 0
 
@@ -179,11 +180,12 @@ def damaged(text: str) -> dict[str, tuple[str, str]]:
         "margin": (changed(margin=-0.1), "'margin' is not a number between 0 and 10"),
         "margin missing": (json.dumps({k: v for k, v in plan.items() if k != "margin"}), "'margin' is missing"),
         "terms": (changed(embed_ns=[1, 2]), "'embed_ns' is not a list of three numbers"),
-        "negative": (changed(finish_ns=[1, -2, 3]), "'finish_ns' is not a number between 0 and 1e+15"),
-        "huge": (changed(finish_ns=[1, 1e300, 3]), "'finish_ns' is not a number between 0 and 1e+15"),
+        "negative": (changed(finish_ns=[[1, -2, 3]]), "a cost of 'finish_ns' is not a number between 0 and 1e+15"),
+        "huge": (changed(embed_ns=[1, 1e300, 3]), "'embed_ns' is not a number between 0 and 1e+15"),
         "layers": (changed(layers_ns=layers[1:]), "it does not have the model's layers"),
         "levels": (changed(layers_ns=[layers[0][1:], layers[1]]), "it does not have the model's levels"),
-        "no list": (changed(layers_ns=[5, 6]), "a layer of 'layers_ns' is not a list"),
+        "no list": (changed(layers_ns=[5, 6]), "layer 0 is not a list of costs"),
+        "finish levels": (changed(finish_ns=[[1, 2, 3]]), "it does not have the model's levels"),
         "text cost": (changed(layers_ns=[layers[0], [["a", 0, 0]] * 4]), "a cost of layer 1 is not a number"),
     }
 
