@@ -262,7 +262,9 @@ class Governor:
         ratio_milli = math.ceil(ONE_MILLI * memory.energy) + spare_milli
         for index in range(len(menu.hull) - 1, -1, -1):
             option = menu.hull[index]
+            # The last runs cannot be made up for by later ones: two of them may take their whole margin.
             left_fj = above_fj - self.scenario.switch_fj(state.current, option.choice)
+            left_fj -= math.ceil(2 * self.goal.margin * option.cell_uw * option.latency_ns)
             needed = ratio_milli * self._needed(menu, option, state, memory, remaining_ns)
             if left_fj * ONE_MILLI * self.scenario.period_ns >= needed:
                 return index
