@@ -126,7 +126,7 @@ def test_performance_is_no_reconfiguration_and_powersave_is_late() -> None:
     assert abs(top.inferences - fixed.inferences) <= 1
     slow = simulate(given_scenario, Powersave(given_scenario, "M1"))
     assert slow.deadline_misses == slow.inferences
-    assert "powersave (always the lowest clock), level M1 for the whole charge" in slow.baseline
+    assert slow.baseline == "stock Linux, powersave: level M1 for the whole charge; clock: always the lowest clock"
 
 
 def test_ztt_like_learns_to_be_in_time_and_frugal() -> None:

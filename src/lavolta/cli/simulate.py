@@ -152,7 +152,7 @@ def _score(level: dict[str, Any]) -> float:
 
 def _page(bundle: BundleFile, scenario: Scenario, data: dict[str, Any]) -> dict[str, Any]:
     """The comparison in the form of `docs/reference/result.md`."""
-    from lavolta.devices import latency_ms
+    from lavolta.devices import energy_mj, latency_ms
 
     top = scenario.used_cluster.max_mhz
     levels = []
@@ -160,7 +160,12 @@ def _page(bundle: BundleFile, scenario: Scenario, data: dict[str, Any]) -> dict[
         time_ms = latency_ms(scenario.profile, work.work, top, scenario.threads[0])
         fidelity = level.get("fidelity")
         known = {} if fidelity is None else {"fidelity": fidelity}
-        levels.append({"name": level["name"], "sparsity": level["sparsity"], "device_latency_ms": time_ms, **known})
+        costs = {
+            "freq_mhz": top,
+            "device_latency_ms": time_ms,
+            "device_energy_mj": energy_mj(scenario.profile, top, time_ms, scenario.threads[0], scenario.accounting),
+        }
+        levels.append({"name": level["name"], "sparsity": level["sparsity"], **costs, **known})
     faithful = all("fidelity" in level for level in levels)
     page = {
         "format": 1,

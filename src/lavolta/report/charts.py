@@ -231,6 +231,7 @@ def _bars(
 def _battery(result: Result) -> Chart | None:
     ours = result.ours()
     traces = []
+    most = max((share for policy in result.policies.values() for _, share in policy.curve), default=1.0)
     styles = iter(POLICY_STYLES * (1 + len(result.policies) // len(POLICY_STYLES)))
     for name, policy in result.policies.items():
         if not policy.curve:
@@ -255,7 +256,7 @@ def _battery(result: Result) -> Chart | None:
         "data": traces,
         "layout": {
             "xaxis": _axis("time (h)", rangemode="tozero"),
-            "yaxis": _axis("battery charge left (%)", range=[0, 102]),
+            "yaxis": _axis("battery charge left (%)", range=[0, 102 * most or 1.0]),
             "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
         },
     }

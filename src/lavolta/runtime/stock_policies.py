@@ -52,7 +52,7 @@ class StockPolicy(ABC):
         self._threads = scenario.threads[0] if threads is None else threads
         self._steps = sorted({choice.freq_mhz for choice in scenario.options})
         self.name = f"{self.governor}:{level}"
-        self.words = f"stock Linux, {self.governor} ({self.rule}), level {level} for the whole charge"
+        self.words = f"stock Linux, {self.governor}: level {level} for the whole charge; clock: {self.rule}"
         self._choice = Choice(self._steps[0], self._threads, level)
         self.restart()
 

@@ -40,7 +40,7 @@ class ZttLikePolicy:
         if level not in names:
             raise UserInputError(f"unknown level {level!r}; the levels are {', '.join(names)}.")
         self.name = f"ztt-like:{level}"
-        self.words = f"zTT-like: Q-learning of the clock from response time and power, level {level} throughout"
+        self.words = f"zTT-like: level {level} for the whole charge; clock: Q-learning from response time and power"
         steps = sorted({choice.freq_mhz for choice in scenario.options})
         picked = sorted({round(index) for index in np.linspace(0, len(steps) - 1, min(CLOCKS, len(steps)))})
         self._choices = [Choice(steps[index], scenario.threads[0], level) for index in picked]
