@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lavolta.bench.peers.own_engine import LINEAR_OPS
 from lavolta.bench.running import check_threads
 from lavolta.bench.script import finish, head, markdown, number, options
 from lavolta.bench.spread import spread
@@ -85,7 +86,7 @@ def one_round(
     for tokens in dict.fromkeys(tokens for _, tokens in whole):
         total = dict.fromkeys(model.levels, 0.0)
         for step in model.explain(measure_tokens=tokens):
-            if step["op"] == "linear":
+            if step["op"] in LINEAR_OPS:
                 total[step["level"]] += step["measured_ms"]
         for level, name in enumerate(model.levels):
             linear[level, tokens].append(total[name])

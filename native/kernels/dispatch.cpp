@@ -14,6 +14,7 @@ LAVOLTA_OPS(LAVOLTA_OP)
 
 KernelSet select_kernels(Isa limit) {
     KernelSet set{};
+    set.limit = limit;
 #define LAVOLTA_KERNEL(op, isa)                            \
     if (Isa::isa <= limit && cpu_has(Isa::isa)) {          \
         set.op = op##_##isa;                               \

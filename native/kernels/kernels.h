@@ -212,7 +212,8 @@ using PeakKernel = uint64_t(uint64_t rounds);
     OP(activation, ActivationKernel) \
     OP(gate, GateKernel)          \
     OP(rotate, RotateKernel)      \
-    OP(peak, PeakKernel)
+    OP(peak, PeakKernel)          \
+    OP(peak_int8, PeakKernel)
 
 
 // The kernel of every op, and the instruction set that each came from.
@@ -222,6 +223,7 @@ struct KernelSet {
     Isa op##_isa;
     LAVOLTA_OPS(LAVOLTA_OP)
 #undef LAVOLTA_OP
+    Isa limit;  // the best that was allowed
 };
 
 // Best kernels up to `limit` that this CPU runs: starts from the reference, overwrites what is there.

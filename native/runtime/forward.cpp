@@ -145,6 +145,7 @@ void Model::turn(Pass& pass) {
 }
 
 void Model::encode(Pass& pass, Course& course) {
+    if (pass.profile) pass.profile->tokens += pass.tokens;
     const bool first = bundle_.spec.norm_first;
     const Activation activation = bundle_.spec.activation;
     for (size_t i = 0; i < bundle_.layers.size(); ++i) {
@@ -312,6 +313,7 @@ float* Model::head(const Pass& pass, size_t& rows, size_t& stride) {
                 }
             }
         }
+        if (pass.profile) pass.profile->head_tokens += rows;
         size_t columns = spec.hidden;
         if (spec.has_head_dense) {
             float* y = at == pass.x ? pass.next : head_b_.reserve(spec.hidden * stride + kSlack);

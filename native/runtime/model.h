@@ -37,6 +37,7 @@ enum class Edge : uint8_t { embeddings, final_norm, head, count };
 
 struct Profile {
     uint64_t runs = 0;
+    uint64_t tokens = 0, head_tokens = 0;  // that went through the layers, and through the head
     std::vector<std::array<double, static_cast<size_t>(Step::count)>> layer_ms;  // (layers)
     std::array<double, static_cast<size_t>(Edge::count)> edge_ms{};
 };

@@ -147,7 +147,9 @@ def test_explain_has_every_step_of_every_level(tokens: str, invoke: Invoke, bund
     measured = [step["measured_ms"] for step in outcome.data["steps"]]
     assert (measured == [None] * len(measured)) == (tokens == "0")
     table = invoke("explain", bundle)
-    assert all(word in table.out for word in ("L0", "L1", "L2", "kernel", "query"))
+    assert all(word in table.out for word in ("L0", "L1", "L2", "kernel", "query", "Why these kernels", "the fastest"))
+    # A time that was not measured has no sum.
+    assert ("linear layers" in invoke("explain", bundle, "--tokens", tokens).out) == (tokens != "0")
 
 
 def test_explain_measures_what_the_model_takes(invoke: Invoke, bundle: Path) -> None:

@@ -288,6 +288,35 @@ def test_explain_tells_int8_layers_and_their_quantization(folder: Path) -> None:
         assert all(row["measured_ms"] > 0 for row in quantize)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("isa", instruction_sets())
+def test_explain_expects_what_the_peak_allows(folder: Path, isa: str, precision: str) -> None:
+    """All expected times are the kept work over one peak; they are printed with six decimals."""
+    model = random_model(precision=precision)
+    with open_bundle(model.write(folder / "expected.lavolta"), isa=isa) as engine:
+        assert all(row["expected_ms"] is None for row in engine.explain() if row["op"] == "linear")
+        rows = [row for row in engine.explain(measure_tokens=33) if row["op"] == "linear"]
+    assert all(row["share_of_peak"] == pytest.approx(row["expected_ms"] / row["measured_ms"]) for row in rows)
+    largest = max(rows, key=lambda row: row["macs_per_token"])
+    for row in rows:
+        share = row["macs_per_token"] / largest["macs_per_token"]
+        assert row["expected_ms"] == pytest.approx(share * largest["expected_ms"], abs=2e-6)
+    assert largest["expected_ms"] > 0
+
+
+def test_explain_says_why_a_kernel_runs(small: tuple[RandomModel, Path]) -> None:
+    best = instruction_sets()[-1]
+    with open_bundle(small[1]) as engine:
+        for row in engine.explain():
+            assert row["reason"] == "the fastest of this build" or row["reason"].startswith("the fastest for this CPU")
+    if best == "reference":
+        pytest.skip("this CPU has nothing faster that could be forbidden")
+    with open_bundle(small[1], isa="reference") as engine:
+        for row in engine.explain():
+            assert row["reason"].startswith("limited to reference; this CPU could run ")
+            assert row["reason"].rsplit(" ", 1)[1] in instruction_sets()
+
+
 def test_manifest_and_spec(small: tuple[RandomModel, Path], engine: Model) -> None:
     assert engine.spec == small[0].spec
     assert engine.manifest["levels"][3]["name"] == "L3"

@@ -54,23 +54,51 @@ def explain(
 
 
 def _draw_steps(console: Console, levels: Sequence[str], records: Sequence[dict[str, Any]], tokens: int) -> None:
-    """One row for each step of the computation, one column for each level."""
+    """One row for each step of the computation, one column for each level; then sums, and why each kernel runs."""
     steps: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for record in records:
-        name = record["level"]
-        level = levels[name] if isinstance(name, int) else str(name)
-        steps.setdefault((str(record["layer"]), str(record["op"])), {})[level] = record
+        steps.setdefault((str(record["layer"]), str(record["op"])), {})[str(record["level"])] = record
     rows = []
     for (layer, operation), by_level in steps.items():
-        kernels = dict.fromkeys(f"{record['kernel']} ({record['isa']})" for record in by_level.values())
+        kernels = dict.fromkeys(str(record["kernel"]) for record in by_level.values())
         rows.append([layer, operation, ", ".join(kernels), *(_step(by_level.get(level)) for level in levels)])
-    title = f"Steps: kept share of the cells, and milliseconds with {tokens} tokens" if tokens else "Steps: kept share"
+    if tokens:
+        for words, chosen in (
+            ("linear layers", [r for r in records if r["op"] == "linear"]),
+            ("all the rest", [r for r in records if r["op"] != "linear"]),
+        ):
+            rows.append([words, "", "", *(_sum(chosen, level) for level in levels)])
+    title = "Steps: kept share of the cells"
+    if tokens:
+        title += f"; milliseconds with {tokens} tokens; share of the peak measured for the kernel's instructions"
     table(console, title, ["layer", "step", "kernel", *levels], rows, text_columns=3)
+    console.print()
+    reasons = dict.fromkeys((str(record["kernel"]), str(record["reason"])) for record in records)
+    table(console, "Why these kernels", ["kernel", "reason"], [list(pair) for pair in reasons], text_columns=2)
 
 
 def _step(record: dict[str, Any] | None) -> str:
     if record is None:
         return "–"
-    kept = f"{100 * (1 - record['sparsity']):.0f} %" if record.get("sparsity") is not None else ""
-    took = f"{record['measured_ms']:.3f}" if record.get("measured_ms") is not None else ""
-    return " ".join(part for part in (kept, took) if part) or "–"
+    parts = []
+    if record.get("sparsity") is not None:
+        parts.append(_percent(1 - record["sparsity"]))
+    if record.get("measured_ms") is not None:
+        parts.append(f"{record['measured_ms']:.3f} ms")
+    if record.get("share_of_peak") is not None:
+        parts.append(_percent(record["share_of_peak"]))
+    return "  ".join(parts) or "–"
+
+
+def _sum(records: Sequence[dict[str, Any]], level: str) -> str:
+    """Time of some steps of a level; for linear layers also the share of the peak that they reach together."""
+    chosen = [record for record in records if record["level"] == level]
+    measured_ms = sum(record["measured_ms"] for record in chosen)
+    expected_ms = [record.get("expected_ms") for record in chosen]
+    known = [value for value in expected_ms if value is not None]
+    share = f"  {_percent(sum(known) / measured_ms)}" if known and len(known) == len(chosen) and measured_ms > 0 else ""
+    return f"{measured_ms:.3f} ms{share}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from os import PathLike, fspath
+from statistics import median
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -230,32 +231,46 @@ class Model(DeadlineRuns):
     def explain(self, measure_tokens: int | None = None) -> list[dict[str, Any]]:
         """What runs: one record per level and step, in the order of the computation.
 
-        Every record has ``level``, ``layer``, ``op``, ``kernel``, ``isa`` and ``measured_ms``; those of linear layers
-        also have ``cell_rows``, ``cells``, ``cells_kept``, ``sparsity`` (of cells), ``runs`` and ``macs_per_token``.
+        Every record has ``level``, ``layer``, ``op``, ``kernel``, ``isa``, ``reason`` (what kept a faster kernel from
+        running) and ``measured_ms`` (median of five runs). Those of linear layers also have ``precision``,
+        ``cell_rows``, ``cells``, ``cells_kept``, ``sparsity`` (of cells), ``runs``, ``macs_per_token``, ``expected_ms``
+        (of the kept work at the measured peak of the kernel's own instructions, on all threads) and ``share_of_peak``
+        (expected over measured).
 
         Args:
-            measure_tokens: length of a sequence to run and time at every level; None leaves ``measured_ms`` None. Runs
-                of other threads in that time are measured too; the level is put back at the end.
+            measure_tokens: length of a sequence to run and time at every level; None leaves ``measured_ms``,
+                ``expected_ms`` and ``share_of_peak`` None. Runs of other threads in that time are measured too; the
+                level is put back at the end.
         """
         native = self._open()
-        if measure_tokens is not None:
-            ids = [np.arange(measure_tokens) % self.spec.vocab]
-            before = self.level
-            native.profile(True)
-            try:
-                for _ in range(_PROFILE_RUNS):
-                    for level in range(len(self.levels)):
-                        self.switch(level)
-                        self.run(ids, per_token=self.spec.pooling == "none" and self.spec.outputs == 0)
-            finally:
-                self.switch(before)
-        records: list[dict[str, Any]] = json.loads(native.explain())
-        if measure_tokens is not None:
+        if measure_tokens is None:
+            records: list[dict[str, Any]] = json.loads(native.explain())
+            return records
+        ids = [np.arange(measure_tokens) % self.spec.vocab]
+        before, rounds = self.level, []
+        try:
+            for _ in range(_PROFILE_RUNS):
+                native.profile(True)
+                for level in range(len(self.levels)):
+                    self.switch(level)
+                    self.run(ids, per_token=self.spec.pooling == "none" and self.spec.outputs == 0)
+                rounds.append(json.loads(native.explain()))
+        finally:
             native.profile(False)
-        return records
+            self.switch(before)
+        return [_median_record(same) for same in zip(*rounds, strict=True)]
 
     def _open(self) -> Any:
         native = self._native
         if native is None:
             raise EngineError("the model is closed; open the bundle again.")
         return native
+
+
+def _median_record(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One record of several measurements of a step: medians, so that an interrupted run does not count."""
+    found = dict(records[0])
+    found["measured_ms"] = median(record["measured_ms"] for record in records)
+    if found.get("expected_ms") is not None:
+        found["share_of_peak"] = found["expected_ms"] / found["measured_ms"] if found["measured_ms"] > 0 else None
+    return found

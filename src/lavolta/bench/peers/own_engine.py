@@ -9,6 +9,9 @@ from lavolta.bench.peers import Job, Loaded
 from lavolta.bench.synthetic import random_ids
 from lavolta.runtime.engine import open_bundle
 
+LINEAR_OPS = ("linear", "quantize")
+"""Steps that belong to linear layers: those in int8 quantize their inputs."""
+
 
 def load(job: Job) -> Loaded:
     """Open a bundle; `Job.model` is its path."""
@@ -27,7 +30,7 @@ def load(job: Job) -> Loaded:
     def linear_ms() -> list[float]:
         total = dict.fromkeys(model.levels, 0.0)
         for row in model.explain(measure_tokens=job.tokens):
-            if row["op"] == "linear":
+            if row["op"] in LINEAR_OPS:
                 total[row["level"]] += row["measured_ms"]
         return list(total.values())
 

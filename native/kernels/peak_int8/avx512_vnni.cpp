@@ -1,0 +1,9 @@
+// Peak of products of bytes, AVX-512 VNNI.
+#include "../bytes_avx512.h"
+#include "simd.h"
+
+namespace lavolta {
+
+uint64_t peak_int8_avx512_vnni(uint64_t rounds) { return peak_int8<Vnni512>(rounds); }
+
+}  // namespace lavolta
