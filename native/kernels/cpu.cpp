@@ -6,6 +6,9 @@
 #elif defined(LAVOLTA_ARM) && !defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
+#if defined(__linux__)
+#include <unistd.h>
+#endif
 
 namespace lavolta {
 
@@ -64,5 +67,13 @@ bool cpu_has(Isa isa) {
 bool cpu_has(Isa isa) { return isa == Isa::reference; }
 
 #endif
+
+size_t first_level_cache_bytes() {
+    long bytes = 0;
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
+    bytes = sysconf(_SC_LEVEL1_DCACHE_SIZE);
+#endif
+    return bytes > 0 ? static_cast<size_t>(bytes) : size_t{32} << 10;
+}
 
 }  // namespace lavolta

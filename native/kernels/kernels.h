@@ -48,13 +48,13 @@ struct LinearArgs {
     const Run* runs;          // (n,)
     const uint32_t* run_ptr;  // (bands + 1,), the row of the level
     const float* bias;        // (out_features,)
-    const float* x;           // (in_features, stride)
+    const float* x;           // (in_features, x_stride)
     const float* residual;    // (out_features, stride) or null
     float* y;                 // (out_features, stride)
-    size_t stride;            // floats
+    size_t x_stride, stride;  // floats
     size_t token_begin, token_end;
     uint32_t band_begin, band_end;
-    uint32_t cell_rows, out_features;
+    uint32_t cell_rows, out_features, in_features;
     Activation activation;
 };
 

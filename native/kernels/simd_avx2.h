@@ -19,6 +19,22 @@ struct Avx2 {
         return _mm256_cmpgt_epi32(_mm256_set1_epi32(count >= 8 ? 8 : static_cast<int>(count)), lanes);
     }
 
+    // Leading columns of `columns` that are in [low, low + width), at most `count`.
+    static uint32_t columns_within(const uint16_t* columns, uint32_t count, uint32_t low, uint32_t width) {
+        const __m256i lows = _mm256_set1_epi16(static_cast<short>(low));
+        const __m256i last = _mm256_set1_epi16(static_cast<short>(width - 1));
+        uint32_t i = 0;
+        for (; i + 16 <= count; i += 16) {
+            const __m256i sixteen = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(columns + i));
+            const __m256i offsets = _mm256_sub_epi16(sixteen, lows);
+            const __m256i within = _mm256_cmpeq_epi16(_mm256_min_epu16(offsets, last), offsets);
+            const uint32_t bits = static_cast<uint32_t>(_mm256_movemask_epi8(within));
+            if (bits != ~0u) return i + static_cast<uint32_t>(__builtin_ctz(~bits)) / 2;
+        }
+        while (i < count && columns[i] - low < width) ++i;
+        return i;
+    }
+
     static Reg load(const float* p) { return _mm256_loadu_ps(p); }
     static void store(float* p, Reg v) { _mm256_storeu_ps(p, v); }
     static void store_first(float* p, Reg v, size_t count) { _mm256_maskstore_ps(p, first_lanes(count), v); }

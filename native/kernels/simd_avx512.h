@@ -14,6 +14,19 @@ struct Avx512 {
     static constexpr size_t width = 16;
     static constexpr int registers = 32;
 
+    // Leading columns of `columns` that are in [low, low + width), at most `count`.
+    static uint32_t columns_within(const uint16_t* columns, uint32_t count, uint32_t low, uint32_t width) {
+        const __m512i lows = _mm512_set1_epi16(static_cast<short>(low));
+        const __m512i widths = _mm512_set1_epi16(static_cast<short>(width));
+        for (uint32_t i = 0; i < count; i += 32) {
+            const __mmask32 there = count - i >= 32 ? ~__mmask32{0} : (__mmask32{1} << (count - i)) - 1;
+            const __m512i offsets = _mm512_sub_epi16(_mm512_maskz_loadu_epi16(there, columns + i), lows);
+            const __mmask32 within = _mm512_mask_cmplt_epu16_mask(there, offsets, widths);
+            if (within != ~__mmask32{0}) return i + static_cast<uint32_t>(__builtin_ctz(~within));
+        }
+        return count;
+    }
+
     static Reg load(const float* p) { return _mm512_loadu_ps(p); }
     static void store(float* p, Reg v) { _mm512_storeu_ps(p, v); }
     static void store_first(float* p, Reg v, size_t count) {

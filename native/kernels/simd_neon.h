@@ -26,6 +26,13 @@ struct Neon {
         return vcltq_u32(vld1q_u32(lanes), vdupq_n_u32(count >= 4 ? 4 : static_cast<uint32_t>(count)));
     }
 
+    // Leading columns of `columns` that are in [low, low + width), at most `count`.
+    static uint32_t columns_within(const uint16_t* columns, uint32_t count, uint32_t low, uint32_t width) {
+        uint32_t i = 0;
+        while (i < count && columns[i] - low < width) ++i;
+        return i;
+    }
+
     static Reg load(const float* p) { return vld1q_f32(p); }
     static void store(float* p, Reg v) { vst1q_f32(p, v); }
     static void store_first(float* p, Reg v, size_t count) {

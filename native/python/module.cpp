@@ -322,7 +322,8 @@ Output test_linear(const std::string& isa, const Matrix& values, const Columns& 
     args.x = in.values.data();
     args.residual = added ? added->values.data() : nullptr;
     args.y = out.values.data();
-    args.stride = in.stride;
+    args.x_stride = args.stride = in.stride;
+    args.in_features = static_cast<uint32_t>(x.shape(0));
     args.token_end = tokens;
     args.band_end = static_cast<uint32_t>(run_ptr.size() - 1);
     args.cell_rows = static_cast<uint32_t>(values.shape(1));

@@ -91,7 +91,10 @@ void Model::run(const lavolta_batch& batch, float* output, size_t output_floats,
 void Model::reserve(Pass& pass) {
     const Spec& spec = bundle_.spec;
     pass.stride = stride_of(pass.tokens);
-    const size_t block = spec.hidden * pass.stride, keys = spec.key_features() * pass.stride, ffn = spec.ffn * pass.stride;
+    const size_t block = spec.hidden * pass.stride, keys = spec.key_features() * pass.stride;
+    pass.ffn_tokens = std::min(ffn_block(pass.tokens), pass.tokens);
+    pass.ffn_stride = stride_of(pass.ffn_tokens);
+    const size_t ffn = spec.ffn * pass.ffn_stride;
     pass.x = hidden_.reserve(block + kSlack);
     pass.next = next_.reserve(block + kSlack);
     pass.q = pass.ffn = work_.reserve(std::max(2 * (block + keys), spec.ffn_gate ? 2 * ffn : ffn) + kSlack);
@@ -159,7 +162,9 @@ void Model::encode(Pass& pass, Course& course) {
         };
         const auto apply = [&](Step step, const Linear& linear_layer, const float* x, float* y, const float* residual,
                                Activation activation) {
-            timed(ms(step), [&] { linear(pass.tokens, pass.stride, linear_layer, level, x, y, residual, activation); });
+            timed(ms(step), [&] {
+                linear(pass.tokens, linear_layer, level, x, pass.stride, y, pass.stride, residual, activation);
+            });
         };
         const auto prepare = [&](const float* x, std::initializer_list<const Linear*> readers) {
             timed(ms(Step::quantize), [&] { quantize(pass.tokens, pass.stride, x, readers); });
@@ -188,14 +193,28 @@ void Model::encode(Pass& pass, Course& course) {
         apply(Step::output, layer.output, pass.context, pass.next, pass.x, Activation::none);
         accept(Step::attention_norm, layer.attention_norm);
         y = input(Step::ffn_norm, layer.ffn_norm);
-        prepare(y, {&layer.up, layer.gate ? &*layer.gate : &layer.up});
-        apply(Step::up, layer.up, y, pass.ffn, nullptr, layer.gate ? Activation::none : activation);
-        if (layer.gate) {
-            apply(Step::gate, *layer.gate, y, pass.gate, nullptr, Activation::none);
-            timed(ms(Step::gate), [&] { gate(pass); });
+        for (size_t begin = 0; begin < pass.tokens; begin += pass.ffn_tokens) {
+            const size_t tokens = std::min(pass.ffn_tokens, pass.tokens - begin);
+            const auto up = [&](Step step, const Linear& part, float* to, Activation function) {
+                timed(ms(step), [&] {
+                    linear(tokens, part, level, y + begin, pass.stride, to, pass.ffn_stride, nullptr, function);
+                });
+            };
+            timed(ms(Step::quantize), [&] {
+                quantize(tokens, pass.stride, y + begin, {&layer.up, layer.gate ? &*layer.gate : &layer.up});
+            });
+            up(Step::up, layer.up, pass.ffn, layer.gate ? Activation::none : activation);
+            if (layer.gate) {
+                up(Step::gate, *layer.gate, pass.gate, Activation::none);
+                timed(ms(Step::gate), [&] { gate(pass); });
+            }
+            timed(ms(Step::quantize), [&] { quantize(tokens, pass.ffn_stride, pass.ffn, {&layer.down}); });
+            timed(ms(Step::down), [&] {
+                // In place of the input where that is a copy, the normed one: each block reads its tokens before it writes them.
+                linear(tokens, layer.down, level, pass.ffn, pass.ffn_stride, pass.next + begin, pass.stride, pass.x + begin,
+                       Activation::none);
+            });
         }
-        prepare(pass.ffn, {&layer.down});
-        apply(Step::down, layer.down, pass.ffn, pass.next, pass.x, Activation::none);
         accept(Step::ffn_norm, layer.ffn_norm);
     }
     if (first) {
@@ -224,7 +243,7 @@ void Model::gate(const Pass& pass) {
     constexpr size_t rows = 64;
     const size_t ffn = bundle_.spec.ffn;
     pool_.run((ffn + rows - 1) / rows, [&](size_t item, uint32_t) {
-        const size_t begin = item * rows * pass.stride, end = std::min(ffn, (item + 1) * rows) * pass.stride;
+        const size_t begin = item * rows * pass.ffn_stride, end = std::min(ffn, (item + 1) * rows) * pass.ffn_stride;
         kernels_.gate({pass.gate + begin, pass.ffn + begin, end - begin, bundle_.spec.activation});
     });
 }
@@ -325,7 +344,7 @@ float* Model::head(const Pass& pass, size_t& rows, size_t& stride) {
             float* y = logits_.reserve(columns * stride + kSlack);
             if (bundle_.head_out) {
                 quantize(rows, stride, at, {&*bundle_.head_out});
-                linear(rows, stride, *bundle_.head_out, pass.level, at, y, nullptr, Activation::none);
+                linear(rows, *bundle_.head_out, pass.level, at, stride, y, stride, nullptr, Activation::none);
             } else {
                 dense(bundle_.head_out_weight, bundle_.head_out_bias, spec.outputs, Activation::none, at, y, rows, stride);
             }

@@ -105,8 +105,10 @@ class Model {
     // Quantizes `x (features, stride)` if one of its readers is int8; the bytes stay until the next call.
     void quantize(size_t tokens, size_t stride, const float* x, std::initializer_list<const Linear*> readers);
     // An int8 layer reads what was quantized last, not `x`.
-    void linear(size_t tokens, size_t stride, const Linear& layer, uint32_t level, const float* x, float* y,
+    void linear(size_t tokens, const Linear& layer, uint32_t level, const float* x, size_t x_stride, float* y, size_t y_stride,
                 const float* residual, Activation activation);
+    // Tokens that the feed-forward part takes at a time, so that `down` finds in the cache what `up` wrote.
+    size_t ffn_block(size_t tokens) const;
     void dense(const float* weight, const float* bias, uint32_t outputs, Activation activation, const float* x, float* y,
                size_t tokens, size_t stride);
     float* head(const Pass& pass, size_t& rows, size_t& stride);

@@ -24,7 +24,8 @@ struct Model::Pass {
     float *x, *next;     // (hidden, stride)
     float *q, *context;  // (hidden, stride)
     float *k, *v;        // (kv_heads * head_size, stride)
-    float *ffn, *gate;   // (ffn, stride), share the memory of the four above
+    float *ffn, *gate;   // (ffn, ffn_stride), share the memory of the four above
+    size_t ffn_tokens, ffn_stride;  // tokens that the feed-forward part takes at a time
     const float* angles;  // (head_size, stride) or null: cosines of each token's angles, then their sines
 };
 

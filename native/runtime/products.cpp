@@ -6,12 +6,16 @@
 namespace lavolta {
 namespace {
 
-// Tokens whose inputs stay in a core's second-level cache while all bands pass over them; a multiple of 48, the widest tile of
-// tall cells.
-size_t token_block(size_t in_features) {
-    constexpr size_t budget_floats = (size_t{1} << 20) / sizeof(float);
-    return std::max<size_t>(budget_floats / in_features / 48, 1) * 48;
+// `tokens` in equal parts whose `bytes` for each token stay in a core's second-level cache, in whole steps.
+size_t token_block(size_t tokens, size_t bytes, size_t step) {
+    constexpr size_t budget = size_t{1} << 20;
+    const size_t most = std::max<size_t>(budget / bytes / step, 1) * step;
+    const size_t parts = std::max<size_t>((tokens + most - 1) / most, 1);
+    return ((tokens + parts - 1) / parts + kTokenPad - 1) / kTokenPad * kTokenPad;
 }
+
+// Tokens that fill the registers of a tile, or some tiles: the lower the cells, the wider the tile.
+size_t tile_step(uint32_t cell_rows) { return cell_rows >= 8 ? 48 : cell_rows == 1 ? 128 : 64; }
 
 // The same for quantized inputs, whole blocks of them.
 size_t quantized_token_block(size_t in_features) {
@@ -63,7 +67,13 @@ void Model::quantize(size_t tokens, size_t stride, const float* x, std::initiali
     });
 }
 
-void Model::linear(size_t tokens, size_t stride, const Linear& layer, uint32_t level, const float* x, float* y,
+size_t Model::ffn_block(size_t tokens) const {
+    const Linear& down = bundle_.layers[0].down;
+    if (down.precision == Precision::int8) return quantized_token_block(down.in_features * sizeof(float));
+    return token_block(tokens, down.in_features * sizeof(float), tile_step(down.cell_rows));
+}
+
+void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const float* x, size_t x_stride, float* y, size_t y_stride,
                    const float* residual, Activation activation) {
     // What both precisions share.
     const auto fill = [&](auto& args) {
@@ -73,7 +83,7 @@ void Model::linear(size_t tokens, size_t stride, const Linear& layer, uint32_t l
         args.bias = layer.bias;
         args.residual = residual;
         args.y = y;
-        args.stride = stride;
+        args.stride = y_stride;
         args.cell_rows = layer.cell_rows;
         args.out_features = layer.out_features;
         args.activation = activation;
@@ -86,19 +96,22 @@ void Model::linear(size_t tokens, size_t stride, const Linear& layer, uint32_t l
         all.scale = layer.scale;
         all.quant_stride = quantized_stride(tokens);
         all.u = reinterpret_cast<const uint8_t*>(quantized_.reserve(layer.in_features * all.quant_stride / sizeof(float)));
-        all.token_scale = token_scale_.reserve(stride);
+        all.token_scale = token_scale_.reserve(y_stride);
         return for_parts(pool_, tokens, quantized_token_block(layer.in_features), layer.bands, all, kernels_.linear_int8);
     }
     LinearArgs all{};
     fill(all);
     all.values = layer.values;
     all.x = x;
-    for_parts(pool_, tokens, token_block(layer.in_features), layer.bands, all, kernels_.linear);
+    all.x_stride = x_stride;
+    all.in_features = layer.in_features;
+    const size_t block = token_block(tokens, layer.in_features * sizeof(float), tile_step(layer.cell_rows));
+    for_parts(pool_, tokens, block, layer.bands, all, kernels_.linear);
 }
 
 void Model::dense(const float* weight, const float* bias, uint32_t outputs, Activation activation, const float* x, float* y,
                   size_t tokens, size_t stride) {
-    const size_t block = token_block(bundle_.spec.hidden);
+    const size_t block = token_block(tokens, bundle_.spec.hidden * sizeof(float), tile_step(8));
     const size_t blocks = (tokens + block - 1) / block;
     // Chunks of whole row tiles.
     constexpr size_t rows = 16;

@@ -194,3 +194,37 @@ def test_the_peak_of_every_instruction_set() -> None:
     assert peak_gflops() > 0.0
     with pytest.raises(UserInputError, match="'sse9'"):
         peak_gflops("sse9")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("cell_rows", [1, 2])
+@pytest.mark.parametrize("nested", [True, False])
+def test_low_cells_in_visits_have_the_bits_of_the_straight_walk(isa: str, cell_rows: int, nested: bool) -> None:
+    """Many columns and tokens make low cells visit blocks of columns; few tokens walk straight: bits must not tell.
+
+    Levels that are not nested have several runs in a band. 531 bands are more than two panels; some bands are empty.
+    """
+    generator = np.random.default_rng(cell_rows)
+    rows, columns, tokens = 531 * cell_rows - (cell_rows - 1), 397, 131
+    weight = generator.standard_normal((rows, columns)).astype(np.float32)
+    bias = generator.standard_normal(rows).astype(np.float32)
+    x = generator.standard_normal((columns, tokens)).astype(np.float32)
+    residual = generator.standard_normal((rows, tokens)).astype(np.float32)
+    grid = CellGrid(rows, columns, cell_rows)
+    share = generator.random(grid.shape)
+    share[::7] = 2.0
+    masks = (
+        [share < 0.9, share < 0.5, share < 0.3] if nested else [share < 0.9, share > 0.2, (share > 0.3) & (share < 0.8)]
+    )
+    packed = pack_linear(weight, masks, cell_rows)
+    for level in range(len(masks)):
+        arrays = (packed.values, packed.columns, packed.runs, packed.run_ptr[level], bias)
+        together = _native.linear(isa, *arrays, x, residual, "none")
+        dense = unpack_linear(packed, level)
+        exact = dense.astype(np.float64) @ x + bias[:, None] + residual
+        error = product_bound(dense, x, bias) + EPS * np.abs(exact)
+        assert (np.abs(together - exact) <= error).all()
+        for first in (0, 16, 128):
+            part = slice(first, first + 3)
+            few = (np.ascontiguousarray(x[:, part]), np.ascontiguousarray(residual[:, part]))
+            assert (_native.linear(isa, *arrays, *few, "none") == together[:, part]).all()

@@ -11,7 +11,7 @@ void linear_reference(const LinearArgs& a) {
                 float sum = a.bias[out];
                 for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
                     for (size_t cell = a.runs[r].first; cell < size_t{a.runs[r].first} + a.runs[r].count; ++cell) {
-                        sum += a.values[cell * a.cell_rows + row] * a.x[a.columns[cell] * a.stride + token];
+                        sum += a.values[cell * a.cell_rows + row] * a.x[a.columns[cell] * a.x_stride + token];
                     }
                 }
                 sum = activate(sum, a.activation);

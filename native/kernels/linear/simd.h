@@ -5,8 +5,7 @@
 // sums are independent to hide the latency of a multiply-add.
 #pragma once
 
-#include "../math.h"
-#include "../tile.h"
+#include "blocked.h"
 
 namespace lavolta {
 namespace {
@@ -22,38 +21,6 @@ constexpr int tallest() {
     return V::registers == 32 ? 8 : 4;
 }
 
-// Activation and residual go over what was just stored, in a loop: in registers the sums would spill for every band.
-template <class V, int R, int T>
-inline __attribute__((always_inline)) void finish(const typename V::Reg (&acc)[R][T], float* y, const float* residual, size_t stride,
-                                                  int rows, Activation activation) {
-    const bool add = residual && activation == Activation::none;
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-        if (r >= rows) break;
-#pragma GCC unroll 16
-        for (int t = 0; t < T; ++t) {
-            const size_t at = r * stride + t * V::width;
-            V::store(y + at, add ? V::add(acc[r][t], V::load(residual + at)) : acc[r][t]);
-        }
-    }
-    if (activation == Activation::none) return;
-    for (int r = 0; r < rows; ++r) {
-        for (size_t at = r * stride; at < r * stride + T * V::width; at += V::width) {
-            const auto v = activate<V>(V::load(y + at), activation);
-            V::store(y + at, residual ? V::add(v, V::load(residual + at)) : v);
-        }
-    }
-}
-
-template <class V, int R, int T>
-inline __attribute__((always_inline)) void start(typename V::Reg (&acc)[R][T], const float* bias, int rows) {
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 16
-        for (int t = 0; t < T; ++t) acc[r][t] = r < rows ? V::set1(bias[r]) : V::zero();
-    }
-}
-
 // Rows [first_row, first_row + R) of one band.
 template <class V, int R, int T>
 __attribute__((noinline)) void sparse_tile(const LinearArgs& a, uint32_t band, uint32_t first_row, size_t token) {
@@ -61,10 +28,21 @@ __attribute__((noinline)) void sparse_tile(const LinearArgs& a, uint32_t band, u
     const int rows = a.out_features - row < size_t{R} ? static_cast<int>(a.out_features - row) : R;
     typename V::Reg acc[R][T];
     start<V>(acc, a.bias + row, rows);
-    for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
-        const size_t cell = a.runs[r].first;
-        accumulate<V, R, T, true>(acc, a.values + cell * a.cell_rows + first_row, 1, a.cell_rows, a.columns + cell,
-                                  a.runs[r].count, a.x + token, a.stride);
+    const uint32_t runs_end = a.run_ptr[band + 1];
+    for (uint32_t r = a.run_ptr[band]; r < runs_end; ++r) {
+        const size_t cell = a.runs[r].first, count = a.runs[r].count;
+        // The last run of the last band fetches on: nothing there is needed, and a fetch never faults.
+        const bool more = r + 1 < runs_end || (band + 1 < a.band_end && runs_end < a.run_ptr[band + 2]);
+        const size_t next = more ? a.runs[r + 1].first : cell + count;
+        const size_t cells_ahead = kAheadBytes / (sizeof(float) * a.cell_rows);
+        const Ahead ahead{count > cells_ahead ? count - cells_ahead : 0,
+                          static_cast<ptrdiff_t>(next - cell - count) * static_cast<ptrdiff_t>(sizeof(float) * a.cell_rows)};
+        // Columns are few bytes: the first of the next run now, the hardware follows once it goes on.
+        const char* next_columns = reinterpret_cast<const char*>(a.columns + next);
+        const size_t bytes = more ? a.runs[r + 1].count * sizeof(uint16_t) : 0;
+        for (size_t b = 0; b < bytes && b < 512; b += 64) __builtin_prefetch(next_columns + b);
+        accumulate<V, R, T, true>(acc, a.values + cell * a.cell_rows + first_row, 1, a.cell_rows, a.columns + cell, count,
+                                  a.x + token, a.x_stride, ahead);
     }
     finish<V>(acc, a.y + row * a.stride + token, a.residual ? a.residual + row * a.stride + token : nullptr, a.stride, rows,
               a.activation);
@@ -118,14 +96,25 @@ void sparse_bands(const LinearArgs& a) {
     }
 }
 
+// Cells of R rows, by the faster walk.
+template <class V, int R>
+void low_bands(const LinearArgs& a) {
+    if (!visits_pay<V, R, most_registers<V, R>()>(a)) return sparse_bands<V, R>(a);
+    for_token_tiles<V, R>(a.token_begin, a.token_end, [&](auto t, size_t token) {
+        for (uint32_t band = a.band_begin; band < a.band_end; band += kPanelBands) {
+            sparse_panel<V, R, decltype(t)::value>(a, band, a.band_end - band < kPanelBands ? a.band_end : band + kPanelBands, token);
+        }
+    });
+}
+
 template <class V>
 void linear(const LinearArgs& a) {
     constexpr int tall = tallest<V>();
     switch (a.cell_rows) {
         case 1:
-            return sparse_bands<V, 1>(a);
+            return low_bands<V, 1>(a);
         case 2:
-            return sparse_bands<V, 2>(a);
+            return low_bands<V, 2>(a);
         case 4:
             return sparse_bands<V, 4>(a);
         default:

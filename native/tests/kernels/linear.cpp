@@ -7,9 +7,10 @@ void test_linear(Isa isa, LinearKernel* kernel, LinearKernel* reference) {
     // 37 rows are ragged for every cell height above 1; 23 inputs are a prime; tokens: 1, one less, equal and one more than a
     // register (4, 8, 16), a padded row, and the widest tiles.
     for (const uint32_t cell_rows : {1u, 2u, 4u, 8u, 16u}) {
-        for (const size_t tokens : {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 32, 33, 47, 48, 49, 97, 129}) {
+        // 131 tokens: so many columns that low cells are visited block by block.
+        for (const size_t tokens : {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 32, 33, 47, 48, 49, 97, 129, 131}) {
             Numbers numbers(cell_rows * 1000 + tokens);
-            const uint32_t out = tokens % 2 ? 37 : 1, in = tokens % 3 ? 23 : 1;
+            const uint32_t out = tokens % 2 ? 37 : 1, in = tokens == 131 ? 511 : tokens % 3 ? 23 : 1;
             const Packed packed = pack(numbers, out, in, cell_rows);
             const size_t stride = stride_of(tokens);
             const std::vector<float> x = activations(numbers, in, tokens), residual = activations(numbers, out, tokens);
@@ -23,11 +24,12 @@ void test_linear(Isa isa, LinearKernel* kernel, LinearKernel* reference) {
                     args.run_ptr = packed.run_ptr.data();
                     args.bias = packed.bias.data();
                     args.x = x.data();
-                    args.stride = stride;
+                    args.x_stride = args.stride = stride;
                     args.token_end = tokens;
                     args.band_end = (out + cell_rows - 1) / cell_rows;
                     args.cell_rows = cell_rows;
                     args.out_features = out;
+                    args.in_features = in;
                     args.y = before.data();
                     reference(args);
                     args.residual = add ? residual.data() : nullptr;
