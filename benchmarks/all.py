@@ -1,6 +1,6 @@
 """Run the benchmarks one after another, store what they found in ``results/``, and make the tables of README.md anew.
 
-``python benchmarks/all.py`` takes about half an hour on an idle machine; ``--only NAME`` runs some, ``--tables`` none.
+``python benchmarks/all.py`` takes about forty minutes on an idle machine; ``--only NAME`` runs some, ``--tables`` none.
 ``--check`` changes nothing and fails where README.md does not have the numbers of ``results/``.
 """
 
@@ -24,6 +24,7 @@ SCRIPTS: dict[str, list[str]] = {
     "ragged_lengths": [],
     "level_switch": [],
     "engine_levels": ["--cell-rows", "16", "8", "4", "2", "1"],
+    "battery_life": [],
 }
 """Name of a script, and the options that its stored result was made with. It has ``table(result) -> str``."""
 BEGIN, END = "<!-- {name}: made by all.py -->", "<!-- end -->"
@@ -47,6 +48,8 @@ def render(readme: str, results: Path) -> str:
 
 def conditions(result: dict[str, Any]) -> str:
     """One line: what it was measured on, and how."""
+    if "conditions" in result:
+        return f"*{result['conditions']}.*"
     machine = result.get("machine", {"cpu": result.get("cpu"), "cpu_flags": [result.get("isa")]})
     words = [
         f"{machine['cpu']} ({' '.join(machine['cpu_flags'])})",

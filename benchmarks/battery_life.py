@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from battery_models import DENSE, Subject, subjects
+from battery_tables import readme_part
 from lavolta import devices
 from lavolta.devices import Accounting, DeviceProfile, latency_ms
 from lavolta.devices.charge import to_fj, to_mwh
@@ -307,6 +308,11 @@ def summarize(by_device: dict[str, Any], missions: dict[str, Any]) -> dict[str, 
     }
 
 
+def table(result: dict[str, Any]) -> str:
+    """The part of README.md."""
+    return readme_part(result)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", help="FILE, or - for the last line of the output")
@@ -335,6 +341,8 @@ def main(arguments: list[str] | None = None) -> int:
         **summarize(by_device, missions),
         "baseline": BASELINE_WORDS,
         "accounting": f"{Accounting.CPU.words}; idle and waiting time included",
+        "conditions": f"simulated; run times uniform within {100 * NOISE:g} % of the prediction; "
+        f"{len(names)} devices, {'one seed' if args.quick else 'three seeds on the Odroid-XU3'}",
         "noise": f"run times uniform within {100 * NOISE:g} % of the prediction, the same for every policy",
         "quick": args.quick,
         "seconds": round(time.perf_counter() - start, 1),

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _HOURS = {"h": 1.0, "m": 1 / 60, "min": 1 / 60, "s": 1 / 3600}
 _NOISE = 0.2
+HEAT_BAND_C = 15.0
+"""How far below the limit of a profile the clock begins to fall."""
 
 
 def govern(
@@ -86,6 +88,9 @@ def govern(
         opened = BundleFile.open(bundle)
         made_for = opened.manifest["device"]
         profile = load(device or str(made_for.get("name", DEFAULT)))
+        if profile.thermal is not None:
+            limit_c = profile.thermal.limit_c
+            goal = replace(goal, warn_c=limit_c - HEAT_BAND_C, max_c=limit_c)
         length = tokens or count_of(made_for.get("tokens"), min(USUAL_TOKENS, opened.spec.max_tokens))
         scenario = Scenario(
             profile,

@@ -1,0 +1,69 @@
+"""The battery benchmark on charges of a few requests: promised keys, fair cases, and nobody above the oracle."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lavolta.devices import Accounting
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+KEYS = {
+    "odroid_xu3_improvement",
+    "median_soc_vs_best_non_reconfiguring",
+    "misses_ours",
+    "oracle_gap",
+    "by_device",
+}
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return runpy.run_path(str(FOLDER / "battery_life.py"))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "poisson", "bursty", "day"])
+def test_a_case_is_fair(script: dict[str, Any], kind: str) -> None:
+    case = script["run_case"]("freqbench-sm8250", "demo", kind, 0, 15, Accounting.CPU)
+    assert case["misses_ours"] == case["misses_unavoidable"] == 0
+    assert 0.0 <= case["oracle_gap"] < 0.2
+    assert case["vs_best_non_reconfiguring"] > 1.0
+    assert case["best_non_reconfiguring"] in case["policies"]
+    if kind == "periodic":
+        # The deadline leaves room for the noise: the baseline keeps it too.
+        assert case["policies"]["no-reconfiguration"][1] == 0
+        assert case["vs_dense_best_clock"] <= case["vs_no_reconfiguration"]
+    again = script["run_case"]("freqbench-sm8250", "demo", kind, 0, 15, Accounting.CPU)
+    assert again == case
+
+
+def test_a_mission_lasts(script: dict[str, Any]) -> None:
+    mission = script["run_mission"]("odroid-xu3-a7", "demo", 0, 40)
+    assert mission["lasted"]
+    assert mission["misses_ours"] == 0
+    assert mission["mean_score"] <= mission["mean_score_oracle"]
+    assert mission["oracle_gap"] < 0.05
+
+
+def test_the_stored_result_has_the_promised_keys() -> None:
+    result = json.loads((FOLDER / "results" / "battery_life.json").read_text(encoding="utf-8"))
+    assert result.keys() >= KEYS
+    assert result["misses_ours"] == 0
+    assert not result["quick"]
+    assert "1400 MHz" in result["baseline"]
+
+
+def test_the_demo_s_levels_are_made_from_a_run(script: dict[str, Any]) -> None:
+    subjects = script["subjects"]()
+    assert {"demo", "wikitext2", "stsb", "rte"} <= subjects.keys()
+    for subject in subjects.values():
+        macs = [level.work.kept_macs for level in subject.levels]
+        assert macs == sorted(macs, reverse=True)
+        assert subject.levels[0].name == "dense"
+    assert "battery_models" in sys.modules
