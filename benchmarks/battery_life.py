@@ -222,6 +222,21 @@ def run_mission(device: str, subject_name: str, seed: int, requests: int) -> dic
     }
 
 
+def run_same_score(device: str, subject_name: str, seed: int, requests: int) -> dict[str, float | None]:
+    """Per level: answers in time, ours with at least its score on average, over its best stock governor's."""
+    subject = subjects()[subject_name]
+    case = Case(devices.load(device), subject, "periodic", seed, requests, Accounting.CPU)
+    found: dict[str, float | None] = {}
+    for level in subject.levels:
+        stock = [case.run(kind(case.scenario, level.name)) for kind in STOCK]
+        best = max((r.on_time for r in stock if not r.deadline_misses), default=None)
+        ours = case.run(GovernorPolicy(case.scenario, Goal(margin=NOISE, mean_score=level.score)))
+        if ours.deadline_misses or (ours.mean_score or 0.0) < level.score - 1e-9:
+            raise RuntimeError(f"ours missed a deadline or the score of {level.name} on {device}")
+        found[level.name] = _ratio(ours.on_time, best)
+    return found
+
+
 def _mean(cases: list[dict[str, Any]], key: str) -> float | None:
     values = [case[key] for case in cases if case[key] is not None]
     return round(statistics.fmean(values), 4) if values else None
@@ -327,7 +342,9 @@ def main(arguments: list[str] | None = None) -> int:
     work = jobs(names, args.quick)
     with ProcessPoolExecutor(args.jobs) as pool:
         cases = list(pool.map(run_case, *zip(*work, strict=True)))
-        found = list(pool.map(run_mission, names, ["demo"] * len(names), [0] * len(names), [work[0][4]] * len(names)))
+        each = (names, ["demo"] * len(names), [0] * len(names), [work[0][4]] * len(names))
+        found = list(pool.map(run_mission, *each))
+        equal = list(pool.map(run_same_score, *each))
     grouped: dict[str, Any] = {}
     for (device, model, kind, _, _, accounting), case in zip(work, cases, strict=True):
         key = kind if accounting is Accounting.CPU else f"{kind}, whole board"
@@ -348,6 +365,7 @@ def main(arguments: list[str] | None = None) -> int:
         "seconds": round(time.perf_counter() - start, 1),
         "models": {name: {"source": s.source, "score": s.score} for name, s in subjects().items()},
         "missions": missions,
+        "same_score": dict(zip(names, equal, strict=True)),
         "by_device": by_device,
     }
     for key, value in result.items():

@@ -23,7 +23,9 @@ TARGETS = (
 
 def readme_part(result: dict[str, Any]) -> str:
     """Targets, the Odroid-XU3, the phone chips."""
-    return "\n\n".join((_targets(result), _models(result), _policies(result), _chips(result), _missions(result)))
+    return "\n\n".join(
+        (_targets(result), _models(result), _policies(result), _chips(result), _same_score(result), _missions(result))
+    )
 
 
 def _targets(result: dict[str, Any]) -> str:
@@ -85,6 +87,21 @@ def _chips(result: dict[str, Any]) -> str:
             )
         ]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _same_score(result: dict[str, Any]) -> str:
+    ratios = {name: found for name, found in result["same_score"].items() if not name.startswith("odroid")}
+    levels = list(next(iter(ratios.values())))
+    lines = [
+        "At the mean score of one level kept under its best stock governor, periodic: lowest / median / highest ratio.",
+        "",
+        "| level kept | " + " | ".join(levels) + " |",
+        "|---" * (1 + len(levels)) + "|",
+        "| ours over it | "
+        + " | ".join(_spread([found[level] for found in ratios.values()]) for level in levels)
+        + " |",
+    ]
     return "\n".join(lines)
 
 

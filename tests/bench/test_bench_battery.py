@@ -51,6 +51,14 @@ def test_a_mission_lasts(script: dict[str, Any]) -> None:
     assert mission["oracle_gap"] < 0.05
 
 
+def test_the_same_score_costs_less(script: dict[str, Any]) -> None:
+    ratios = script["run_same_score"]("freqbench-sm8250", "demo", 0, 60)
+    assert list(ratios) == ["dense", "L0", "L1", "L2", "L3", "L4", "L5"]
+    # Keeping the dense model leaves nothing to gain, and a switch costs a little.
+    assert all(ratio is None or ratio > 0.95 for ratio in ratios.values())
+    assert ratios["L3"] > 1.1
+
+
 def test_the_stored_result_has_the_promised_keys() -> None:
     result = json.loads((FOLDER / "results" / "battery_life.json").read_text(encoding="utf-8"))
     assert result.keys() >= KEYS

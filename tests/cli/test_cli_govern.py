@@ -37,6 +37,10 @@ def test_a_reserve_is_spent_on_score(invoke: Invoke, bundle: Path) -> None:
     assert set(invoke(*given, "--reserve", "10%").data["levels"]) == {"L0"}
     assert set(invoke(*given, "--until", "1s").data["levels"]) == {"L0"}
     assert set(invoke(*given, "--until", "1000000h", "--reserve", 0.1).data["levels"]) == {"L2"}
+    # The levels score 1, 0.95 and 0.9.
+    between = invoke(*given, "--mean-score", 0.93, "--requests", 100).data
+    assert set(between["levels"]) == {"L1", "L2"}
+    assert 0.93 <= between["mean_score"] < 0.95
     again = invoke(*given, "--seed", 5).data
     assert again == invoke(*given, "--seed", 5).data
     assert again["requests"] == 3

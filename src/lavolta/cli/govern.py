@@ -41,6 +41,9 @@ def govern(
         str | None, typer.Option("--reserve", help="Share of the charge to keep, such as 10%; best score until then.")
     ] = None,
     min_score: Annotated[float | None, typer.Option("--min-score", help="Use no level below this score.")] = None,
+    mean_score: Annotated[
+        float | None, typer.Option("--mean-score", help="Lowest energy with at least this score on average.")
+    ] = None,
     margin: Annotated[
         float, typer.Option("--margin", min=0.0, help="Share by which a run may take longer than predicted.")
     ] = _NOISE,
@@ -81,7 +84,7 @@ def govern(
     from lavolta.runtime.governor import Goal
     from lavolta.runtime.scenario import Scenario
 
-    goal = Goal(_hours(until), _share(reserve), min_score, margin=margin)
+    goal = Goal(_hours(until), _share(reserve), min_score, mean_score, margin)
     with open_bundle(bundle, threads=threads) as model:
         from lavolta.runtime.bundle import BundleFile
 
