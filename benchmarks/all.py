@@ -79,6 +79,7 @@ def main() -> None:
                 "README.md does not have the numbers of results/; run `python benchmarks/all.py --tables`."
             )
         return
+    failed: list[str] = []
     for name in [] if args.tables else args.only or SCRIPTS:
         print(f"== {name}", file=sys.stderr, flush=True)
         command = [
@@ -90,10 +91,14 @@ def main() -> None:
         ]
         if args.quick and name != "engine_levels":
             command.append("--quick")
-        subprocess.run(command, check=True)
+        if subprocess.run(command, check=False).returncode != 0:
+            failed.append(name)
+            continue
         README.write_text(render(README.read_text(encoding="utf-8"), args.results), encoding="utf-8")
     if args.tables:
         README.write_text(render(present, args.results), encoding="utf-8")
+    if failed:
+        raise SystemExit(f"{', '.join(failed)} failed; their stored results are as they were.")
 
 
 if __name__ == "__main__":

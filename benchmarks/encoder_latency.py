@@ -92,6 +92,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "repetitions": rounds * repeat,
         **ratios(records, args.threads),
         "targets": TARGETS,
+        "notes": []
+        if has_amx()
+        else ["This CPU has no AMX: the target against OpenVINO int8 is meant for one that has."],
         "linear_scaling": by_sparsity(scaling),
         "linear_ms": {precision: found["ms"] for precision, found in scaling.items()},
         "median_ms": {record["name"]: record["median_ms"] for record in records},
@@ -185,7 +188,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     parts.append(markdown(["who", "median ms", "± ms", "fastest ms", "computed with"], rows))
     words = "; ".join(f"{key}: {reason}" for key, reason in result["reasons"].items())
-    return "\n\n".join([*parts, *([words] if words else [])])
+    return "\n\n".join([*parts, *([words] if words else []), *result["notes"]])
 
 
 def main() -> None:
