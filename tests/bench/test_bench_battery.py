@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,27 @@ def test_the_stored_result_has_the_promised_keys() -> None:
     assert result["misses_ours"] == 0
     assert not result["quick"]
     assert "1400 MHz" in result["baseline"]
+
+
+def test_the_first_page_quotes_the_stored_result(script: dict[str, Any]) -> None:
+    result = json.loads((FOLDER / "results" / "battery_life.json").read_text(encoding="utf-8"))
+    text = " ".join((FOLDER.parent / "README.md").read_text(encoding="utf-8").split())
+    chips = [models["demo"] for name, models in result["by_device"].items() if not name.startswith("odroid")]
+
+    def median(kind: str, key: str) -> float:
+        return statistics.median(models[kind][key] for models in chips if models[kind][key] is not None)
+
+    odroid = result["odroid_xu3_improvement_by_model"]
+    best = median("periodic", "vs_best_non_reconfiguring")
+    for words in (
+        f"median of {len(chips)} measured phone chips a charge gives {best:.2f} times",
+        f"{median('periodic', 'vs_no_reconfiguration'):.2f} times those of the dense model",
+        f"Odroid-XU3 {odroid['demo']:.2f} times in fp32 (target: 4) and {odroid['demo-int8']:.2f} times in int8",
+        f"medians are {median('periodic, whole board', 'vs_best_non_reconfiguring'):.2f} and "
+        f"{median('periodic, whole board', 'vs_no_reconfiguration'):.2f}",
+    ):
+        assert words in text, words
+    assert script["BASELINE_WORDS"] == result["baseline"]
 
 
 def test_the_demo_s_levels_are_made_from_a_run(script: dict[str, Any]) -> None:

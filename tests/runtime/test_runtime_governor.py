@@ -153,6 +153,13 @@ def test_a_clock_that_the_system_chose_is_followed() -> None:
     assert (too_slow.reason, too_slow.option.choice.level) == (Reason.LATE, "M4")
 
 
+def test_a_clock_that_the_battery_cannot_supply_is_no_crash() -> None:
+    # 3.7^2 / 4R W at most: 160 mW, so 1400 MHz (224 mW with idle) cannot be had.
+    battery = BASE.battery.model_copy(update={"internal_resistance_mohm": 3700**2 / 4 / 160})
+    weak = replace(scenario(), profile=BASE.model_copy(update={"battery": battery}))
+    assert decide(Goal(), given_scenario=weak, clock_mhz=1400.0).option.choice.level == "M4"
+
+
 def test_corrections_are_bounded_and_shrug_off_an_outlier() -> None:
     exact = Correction((1000,) * WINDOW)
     assert exact.factor_milli(0.2) == 1200

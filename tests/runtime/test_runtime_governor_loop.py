@@ -88,6 +88,21 @@ def test_it_follows_a_clock_that_the_system_chose() -> None:
     assert {s.level for s in served} == {"M4"}
 
 
+def test_a_flickering_clock_is_one_clock() -> None:
+    class Flickering:
+        looks = 0
+
+        def read(self) -> Reading:
+            self.looks += 1
+            return Reading(time_s=float(self.looks), freq_mhz={CLUSTER: 1000.0 + self.looks % 7})
+
+    device = SimulatedDevice(profile(), load_cell(), degree=Degree.FOLLOWS)
+    device.follow(CLUSTER, 1000.0)
+    runner = SimulatedRunner(device, LEVELS)
+    governor = LiveGovernor(scenario(device), Goal(), runner, Flickering(), device, runner.now_s)
+    assert {governor.serve("x").freq_mhz for _ in range(10)} == {1000.0}
+
+
 def test_without_any_clock_the_measured_times_teach_it() -> None:
     device = SimulatedDevice(profile(), load_cell(), degree=Degree.NONE)
     device.follow(CLUSTER, 800.0)

@@ -196,9 +196,9 @@ class Governor:
         key = (state.clock_mhz, state.limit_mhz, *factors.values())
         menu = self._menus.get(key)
         if menu is None:
-            options = (
-                self.scenario.options if state.clock_mhz is None else self.scenario.at_clock(state.clock_mhz)
-            ).values()
+            # Where the battery cannot supply any option at a clock, what it can supply is all that can be planned.
+            here = {} if state.clock_mhz is None else self.scenario.at_clock(state.clock_mhz)
+            options = (here or self.scenario.options).values()
             allowed = [option for option in options if option.choice.level in factors]
             lowest = min(option.choice.freq_mhz for option in allowed)
             limit = max(lowest, math.inf if state.limit_mhz is None else state.limit_mhz)

@@ -22,6 +22,8 @@ from lavolta.runtime.scenario import Choice, Scenario
 
 ENERGY_WINDOW = 0.005
 """Share of the capacity that must be predicted as spent before it is compared with the battery's own count."""
+CLOCK_GRID_MHZ = 10.0
+"""Clocks of the system that differ by less are taken as one."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,10 @@ class LiveGovernor:
         if degree is Degree.SETS:
             return None
         seen = reading.freq_mhz.get(self._cluster) if self._busy_mhz is None else self._busy_mhz
-        return seen if degree is Degree.FOLLOWS and seen else top_mhz
+        if degree is not Degree.FOLLOWS or not seen:
+            return top_mhz
+        # A clock that flickers is one clock: rounded to the slow side.
+        return math.floor(seen / CLOCK_GRID_MHZ) * CLOCK_GRID_MHZ or seen
 
     def _energy_share(
         self, reading: Reading, state: State, start_s: float, end_s: float, cell_uw: int, run_ns: int
