@@ -8,14 +8,13 @@ in ``reasons``.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from lavolta.bench.lineup import Lineup
-from lavolta.bench.machine import has_amx
+from lavolta.bench.machine import cores, has_amx
 from lavolta.bench.running import check_threads
 from lavolta.bench.script import finish, head, markdown, number, options
 from lavolta.bench.synthetic import PRECISIONS, random_weights, shape_spec, write_random_bundle
@@ -74,7 +73,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 )
                 levels = {own(precision, s, args.threads): (i, s) for i, s in enumerate(SPARSITIES)}
                 engines[precision] = lineup.add_own(path, precision, levels, threads=args.threads)
-                if args.threads == 1 and len(os.sched_getaffinity(0)) > 1:
+                if args.threads == 1 and cores() > 1:
                     levels = {own(precision, s, 2): (i, s) for i, s in enumerate(SPARSITIES) if s in (0.0, 0.75)}
                     lineup.add_own(path, precision, levels, threads=2)
             lineup.add_peers(args.threads)

@@ -31,6 +31,7 @@ def test_a_bundle_at_all_its_levels(invoke: Invoke, bundle: Path) -> None:
         assert record["precision"] == "fp32"
         assert record["times_faster_than_peer"] is None
         assert "linear" in record["instruction_set"]
+        assert isinstance(record["over_threads"], bool)
 
 
 def test_chosen_levels_and_a_table(invoke: Invoke, classifier: Path) -> None:
@@ -93,3 +94,12 @@ def test_a_bundle_that_is_none_is_refused(invoke: Invoke, tmp_path: Path) -> Non
 
 def test_a_language_model_runs_without_peers(invoke: Invoke, language_model: Path) -> None:
     assert len(invoke("bench", language_model, "--quick", "--json").data["contestants"]) == 3
+
+
+def test_a_contestant_that_takes_more_threads_is_named(
+    invoke: Invoke, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lineup, "BUSY_LIMIT", 0.0)
+    outcome = invoke("bench", bundle, "--quick", "--levels", "0")
+    assert "lavolta L0 kept " in outcome.out
+    assert "more than it was given" in outcome.out

@@ -18,6 +18,9 @@ from lavolta.bench.workers import Contestant, Worker, race
 from lavolta.progress import Progress, SilentProgress
 from lavolta.runtime.spec import ModelSpec
 
+BUSY_LIMIT = 1.25
+"""Processor time over wall time and threads from which a contestant has used more threads than it was given."""
+
 
 class Lineup:
     """Contestants of one comparison, started one after another and closed together.
@@ -114,6 +117,7 @@ class Lineup:
                 continue
             worker = self.contestants[name].worker
             record |= {**asdict(times[name]), **worker.about, "threads_busy": round(worker.threads_busy, 2)}
+            record["over_threads"] = worker.threads_busy > BUSY_LIMIT * worker.job.threads
             record["agreement"] = cosine(outputs[name], outputs[reference]) if reference in outputs else None
             found.append(record)
         return found

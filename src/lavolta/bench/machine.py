@@ -39,12 +39,18 @@ def machine() -> dict[str, Any]:
         "cpu_flags": cpu_flags(),
         "instruction_sets": list(instruction_sets()),
         "amx": has_amx(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "load_before": round(os.getloadavg()[0], 2),
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def cpu_flags() -> list[str]:

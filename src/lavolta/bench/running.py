@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lavolta.bench.lineup import Lineup
-from lavolta.bench.machine import machine
+from lavolta.bench.machine import cores, machine
 from lavolta.bench.synthetic import (
     CELL_ROWS,
     DEFAULT_SHAPE,
@@ -126,9 +125,9 @@ def check_threads(threads: int) -> None:
     Raises:
         UserInputError: fewer than one, or more than the cores that this process may use.
     """
-    cores = len(os.sched_getaffinity(0))
-    if not 1 <= threads <= cores:
-        raise UserInputError(f"threads is {threads}; this process may use 1 to {cores} cores.")
+    most = cores()
+    if not 1 <= threads <= most:
+        raise UserInputError(f"threads is {threads}; this process may use 1 to {most} cores.")
 
 
 def check_tokens(tokens: int | None, most: int) -> int:

@@ -53,6 +53,8 @@ def _draw(console: Console, data: dict[str, Any]) -> None:
         if record["median_ms"] is None:
             reasons.append(f"{record['engine']} {record['precision']} did not run: {record['reason']}")
             continue
+        if record["over_threads"]:
+            reasons.append(f"{record['name']} kept {record['threads_busy']:.1f} threads busy, more than it was given.")
         rows.append(
             [
                 record["name"],
