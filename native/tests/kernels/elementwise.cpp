@@ -122,4 +122,6 @@ void test_peak(Isa isa, PeakKernel* kernel, PeakKernel*) {
     }
 }
 
+void test_peak_int8(Isa isa, PeakKernel* kernel, PeakKernel* reference) { test_peak(isa, kernel, reference); }
+
 }  // namespace lavolta

@@ -9,12 +9,14 @@ void test_linear(Isa isa, LinearKernel* kernel, LinearKernel* reference) {
     for (const uint32_t cell_rows : {1u, 2u, 4u, 8u, 16u}) {
         // 131 tokens: so many columns that low cells are visited block by block.
         for (const size_t tokens : {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 32, 33, 47, 48, 49, 97, 129, 131}) {
+            if (tokens == 131 && cell_rows > 2) continue;
             Numbers numbers(cell_rows * 1000 + tokens);
             const uint32_t out = tokens % 2 ? 37 : 1, in = tokens == 131 ? 511 : tokens % 3 ? 23 : 1;
             const Packed packed = pack(numbers, out, in, cell_rows);
             const size_t stride = stride_of(tokens);
             const std::vector<float> x = activations(numbers, in, tokens), residual = activations(numbers, out, tokens);
             for (const Activation activation : kActivations) {
+                if (tokens == 131 && activation != Activation::none) continue;  // the emulators are slow
                 for (const bool add : {false, true}) {
                     std::vector<float> y(out * stride + kSlack, kNan), expected(y), magnitude(y), before(y);
                     LinearArgs args{};
