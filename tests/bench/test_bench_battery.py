@@ -68,6 +68,13 @@ def test_the_stored_result_has_the_promised_keys() -> None:
     assert "1400 MHz" in result["baseline"]
 
 
+def test_the_stored_result_is_what_the_script_gives(script: dict[str, Any]) -> None:
+    result = json.loads((FOLDER / "results" / "battery_life.json").read_text(encoding="utf-8"))
+    case = script["run_case"]("odroid-xu3-a7", "demo", "periodic", 0, 150, Accounting.CPU)
+    stored = result["by_device"]["odroid-xu3-a7"]["demo"]["periodic"]["inferences_misses_score"]
+    assert case["policies"] == stored, "run `python benchmarks/all.py --only battery_life`, about ten minutes"
+
+
 def test_the_first_page_quotes_the_stored_result(script: dict[str, Any]) -> None:
     result = json.loads((FOLDER / "results" / "battery_life.json").read_text(encoding="utf-8"))
     text = " ".join((FOLDER.parent / "README.md").read_text(encoding="utf-8").split())
