@@ -45,7 +45,7 @@ ALL = dict(commands())
 
 def test_the_commands_are_those_of_the_promise() -> None:
     promised = ["compress", "run", "generate", "explain", "bench", "simulate", "govern", "report", "demo"]
-    assert set(ALL) == {*promised, "device list", "device show", "rt3 train-lm"}
+    assert set(ALL) == {*promised, "device list", "device show", "device compare", "device profile", "rt3 train-lm"}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -146,12 +146,63 @@ def test_devices_are_listed_and_shown(invoke: Invoke) -> None:
     from lavolta.devices import load, names
 
     assert [row["name"] for row in invoke("device", "list", "--json").data] == names()
-    assert all(name in invoke("device", "list").out for name in names())
+    listed = invoke("device", "list").out
+    assert all(name in listed for name in names())
     shown = invoke("device", "show", "odroid-xu3-a7", "--json").data
     assert [step["freq_mhz"] for step in shown["clusters"][0]["steps"]] == [
         step.freq_mhz for step in load("odroid-xu3-a7").cluster().steps
     ]
     assert "1,400" in invoke("device", "show", "odroid-xu3-a7").out
+
+
+def test_a_device_is_profiled_and_the_profile_is_taken_everywhere(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lavolta.devices import load
+    from lavolta.devices.identity import read_identity, require_same_cpu
+    from lavolta.runtime import kernel_timing
+    from lavolta.runtime.engine import instruction_sets
+
+    sizes = ((8, 16), (16, 8), (24, 24), (32, 64), (40, 8))
+    monkeypatch.setattr(kernel_timing, "SHAPES", tuple(kernel_timing.Shape(1, h, 1, f) for h, f in sizes))
+    monkeypatch.setattr(kernel_timing, "_QUICK_TOKENS", (1, 5))
+    path = tmp_path / "new" / "My board.toml"
+    words = ("device", "profile", "--quick", "--threads", "1", "--power-s", "0", "--out", path)
+    # No sysfs here: what is missing is said, and the profile is whole all the same.
+    outcome = invoke(*words, "--root", tmp_path / "absent", "--json")
+    assert outcome.code == 0
+    assert outcome.data["name"] == "my-board"
+    assert "has no cpufreq" in " ".join(outcome.data["notes"])
+    assert outcome.data["fits"]["cpu"]["samples"] == outcome.data["measurements"] == 5 * 2 * 5 * 2 * 2
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [path.name]
+    profile = load(path)
+    require_same_cpu(profile, read_identity(instruction_sets()))
+    assert profile.cluster().latency[0].cycles_per_kept_mac_int8 is not None
+    assert "Measured on" in invoke("device", "show", path).out
+    assert invoke("device", "compare", path, "odroid-xu3-a7").code == 0
+    refused = invoke("device", "profile", "--out", tmp_path / "board.json")
+    assert (refused.code, "a profile is a .toml file" in refused.err) == (2, True)
+
+
+def test_devices_are_compared_with_a_page(invoke: Invoke, tmp_path: Path) -> None:
+    page = tmp_path / "devices.html"
+    outcome = invoke("device", "compare", "odroid-xu3-a7", "freqbench-sdm845", "--html", page)
+    assert outcome.code == 0
+    assert "kryo-385-gold" in outcome.out
+    assert str(page) in outcome.out
+    text = page.read_text(encoding="utf-8")
+    assert "Power against clock" in text
+    assert "unverified: medium" in text
+    both = invoke("device", "compare", "odroid-xu3-a7", "freqbench-sdm845", "--json").data
+    assert [device["name"] for device in both] == ["odroid-xu3-a7", "freqbench-sdm845"]
+    # The sheet of RT3: 194 mW per core at 1400 MHz; 1.667 cycles per product in the profile.
+    highest = both[0]["clusters"][0]["highest"]
+    assert highest["power_mw"] == pytest.approx(194, abs=0.5)
+    assert highest["speed_gmac_s"] == pytest.approx(1.4 / 1.667)
+    assert highest["core_mj"] == pytest.approx(highest["power_mw"] / highest["speed_gmac_s"])
+    alone = tmp_path / "one.html"
+    assert invoke("device", "show", "freqbench-sm8250", "--html", alone).code == 0
+    assert "Snapdragon 865" in alone.read_text(encoding="utf-8")
 
 
 def test_report_writes_the_page_beside_the_result(invoke: Invoke, result: dict[str, Any], tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ from lavolta.devices.energy import charge_runs as charge_runs
 from lavolta.devices.energy import energy_mj as energy_mj
 from lavolta.devices.energy import idle_mw as idle_mw
 from lavolta.devices.energy import run_mw as run_mw
+from lavolta.devices.fitting import Details as Details
 from lavolta.devices.fitting import LatencyFit as LatencyFit
 from lavolta.devices.fitting import LatencySample as LatencySample
 from lavolta.devices.fitting import fit_latency as fit_latency
+from lavolta.devices.identity import read_identity as read_identity
+from lavolta.devices.identity import require_same_cpu as require_same_cpu
 from lavolta.devices.latency import coefficients_ms as coefficients_ms
 from lavolta.devices.latency import latency_ms as latency_ms
 from lavolta.devices.latency import max_kept_share as max_kept_share

@@ -2,14 +2,19 @@
 
 With ``s = 1 + (threads - 1) * thread_efficiency`` and the coefficients of the profile::
 
-    t = (cycles_fixed + (cycles_per_kept_mac[cell_rows] * fp32_macs + cycles_per_kept_mac_int8[cell_rows] * int8_macs
-                         + cycles_per_rest_mac * rest_macs) / s) / f
+    t = (cycles_fixed + (p * (kept + far + cycles_per_rest_mac * rest_macs) + per_cell) / s) / f
         + streamed_bytes / bandwidth + fixed
 
-where ``fp32_macs + int8_macs`` are the kept multiply-accumulates.
+    kept     = cycles_per_kept_mac[cell_rows] * kept_macs             sums over fp32 and int8 weights, each with
+    far      = cycles_per_far_mac[cell_rows] * far_macs               coefficients of its own
+    per_cell = cycles_per_cell * kept_macs / (cell_rows * tokens)
+    p        = tokens rounded up to tokens_per_register, / tokens
+
+``far_macs`` are those whose inputs do not fit the nearest cache: of each layer, the part of its inputs (of as many
+tokens as the kernels take at once) beyond ``near_cache_bytes``. Terms that a profile does not have are 0.
 
 The memory and fixed terms do not scale with the clock: pure 1/f scaling is known to fail (papers sheet of RT3, 1.5).
-The form is ours; how RT3 predicted latency is not known.
+The form is ours; how RT3 predicted latency is not known. It is linear in the kept work, so its inverse is exact.
 """
 
 from __future__ import annotations
@@ -21,18 +26,46 @@ from lavolta.devices.profile import DeviceProfile, LatencyCoefficients
 from lavolta.devices.work import Work
 from lavolta.errors import InfeasibleError, UserInputError
 
+TOKENS_AT_ONCE = 48
+"""Tokens of the widest register tile of the kernels: an input column is read for so many tokens before the next one."""
+
 
 def coefficients_ms(coefficients: LatencyCoefficients, work: Work, freq_mhz: float, threads: int = 1) -> float:
     """Predicted latency in ms from bare coefficients; `latency_ms` looks them up in a profile."""
-    speedup = coefficients.speedup(threads)
     parallel = coefficients.cycles_per_rest_mac * work.rest_macs
-    for macs, int8 in ((work.kept_macs - work.int8_macs, False), (work.int8_macs, True)):
-        if macs > 0:
-            parallel += coefficients.kept_cycles(work.cell_rows, int8) * macs
-    cycles = coefficients.cycles_fixed + parallel / speedup
+    cells = 0.0
+    for int8, macs in ((False, work.kept_macs - work.int8_macs), (True, work.int8_macs)):
+        if macs <= 0:
+            continue
+        parallel += coefficients.kept_cycles(work.cell_rows, int8) * macs
+        far = coefficients.far_cycles(work.cell_rows, int8)
+        if far and coefficients.near_cache_bytes is not None:
+            parallel += far * far_macs(work, int8, coefficients.near_cache_bytes, coefficients.tokens_per_register)
+        per_cell = coefficients.cycles_per_cell_int8 if int8 else coefficients.cycles_per_cell
+        cells += per_cell * macs / (work.cell_rows * max(work.tokens, 1))
+    parallel = parallel * padding(work.tokens, coefficients.tokens_per_register) + cells
+    cycles = coefficients.cycles_fixed + parallel / coefficients.speedup(threads)
     bandwidth = coefficients.bandwidth_gb_s
     memory_ms = 0.0 if bandwidth is None else work.streamed_bytes / (bandwidth * 1e6)
     return cycles / (freq_mhz * 1e3) + memory_ms + coefficients.fixed_us / 1e3
+
+
+def padding(tokens: int, tokens_per_register: int) -> float:
+    """What the last, partly filled group of tokens costs: computed tokens per token, 1 or more."""
+    if tokens < 1:
+        return 1.0
+    return math.ceil(tokens / tokens_per_register) * tokens_per_register / tokens
+
+
+def far_macs(work: Work, int8: bool, near_cache_bytes: int, tokens_per_register: int) -> float:
+    """Kept multiply-accumulates of one precision whose inputs do not fit the nearest cache."""
+    tokens = math.ceil(work.tokens / tokens_per_register) * tokens_per_register
+    token_bytes = min(tokens, TOKENS_AT_ONCE) * (1 if int8 else 4)
+    total = 0.0
+    for part in work.linears:
+        if part.int8 == int8 and part.in_features * token_bytes > near_cache_bytes:
+            total += part.kept_macs * (1.0 - near_cache_bytes / (part.in_features * token_bytes))
+    return total
 
 
 def latency_ms(

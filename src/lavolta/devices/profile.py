@@ -58,7 +58,12 @@ class LatencyCoefficients(_Record):
         cycles_fixed: core cycles per inference that do not depend on the work.
         cycles_per_kept_mac: cell height to core cycles per kept multiply-accumulate on one thread, fp32 weights.
         cycles_per_kept_mac_int8: the same for int8 weights; absent where they were not measured.
-        cycles_per_rest_mac: the same for the dense rest (attention, norms, head).
+        cycles_per_far_mac, cycles_per_far_mac_int8: what a kept multiply-accumulate takes more where the layer's inputs
+            do not fit the nearest cache; absent where that was not measured.
+        near_cache_bytes: size of the nearest cache for these inputs.
+        cycles_per_cell, cycles_per_cell_int8: cycles per kept cell, whatever the number of tokens.
+        tokens_per_register: tokens are computed in groups of so many; a part of a group takes as long as a whole one.
+        cycles_per_rest_mac: as `cycles_per_kept_mac` for the dense rest (attention, norms, head).
         bandwidth_gb_s: memory bandwidth for streamed bytes; it does not scale with the core clock.
         fixed_us: time per inference that does not scale with the core clock.
         thread_efficiency: what each further thread adds, as a share of the first.
@@ -69,6 +74,12 @@ class LatencyCoefficients(_Record):
     cycles_fixed: NonNegative
     cycles_per_kept_mac: Annotated[dict[CellRows, Positive], Field(min_length=1)]
     cycles_per_kept_mac_int8: Annotated[dict[CellRows, Positive], Field(min_length=1)] | None = None
+    cycles_per_far_mac: Annotated[dict[CellRows, NonNegative], Field(min_length=1)] | None = None
+    cycles_per_far_mac_int8: Annotated[dict[CellRows, NonNegative], Field(min_length=1)] | None = None
+    near_cache_bytes: Annotated[int, Field(ge=1024)] | None = None
+    cycles_per_cell: NonNegative = 0.0
+    cycles_per_cell_int8: NonNegative = 0.0
+    tokens_per_register: Annotated[int, Field(ge=1, le=1024)] = 1
     cycles_per_rest_mac: NonNegative
     bandwidth_gb_s: Positive | None = None
     fixed_us: NonNegative = 0.0
@@ -87,6 +98,17 @@ class LatencyCoefficients(_Record):
             f"the latency model of {self.isa} has no coefficient for {'int8' if int8 else 'fp32'} cells of "
             f"{cell_rows} rows; it has {', '.join(table) or 'none'}."
         )
+
+    @model_validator(mode="after")
+    def _far_needs_near(self) -> LatencyCoefficients:
+        if (self.cycles_per_far_mac or self.cycles_per_far_mac_int8) and self.near_cache_bytes is None:
+            raise ValueError("cycles_per_far_mac needs near_cache_bytes, the size of the nearest cache")
+        return self
+
+    def far_cycles(self, cell_rows: int, int8: bool = False) -> float:
+        """Further cycles per kept MAC whose inputs are not in the nearest cache; 0 where none were measured."""
+        table = (self.cycles_per_far_mac_int8 if int8 else self.cycles_per_far_mac) or {}
+        return {int(rows): cycles for rows, cycles in table.items()}.get(cell_rows, 0.0)
 
     def speedup(self, threads: int) -> float:
         """Speed of ``threads`` threads relative to one."""
@@ -201,7 +223,7 @@ class CpuIdentity(_Record):
 
     Attributes:
         architecture: as `uname -m` has it.
-        parts: every kind of core, sorted: ``vendor:family:model:stepping`` on x86, ``implementer:part:variant`` on Arm.
+        parts: every kind of core, sorted: ``vendor:family:model`` on x86, ``implementer:part`` on Arm.
         model: its name in words, for messages only.
         instruction_sets: those of the engine that ran, best last.
     """

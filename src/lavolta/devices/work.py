@@ -11,11 +11,20 @@ from lavolta.sparsity.cells import CELL_ROWS
 
 @dataclass(frozen=True)
 class LinearWork:
-    """One prunable linear layer: multiply-accumulates on kept cells, and bytes of weights and columns streamed."""
+    """One prunable linear layer.
+
+    Args:
+        kept_macs: multiply-accumulates on kept cells.
+        streamed_bytes: bytes of weights and columns.
+        in_features: width of its input; 0 where it is not known.
+        int8: whether its weights are int8.
+    """
 
     name: str
-    kept_macs: int
-    streamed_bytes: int
+    kept_macs: float
+    streamed_bytes: float
+    in_features: int = 0
+    int8: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,5 +75,8 @@ class Work:
             kept_macs=share * self.kept_macs,
             kept_bytes=share * self.kept_bytes,
             int8_macs=share * self.int8_macs,
-            linears=(),
+            linears=tuple(
+                replace(part, kept_macs=share * part.kept_macs, streamed_bytes=share * part.streamed_bytes)
+                for part in self.linears
+            ),
         )

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from itertools import groupby
 from os import PathLike
 from pathlib import Path
@@ -16,6 +11,7 @@ from typing import Any
 
 from lavolta.report.charts import Chart, charts
 from lavolta.report.schema import Result, parse_result
+from lavolta.report.shell import frame, plot, table, write_page
 from lavolta.report.words import (
     MISSING,
     column,
@@ -31,8 +27,6 @@ from lavolta.report.words import (
     span,
 )
 
-# The browser itself refuses every request, so the promise of a page without network does not rest on our care.
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 _GROUPS = {
     "quality": "What a level costs in quality",
     "cost": "What a level costs in time and energy",
@@ -57,65 +51,16 @@ def write_report(result: Mapping[str, Any], path: str | PathLike[str]) -> Path:
         OSError: the file cannot be written.
     """
     path = Path(path)
-    _write_whole(path, render(parse_result(result)))
+    write_page(path, render(parse_result(result)))
     return path
 
 
 def render(result: Result) -> str:
     """The whole page as one string."""
-    from plotly.offline import get_plotlyjs
-
     drawn = charts(result)
     figures = {chart.key: chart.figure for chart in drawn}
-    # "<" is escaped so that no text in the data can end the script element.
-    data = json.dumps(figures, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     body = "\n".join([_head(result), _levels(result), *_sections(result, drawn), _words(result), _details(result)])
-    title = f"La Volta: {model_title(result)} on {device_title(result)}"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-{_asset("page.css")}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-<script type="application/json" id="figures">{data}</script>
-<script>{get_plotlyjs()}</script>
-<script>
-{_asset("page.js")}</script>
-</body>
-</html>
-"""
-
-
-def _asset(name: str) -> str:
-    return files("lavolta.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write beside the target and rename, so that a full disk or a power cut leaves the old file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp makes the file private; a report is as readable as any file the user makes.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    return frame(f"La Volta: {model_title(result)} on {device_title(result)}", body, figures)
 
 
 def _head(result: Result) -> str:
@@ -147,28 +92,6 @@ def _tiles(result: Result) -> str:
     return f'<div class="tiles">\n{inside}\n</div>'
 
 
-def _table(
-    heads: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], *, caption: str, text_columns: int = 1
-) -> str:
-    """A table; cells are HTML already. Each row comes with its CSS class."""
-
-    def kind(place: int) -> str:
-        return ' class="text"' if place < text_columns else ""
-
-    head = "".join(f'<th scope="col"{kind(place)}>{name}</th>' for place, name in enumerate(heads))
-    body = "\n".join(
-        f'<tr class="{css}"><th scope="row">{cells[0]}</th>'
-        + "".join(f"<td{kind(place)}>{cell}</td>" for place, cell in enumerate(cells[1:], 1))
-        + "</tr>"
-        for css, cells in rows
-    )
-    return (
-        f'<div class="card">\n<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table></div>\n"
-        f'<p class="read">{caption}</p>\n</div>'
-    )
-
-
 def _levels(result: Result) -> str:
     has_score = any(level.score is not None for level in result.levels)
     has_clock = any(level.freq_mhz is not None for level in result.levels)
@@ -197,7 +120,7 @@ def _levels(result: Result) -> str:
         deadline_ms = result.deadline_ms
         columns.append([_within(level.device_latency_ms, deadline_ms) for level in levels])
 
-    return "<h2>The levels of the dial</h2>\n" + _table(
+    return "<h2>The levels of the dial</h2>\n" + table(
         heads,
         [("", row) for row in zip(*columns, strict=True)],
         caption="How to read this: one row for each level, densest first. “Here” was measured on this computer, "
@@ -219,7 +142,7 @@ def _within(latency_ms: float | None, deadline_ms: float) -> str:
 def _sections(result: Result, drawn: Sequence[Chart]) -> list[str]:
     sections = []
     for group, members in groupby(drawn, key=lambda chart: chart.group):
-        parts = [_figure(chart) for chart in members]
+        parts = [plot(chart.key, chart.title, chart.how_to_read, chart.height_px) for chart in members]
         if len(parts) > 1:
             wide = " wide" if len(parts) == 2 else ""
             parts = [f'<div class="grid{wide}">', *parts, "</div>"]
@@ -229,14 +152,6 @@ def _sections(result: Result, drawn: Sequence[Chart]) -> list[str]:
     if result.policies and not any(chart.group == "battery" for chart in drawn):
         sections.append(f"<h2>{_GROUPS['battery']}</h2>\n{_policies(result)}")
     return sections
-
-
-def _figure(chart: Chart) -> str:
-    return (
-        f'<figure>\n<h3>{escape(chart.title)}</h3>\n<div class="plot" id="chart-{chart.key}" role="img" '
-        f'aria-label="{escape(chart.title)}" style="height:{chart.height_px}px"></div>\n'
-        f"<figcaption>{escape(chart.how_to_read)}</figcaption>\n</figure>"
-    )
 
 
 def _policies(result: Result) -> str:
@@ -258,7 +173,7 @@ def _policies(result: Result) -> str:
         ]
 
     listed = "\n".join(f"<li>{escape(policy.title)}</li>" for policy in result.policies.values() if policy.title)
-    return _table(
+    return table(
         [
             "Policy",
             "Answers",

@@ -46,15 +46,15 @@ class Findings:
             return None
 
 
-def text(path: Path) -> str:
-    """The stripped text of a file.
+def text(path: Path, max_bytes: int = _MAX_BYTES) -> str:
+    """The stripped text of a file, at most its first bytes.
 
     Raises:
         UnreadableError: for every failure.
     """
     try:
         with open(path, "rb") as file:
-            content = file.read(_MAX_BYTES)
+            content = file.read(max_bytes)
     except OSError as error:
         raise UnreadableError(_sentence(path, error)) from error
     return content.decode("utf-8", errors="replace").strip()
