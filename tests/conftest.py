@@ -23,6 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="../shared",
         help="folder that holds data/ (GLUE, WikiText-2, freqbench ...); tests that need it skip where it is absent",
     )
+    parser.addoption(
+        "--linux-image",
+        default="",
+        help="folder with an unpacked Debian kernel package, to boot in tests/devices/test_devices_real_kernel.py",
+    )
 
 
 @pytest.fixture(scope="session")
