@@ -69,11 +69,8 @@ class FakeBench:
         self.sysfs = sysfs
         self.killed_after = killed_after
         self.measured = 0
-        self.pinned: list[tuple[int, ...]] = []
+        self.used: list[tuple[int, ...]] = []
         self.idle_s = self.busy_s = 0.0
-
-    def pin(self, cpus: Sequence[int]) -> None:
-        self.pinned.append(tuple(cpus))
 
     def sleep(self, seconds: float) -> None:
         self.idle_s += seconds
@@ -125,8 +122,8 @@ class FakeBench:
     def switch_us(self) -> float:
         return 0.25
 
-    def release(self) -> None:
-        pass
+    def use(self, cpus: Sequence[int]) -> None:
+        self.used.append(tuple(cpus))
 
 
 @pytest.fixture
@@ -142,7 +139,7 @@ def machine(sysfs, tmp_path):
     (proc / "cpuinfo").write_text("vendor_id: A\ncpu family: 1\nmodel: 2\nmodel name: Board CPU\ncpu MHz: 2300\n")
 
     def make(bench: FakeBench) -> Machine:
-        return Machine(sysfs.root, proc, bench.pin, bench.sleep)
+        return Machine(sysfs.root, proc, bench.sleep, allowed=None)
 
     return make
 
@@ -178,8 +175,8 @@ def test_it_finds_the_device_again(sysfs, machine, tmp_path) -> None:
     assert (sysfs.root / "devices/system/cpu/cpufreq/policy0/scaling_governor").read_text().strip() == "schedutil"
     # One look more than counts, each a third of the three seconds, at three clocks.
     assert bench.idle_s == bench.busy_s == pytest.approx(3 * 4.0)
-    assert bench.pinned[-1] == ()
-    assert set(bench.pinned[:-1]) == {(0, 1)}
+    assert bench.used[-1] == ()
+    assert set(bench.used[:-1]) == {(0, 1)}
     assert not (tmp_path / "j").exists()
     assert devices.parse(render(profiled.profile).encode(), "again") == profiled.profile
 
@@ -217,7 +214,7 @@ def test_a_journal_of_another_plan_is_refused(sysfs, machine, tmp_path) -> None:
 def test_where_nothing_can_be_read_it_says_so(sysfs, machine, tmp_path) -> None:
     bench = FakeBench(sysfs)
     used = machine(bench)
-    bare = Machine(tmp_path / "no-sysfs", used.proc, used.pin, used.sleep)
+    bare = Machine(tmp_path / "no-sysfs", used.proc, used.sleep, allowed=None)
     profiled = profile_device(bench, "bare", tmp_path / "j", Options(power_s=1.0, rounds=1, max_threads=1), bare)
     words = " ".join(profiled.notes)
     for part in (
@@ -245,6 +242,18 @@ def test_a_clock_that_cannot_be_set_is_followed(sysfs, machine, tmp_path) -> Non
     assert [step.freq_mhz for step in cluster.steps] == [400.0, 800.0, 1400.0]
     # Timed at the 800 MHz that the system chose: cycles are those of the truth all the same.
     assert cluster.latency[0].cycles_per_kept_mac == pytest.approx(TRUTH.cycles_per_kept_mac, rel=1e-3)
+
+
+def test_cpus_that_may_not_be_used_are_not_timed(sysfs, machine, tmp_path) -> None:
+    bench = FakeBench(sysfs)
+    used = machine(bench)
+    narrow = Machine(used.root, used.proc, used.sleep, allowed={1, 7})
+    profiled = profile_device(bench, "board", tmp_path / "j", Options(power_s=0.0, rounds=1), narrow)
+    assert profiled.profile.cluster().cpus == (1,)
+    assert "this program may not use CPU 0: not timed." in profiled.notes
+    nothing = Machine(used.root, used.proc, used.sleep, allowed={7})
+    with pytest.raises(UserInputError, match="may use none of the CPUs"):
+        profile_device(bench, "board", tmp_path / "j2", Options(), nothing)
 
 
 def test_names_are_checked_before_anything_is_measured(sysfs, machine, tmp_path) -> None:

@@ -10,7 +10,7 @@ import os
 import random
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,8 +74,8 @@ class Bench(Protocol):
         """Time of one switch of the level."""
         ...
 
-    def release(self) -> None:
-        """Drop everything that belongs to the CPUs it ran on so far."""
+    def use(self, cpus: Sequence[int]) -> None:
+        """Run on these CPUs from now on; none: wherever the system likes."""
         ...
 
 
@@ -106,14 +106,14 @@ class Machine:
 
     Args:
         root, proc: where sysfs and procfs are mounted.
-        pin: run on these CPUs from now on; none lifts it.
         sleep: let the device idle.
+        allowed: CPUs that this program may use; none: all of them.
     """
 
     root: Path = SYSFS
     proc: Path = PROC
-    pin: Callable[[Sequence[int]], None] = field(default=lambda cpus: os.sched_setaffinity(0, cpus or _all_cpus()))
     sleep: Callable[[float], None] = time.sleep
+    allowed: Collection[int] | None = field(default_factory=lambda: os.sched_getaffinity(0))
 
 
 @dataclass
@@ -167,8 +167,7 @@ class Run:
 
     def restore(self) -> None:
         self.control.release()
-        self.machine.pin(())
-        self.bench.release()
+        self.bench.use(())
 
     def samples(self, cluster: ClusterSurvey) -> list[LatencySample]:
         """The shortest time of all rounds, for every setting and case."""
@@ -234,8 +233,7 @@ class Run:
         self._note_clock(cluster, mhz, threads)
 
     def _settle(self, cluster: ClusterSurvey, mhz: float) -> None:
-        self.bench.release()
-        self.machine.pin(cluster.cpus)
+        self.bench.use(cluster.cpus)
         if mhz in self.control.clusters.get(cluster.name, ()):
             self.control.set_mhz(cluster.name, mhz)
 
@@ -276,7 +274,3 @@ class Run:
             if step and power_mw is not None:
                 seen.append(power_mw)
         return sum(seen) / len(seen) if seen else None
-
-
-def _all_cpus() -> Sequence[int]:
-    return range(os.cpu_count() or 1)

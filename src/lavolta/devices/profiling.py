@@ -66,7 +66,7 @@ def profile_device(
             f"a profile cannot be called {name!r}; use lower-case letters, digits, '.', '_' and '-', or give --name."
         )
     identity = read_identity(bench.instruction_sets, machine.proc)
-    found = survey(machine.root, machine.proc, options.quick)
+    found = survey(machine.root, machine.proc, options.quick, machine.allowed)
     cases = list(bench.cases(options.quick))
     header = {
         "identity": identity.model_dump(mode="json"),

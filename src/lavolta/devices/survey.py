@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lavolta.devices.identity import PROC, nominal_mhz
@@ -13,6 +13,7 @@ from lavolta.devices.sources.files import UnreadableError
 from lavolta.devices.sources.linux import SYSFS
 from lavolta.devices.sources.reading import Degree
 from lavolta.devices.sources.topology import online_cpus, policies
+from lavolta.errors import UserInputError
 
 DEFAULT_CACHE_BYTES = 32 * 1024
 _ETERNAL_NS = 1e9
@@ -49,12 +50,15 @@ class Survey:
     notes: tuple[str, ...] = field(default=())
 
 
-def survey(root: Path = SYSFS, proc: Path = PROC, quick: bool = False) -> Survey:
+def survey(
+    root: Path = SYSFS, proc: Path = PROC, quick: bool = False, allowed: Collection[int] | None = None
+) -> Survey:
     """Look at a device.
 
     Args:
         root, proc: where sysfs and procfs are mounted, or folders that look like them.
         quick: of the clocks that can be set, only the lowest, the middle and the highest are measured.
+        allowed: CPUs that may be used; clusters without any are left out. None: all.
     """
     notes: list[str] = []
     names = _names(root)
@@ -82,6 +86,7 @@ def survey(root: Path = SYSFS, proc: Path = PROC, quick: bool = False) -> Survey
             elif quick and len(steps) > 3:
                 used = (steps[0], steps[len(steps) // 2], steps[-1])
             clusters.append(ClusterSurvey(name, names[name], used, tuple(sorted({*steps, *used}))))
+    clusters = _allowed(clusters, allowed, notes)
     return Survey(
         clusters=tuple(clusters),
         degree=control.degree,
@@ -92,6 +97,19 @@ def survey(root: Path = SYSFS, proc: Path = PROC, quick: bool = False) -> Survey
         board=_board(proc),
         notes=tuple(notes),
     )
+
+
+def _allowed(clusters: list[ClusterSurvey], allowed: Collection[int] | None, notes: list[str]) -> list[ClusterSurvey]:
+    if allowed is None:
+        return clusters
+    kept = [replace(cluster, cpus=tuple(cpu for cpu in cluster.cpus if cpu in allowed)) for cluster in clusters]
+    lost = sorted({cpu for cluster in clusters for cpu in cluster.cpus} - set(allowed))
+    if lost:
+        notes.append(f"this program may not use CPU {', '.join(map(str, lost))}: not timed.")
+    usable = [cluster for cluster in kept if cluster.cpus]
+    if not usable:
+        raise UserInputError("this program may use none of the CPUs that sysfs names; give --root the right folder.")
+    return usable
 
 
 def _names(root: Path) -> Mapping[str, tuple[int, ...]]:

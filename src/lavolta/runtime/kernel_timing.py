@@ -105,6 +105,7 @@ class KernelBench:
         self._clock_ns = clock_ns
         self._folder = Path(tempfile.mkdtemp(prefix="lavolta-timing-"))
         self._specs: dict[tuple[Shape, int, bool], tuple[ModelSpec, Path, list[dict[str, int]]]] = {}
+        self._cores: tuple[int, ...] | None = None
         self._open: tuple[tuple[Shape, int, bool, int], Model] | None = None
 
     def __enter__(self) -> KernelBench:
@@ -117,11 +118,15 @@ class KernelBench:
 
     def close(self) -> None:
         """Free the model and remove the files."""
-        self.release()
+        self._release()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def release(self) -> None:
-        """Close the open model, so that the next one starts its threads where this process may run then."""
+    def use(self, cpus: Sequence[int]) -> None:
+        """Run on these CPUs from now on; none: wherever the engine likes."""
+        self._release()
+        self._cores = tuple(cpus) or None
+
+    def _release(self) -> None:
         if self._open is not None:
             self._open[1].close()
             self._open = None
@@ -200,8 +205,8 @@ class KernelBench:
         _, path, _ = self._made(case)
         key = (case.shape, case.cell_rows, case.int8, threads)
         if self._open is None or self._open[0] != key:
-            self.release()
-            self._open = (key, open_bundle(path, threads, isa=self._isa))
+            self._release()
+            self._open = (key, open_bundle(path, threads, isa=self._isa, cores=self._cores))
         model = self._open[1]
         model.switch(case.level)
         return model
