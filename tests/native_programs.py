@@ -13,12 +13,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def build(folder: Path, targets: tuple[str, ...], *options: str) -> Path:
-    """Configure and build in `folder`, which keeps what is up to date; skips where there is no cmake."""
+def find_cmake() -> str:
+    """The cmake beside this Python, or the system's; skips where there is none."""
     beside = Path(sys.executable).with_name("cmake")
     cmake = str(beside) if beside.exists() else shutil.which("cmake")
     if not cmake:
         pytest.skip("no cmake; a build from source needs it")
+    return cmake
+
+
+def build(folder: Path, targets: tuple[str, ...], *options: str) -> Path:
+    """Configure and build in `folder`, which keeps what is up to date; skips where there is no cmake."""
+    cmake = find_cmake()
     folder.mkdir(parents=True, exist_ok=True)
     # Tests that run at the same time share the folder.
     with (folder / ".lock").open("w") as lock:

@@ -1,6 +1,7 @@
 /* Runs one sequence of token ids at every level of a bundle: run BUNDLE ID [ID ...]
  *
- * cc run.c -I<prefix>/include -L<prefix>/lib -llavolta -o run
+ * cc run.c -IPREFIX/include -LPREFIX/lib -Wl,-rpath,PREFIX/lib -llavolta -o run
+ * cc run.c $(pkg-config --cflags --libs lavolta) -o run
  */
 #include <lavolta.h>
 #include <stdio.h>

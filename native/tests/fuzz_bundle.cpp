@@ -27,6 +27,19 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
             lavolta_run(model, &batch, output.data(), output.size());
         }
     }
+    const uint32_t one = 1;
+    const lavolta_calibration calibration{&one, 1, 1, [](void*) -> uint64_t { return 0; }, nullptr};
+    if (lavolta_calibrate(model, &calibration) == LAVOLTA_OK) {
+        const lavolta_batch batch{ids, nullptr, lengths, 1, 0};
+        const lavolta_deadline deadline{0.0, nullptr, nullptr};
+        size_t rows = 0, columns = 0;
+        lavolta_timing timing;
+        if (lavolta_output_shape(model, &batch, &rows, &columns) != LAVOLTA_OK) std::abort();
+        std::vector<float> output(rows * columns);
+        if (lavolta_run_within(model, &batch, &deadline, output.data(), output.size(), nullptr, &timing) != LAVOLTA_OK) {
+            std::abort();
+        }
+    }
     lavolta_free(lavolta_explain(model));
     lavolta_session* session = nullptr;
     if (lavolta_session_open(model, 0, &session) == LAVOLTA_OK) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from lavolta.bench import lineup, synthetic
+from lavolta.bench.burner import burners
 from lavolta.errors import UserInputError
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -170,6 +172,36 @@ def test_level_switch() -> None:
     assert module["table"](result).count("\n") >= 6
 
 
+def test_deadline() -> None:
+    module = script("deadline")
+    module["measure"].__globals__["QUICK"] = 3
+    result = module["measure"](arguments(deadline_ms=None))
+    check_head(result, "deadline")
+    assert result["loads"].keys() == {"alone", "bursts", "always"}
+    assert 0 <= result["met_share_with"] <= 1
+    assert 0 <= result["met_share_without"] <= 1
+    assert result["deadline_ms"] == pytest.approx(1.5 * result["densest_alone"]["median_ms"])
+    assert module["table"](result).count("\n") >= 5
+    # Nobody is late with a whole minute, and nobody in time with nothing.
+    for deadline_ms, share in ((60_000.0, 1.0), (1e-9, 0.0)):
+        result = module["measure"](arguments(deadline_ms=deadline_ms))
+        assert result["met_share_with"] == result["met_share_without"] == share
+        sparsity = result["loads"]["alone"]["with"]["mean_sparsity"]
+        assert sparsity == (0.0 if share else 0.9)
+
+
+def test_burners_end_with_the_context() -> None:
+    core = min(os.sched_getaffinity(0))
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = children.read_text().split()
+    with burners([core], 5.0, 5.0, 0):
+        (burner,) = set(children.read_text().split()) - set(before)
+        assert os.sched_getaffinity(int(burner)) == {core}
+    assert children.read_text().split() == before
+    with burners([core], 0.0, 5.0, 0):
+        assert children.read_text().split() == before
+
+
 @pytest.mark.usefixtures("no_peers")
 def test_where_it_loses_with_missing_peers() -> None:
     module = script("where_it_loses")
@@ -191,7 +223,7 @@ def test_break_even_lies_between_the_levels(peer_ms: float, expected: float | No
     assert found == (None if expected is None else pytest.approx(expected))
 
 
-@pytest.mark.parametrize("name", ["encoder_latency", "ragged_lengths", "level_switch", "where_it_loses"])
+@pytest.mark.parametrize("name", ["encoder_latency", "ragged_lengths", "level_switch", "where_it_loses", "deadline"])
 def test_wrong_arguments_are_refused(name: str) -> None:
     with pytest.raises(UserInputError, match="this process may use 1 to"):
         script(name)["measure"](arguments(threads=10_000))
