@@ -2,7 +2,7 @@
 // compiled for AVX-512 must never be the copy that the linker keeps for all.
 #pragma once
 
-#include "kernels.h"
+#include "gelu_table.h"
 
 namespace lavolta {
 namespace {
@@ -43,8 +43,12 @@ inline typename V::Reg erf(typename V::Reg x) {
 
 template <class V>
 inline typename V::Reg gelu(typename V::Reg x) {
-    const auto half = V::mul(x, V::set1(0.5f));
-    return V::fma(half, erf<V>(V::mul(x, V::set1(0.70710678118654752f))), half);
+    if constexpr (V::width == 16) {
+        return gelu_by_table<V>(x);
+    } else {
+        const auto half = V::mul(x, V::set1(0.5f));
+        return V::fma(half, erf<V>(V::mul(x, V::set1(0.70710678118654752f))), half);
+    }
 }
 
 // (1 - e^(-2|x|)) / (1 + e^(-2|x|)) with the sign of x; absolute error below 2^-22.

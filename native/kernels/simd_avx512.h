@@ -51,6 +51,10 @@ struct Avx512 {
     static Reg where_ge(Reg a, Reg b, Reg v) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_GE_OQ), v); }
     // v, but 0 where a < b; v where one is NaN.
     static Reg unless_less(Reg a, Reg b, Reg v) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ), v); }
+    // table[low 5 bits of index] of 32 numbers.
+    static Reg lookup(const float* table, Reg index) {
+        return _mm512_permutex2var_ps(_mm512_loadu_ps(table), _mm512_castps_si512(index), _mm512_loadu_ps(table + 16));
+    }
     // a with the sign of b.
     static Reg copysign(Reg a, Reg b) {
         const Reg sign = _mm512_set1_ps(-0.0f);

@@ -1,10 +1,11 @@
 // Linear layers, AVX-512.
 #include "../simd_avx512.h"
+#include "few.h"
 #include "simd.h"
 
 namespace lavolta {
 
-void linear_avx512(const LinearArgs& a) { linear<Avx512>(a); }
+void linear_avx512(const LinearArgs& a) { is_few(a) ? linear_few<Avx512>(a) : linear<Avx512>(a); }
 
 void dense_avx512(const DenseArgs& a) { dense<Avx512>(a); }
 

@@ -38,9 +38,8 @@ __attribute__((noinline)) void sparse_tile(const LinearArgs& a, uint32_t band, u
         const Ahead ahead{count > cells_ahead ? count - cells_ahead : 0,
                           static_cast<ptrdiff_t>(next - cell - count) * static_cast<ptrdiff_t>(sizeof(float) * a.cell_rows)};
         // Columns are few bytes: the first of the next run now, the hardware follows once it goes on.
-        const char* next_columns = reinterpret_cast<const char*>(a.columns + next);
-        const size_t bytes = more ? a.runs[r + 1].count * sizeof(uint16_t) : 0;
-        for (size_t b = 0; b < bytes && b < 512; b += 64) __builtin_prefetch(next_columns + b);
+#pragma GCC unroll 4
+        for (size_t line = 0; line < 4; ++line) __builtin_prefetch(a.columns + next + line * 32);
         accumulate<V, R, T, true>(acc, a.values + cell * a.cell_rows + first_row, 1, a.cell_rows, a.columns + cell, count,
                                   a.x + token, a.x_stride, ahead);
     }
