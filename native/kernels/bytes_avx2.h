@@ -13,10 +13,17 @@ struct Bytes256 {
 
     static Reg load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
     static Reg set1(int32_t v) { return _mm256_set1_epi32(v); }
+    static Reg add(Reg a, Reg b) { return _mm256_add_epi32(a, b); }
     static Reg lo8(Reg a, Reg b) { return _mm256_unpacklo_epi8(a, b); }
     static Reg hi8(Reg a, Reg b) { return _mm256_unpackhi_epi8(a, b); }
     static Reg lo16(Reg a, Reg b) { return _mm256_unpacklo_epi16(a, b); }
     static Reg hi16(Reg a, Reg b) { return _mm256_unpackhi_epi16(a, b); }
+    // Quads of the 8 tokens at four places of narrow rows.
+    static Reg narrow(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d) {
+        const auto half = [](const uint8_t* p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)); };
+        const __m128i ab = _mm_unpacklo_epi8(half(a), half(b)), cd = _mm_unpacklo_epi8(half(c), half(d));
+        return _mm256_set_m128i(_mm_unpackhi_epi16(ab, cd), _mm_unpacklo_epi16(ab, cd));
+    }
     static __m256 to_float(Reg a) { return _mm256_cvtepi32_ps(a); }
 };
 

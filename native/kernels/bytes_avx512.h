@@ -13,10 +13,22 @@ struct Bytes512 {
 
     static Reg load(const uint8_t* p) { return _mm512_loadu_si512(p); }
     static Reg set1(int32_t v) { return _mm512_set1_epi32(v); }
+    static Reg add(Reg a, Reg b) { return _mm512_add_epi32(a, b); }
     static Reg lo8(Reg a, Reg b) { return _mm512_unpacklo_epi8(a, b); }
     static Reg hi8(Reg a, Reg b) { return _mm512_unpackhi_epi8(a, b); }
     static Reg lo16(Reg a, Reg b) { return _mm512_unpacklo_epi16(a, b); }
     static Reg hi16(Reg a, Reg b) { return _mm512_unpackhi_epi16(a, b); }
+    // Quads of the 16 tokens of four narrow rows: their 4-byte pieces are transposed across lanes, then bytes inside each lane.
+    static Reg narrow(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d) {
+        const auto row = [](const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); };
+        Reg rows = _mm512_castsi128_si512(row(a));
+        rows = _mm512_mask_broadcast_i32x4(rows, 0x00F0, row(b));
+        rows = _mm512_mask_broadcast_i32x4(rows, 0x0F00, row(c));
+        rows = _mm512_mask_broadcast_i32x4(rows, 0xF000, row(d));
+        const Reg pieces = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        const Reg bytes = _mm512_set4_epi32(0x0F0B0703, 0x0E0A0602, 0x0D090501, 0x0C080400);
+        return _mm512_shuffle_epi8(_mm512_permutexvar_epi32(pieces, rows), bytes);
+    }
     static __m512 to_float(Reg a) { return _mm512_cvtepi32_ps(a); }
 };
 

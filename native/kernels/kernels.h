@@ -58,24 +58,34 @@ struct LinearArgs {
     Activation activation;
 };
 
-// Quantized activations are feature-major bytes u = q + 128. Blocks of 64 tokens lie in the order of `token_slot`, in which an
-// interleave of four features leaves neighboring tokens side by side in a register of any width; `quant_stride` is the token
-// count rounded up to 64, and a kernel may read all of a block.
+// Quantized activations are bytes u = q + 128 in blocks of 64 tokens, block after block. A block is feature-major,
+// (features, 64), its tokens in the order of `token_slot`: an interleave of four features then leaves neighboring tokens side by
+// side in a register of any width. A last block of at most 16 tokens is (features, 16), its tokens in their order. A kernel may
+// read and write all of a block.
 constexpr size_t kQuantBlock = 64;
+constexpr size_t kNarrowBlock = 16;
 constexpr size_t kQuad = 4;
 constexpr int kQuantZero = 128;
-constexpr size_t token_slot(size_t token) {
-    return token / 64 * 64 + token % 16 / 4 * 16 + token % 64 / 16 * 4 + token % 4;
+constexpr size_t token_slot(size_t token) { return token % 16 / 4 * 16 + token / 16 * 4 + token % 4; }
+// Bytes of a row of the block that begins at token `block` of `tokens`.
+constexpr size_t block_width(size_t block, size_t tokens) { return tokens - block <= kNarrowBlock ? kNarrowBlock : kQuantBlock; }
+constexpr size_t quantized_bytes(size_t features, size_t tokens) {
+    const size_t whole = tokens / kQuantBlock * kQuantBlock;
+    return features * (whole + (tokens > whole ? block_width(whole, tokens) : 0));
+}
+constexpr size_t quantized_index(size_t features, size_t tokens, size_t feature, size_t token) {
+    const size_t block = token / kQuantBlock * kQuantBlock, width = block_width(block, tokens);
+    return block * features + feature * width + (width == kQuantBlock ? token_slot(token - block) : token - block);
 }
 
 // With m = max |x| over the features of a token: scale = m / 127 and u = round(x * (127 / m)) + 128, half to even; scale = 0
 // and u = 128 where m / 127 is no normal number.
 struct QuantizeArgs {
     const float* x;  // (features, stride)
-    uint8_t* u;      // (features, quant_stride)
+    uint8_t* u;      // quantized_bytes(features, tokens)
     float* scale;    // (tokens rounded up to 16,)
-    size_t stride, quant_stride;
-    size_t token_begin, token_end;  // begins at a multiple of 64
+    size_t stride;
+    size_t token_begin, token_end;  // whole blocks of all tokens
     uint32_t features;
 };
 
@@ -88,14 +98,14 @@ struct LinearInt8Args {
     const int32_t* row_sums;   // (out_features,), the row of the level
     const float* scale;        // (out_features,)
     const float* bias;         // (out_features,)
-    const uint8_t* u;          // (in_features, quant_stride)
+    const uint8_t* u;          // quantized_bytes(in_features, tokens)
     const float* token_scale;  // (tokens rounded up to 16,)
     const float* residual;     // (out_features, stride) or null
     float* y;                  // (out_features, stride)
-    size_t stride, quant_stride;
-    size_t token_begin, token_end;  // begins at a multiple of 64
+    size_t stride;
+    size_t token_begin, token_end;  // whole blocks of all tokens
     uint32_t band_begin, band_end;
-    uint32_t cell_rows, out_features;
+    uint32_t cell_rows, out_features, in_features;
     Activation activation;
 };
 

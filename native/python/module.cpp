@@ -333,29 +333,24 @@ Output test_linear(const std::string& isa, const Matrix& values, const Columns& 
     return out.take(bias.size(), tokens);
 }
 
-size_t quantized_stride(size_t tokens) {
-    return (tokens + lavolta::kQuantBlock - 1) / lavolta::kQuantBlock * lavolta::kQuantBlock;
-}
-
 // (features, tokens) bytes in the order of the tokens, and the scale of each token.
 nb::tuple test_quantize(const std::string& isa, const Matrix& x) {
     const size_t features = x.shape(0), tokens = x.shape(1);
     const Padded in(x, NAN);
-    std::vector<uint8_t> bytes(features * quantized_stride(tokens));
+    std::vector<uint8_t> bytes(lavolta::quantized_bytes(features, tokens));
     std::vector<float> scale(in.stride);
     lavolta::QuantizeArgs args{};
     args.x = in.values.data();
     args.u = bytes.data();
     args.scale = scale.data();
     args.stride = in.stride;
-    args.quant_stride = quantized_stride(tokens);
     args.token_end = tokens;
     args.features = static_cast<uint32_t>(features);
     kernels_of(isa).quantize(args);
     std::string ordered(features * tokens, '\0');
     for (size_t f = 0; f < features; ++f) {
         for (size_t t = 0; t < tokens; ++t) {
-            ordered[f * tokens + t] = static_cast<char>(bytes[f * args.quant_stride + lavolta::token_slot(t)]);
+            ordered[f * tokens + t] = static_cast<char>(bytes[lavolta::quantized_index(features, tokens, f, t)]);
         }
     }
     Output scales = make_output(1, tokens);
@@ -367,10 +362,10 @@ nb::tuple test_quantize(const std::string& isa, const Matrix& x) {
 Output test_linear_int8(const std::string& isa, const Quads& values, const Columns& columns, const Pairs& runs, const Counts& run_ptr,
                         const Ints& row_sums, const Vector& scale, const Vector& bias, const Bytes& u, const Vector& token_scale,
                         const std::optional<Matrix>& residual, const std::string& activation) {
-    const size_t tokens = u.shape(1), stride = quantized_stride(tokens);
-    std::vector<uint8_t> bytes(u.shape(0) * stride, 255);
-    for (size_t f = 0; f < u.shape(0); ++f) {
-        for (size_t t = 0; t < tokens; ++t) bytes[f * stride + lavolta::token_slot(t)] = u.data()[f * tokens + t];
+    const size_t features = u.shape(0), tokens = u.shape(1);
+    std::vector<uint8_t> bytes(lavolta::quantized_bytes(features, tokens), 255);
+    for (size_t f = 0; f < features; ++f) {
+        for (size_t t = 0; t < tokens; ++t) bytes[lavolta::quantized_index(features, tokens, f, t)] = u.data()[f * tokens + t];
     }
     Padded out(bias.size(), tokens, NAN);
     std::optional<Padded> added;
@@ -390,7 +385,7 @@ Output test_linear_int8(const std::string& isa, const Quads& values, const Colum
     args.residual = added ? added->values.data() : nullptr;
     args.y = out.values.data();
     args.stride = out.stride;
-    args.quant_stride = stride;
+    args.in_features = static_cast<uint32_t>(features);
     args.token_end = tokens;
     args.band_end = static_cast<uint32_t>(run_ptr.size() - 1);
     args.cell_rows = static_cast<uint32_t>(values.shape(1));

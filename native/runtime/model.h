@@ -104,6 +104,7 @@ class Model {
     void normalize(const Pass& pass, const Norm& norm, const float* from, float* to);
     // Quantizes `x (features, stride)` if one of its readers is int8; the bytes stay until the next call.
     void quantize(size_t tokens, size_t stride, const float* x, std::initializer_list<const Linear*> readers);
+    uint8_t* quantized(size_t features, size_t tokens);
     // An int8 layer reads what was quantized last, not `x`.
     void linear(size_t tokens, const Linear& layer, uint32_t level, const float* x, size_t x_stride, float* y, size_t y_stride,
                 const float* residual, Activation activation);

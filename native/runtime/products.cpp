@@ -23,10 +23,6 @@ size_t quantized_token_block(size_t in_features) {
     return std::max<size_t>(budget_bytes / in_features / kQuantBlock, 1) * kQuantBlock;
 }
 
-// Bytes between two features of quantized inputs: a cache line holds a block of 64 tokens; an odd number of lines, so that the
-// columns of a tile do not fall on the same few cache sets.
-size_t quantized_stride(size_t tokens) { return ((tokens + kQuantBlock - 1) / kQuantBlock | 1) * kQuantBlock; }
-
 // Runs a kernel over blocks of tokens and chunks of bands.
 template <class Args, class Kernel>
 void for_parts(Pool& pool, size_t tokens, size_t block, uint32_t bands, const Args& all, Kernel* kernel) {
@@ -49,15 +45,18 @@ void for_parts(Pool& pool, size_t tokens, size_t block, uint32_t bands, const Ar
 
 }  // namespace
 
+uint8_t* Model::quantized(size_t features, size_t tokens) {
+    return reinterpret_cast<uint8_t*>(quantized_.reserve(quantized_bytes(features, tokens) / sizeof(float)));
+}
+
 void Model::quantize(size_t tokens, size_t stride, const float* x, std::initializer_list<const Linear*> readers) {
     const auto int8 = [](const Linear* reader) { return reader->precision == Precision::int8; };
     if (std::none_of(readers.begin(), readers.end(), int8)) return;
     QuantizeArgs all{};
     all.features = (*readers.begin())->in_features;
-    all.quant_stride = quantized_stride(tokens);
     all.x = x;
-    all.u = reinterpret_cast<uint8_t*>(quantized_.reserve(all.features * all.quant_stride / sizeof(float)));
-    all.scale = token_scale_.reserve(stride);
+    all.u = quantized(all.features, tokens);
+    all.scale = token_scale_.reserve(tokens + kTokenPad);
     all.stride = stride;
     pool_.run((tokens + kQuantBlock - 1) / kQuantBlock, [&](size_t item, uint32_t) {
         QuantizeArgs part = all;
@@ -94,9 +93,9 @@ void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const flo
         all.values = layer.values_int8;
         all.row_sums = layer.row_sums + size_t{level} * layer.out_features;
         all.scale = layer.scale;
-        all.quant_stride = quantized_stride(tokens);
-        all.u = reinterpret_cast<const uint8_t*>(quantized_.reserve(layer.in_features * all.quant_stride / sizeof(float)));
-        all.token_scale = token_scale_.reserve(y_stride);
+        all.in_features = layer.in_features;
+        all.u = quantized(layer.in_features, tokens);
+        all.token_scale = token_scale_.reserve(tokens + kTokenPad);
         return for_parts(pool_, tokens, quantized_token_block(layer.in_features), layer.bands, all, kernels_.linear_int8);
     }
     LinearArgs all{};

@@ -3,7 +3,8 @@
 //
 // A register of W bytes of one column holds tokens in the order of `token_slot`. Interleaving four columns gives four registers
 // of whole quads, number j for tokens 16 j to 16 j + W / 4 - 1 of the block (32-byte registers: of each half of the block, 8
-// tokens further). Groups of tokens that are not there are not interleaved.
+// tokens further). Groups of tokens that are not there are not interleaved. In a narrow block, whose rows are 16 bytes, one
+// register is made of W / 4 neighboring tokens.
 #pragma once
 
 #include <cstring>
@@ -13,17 +14,11 @@
 namespace lavolta {
 namespace {
 
-template <int N>
-struct Number {
-    static constexpr int value = N;
-};
-
 // x[0..T) = quads of register numbers First .. First + T - 1.
 template <class V, int First, int T>
-inline __attribute__((always_inline)) void interleave(typename V::Inputs (&x)[T], const uint8_t* u, const uint16_t* columns,
-                                                      size_t stride) {
-    const auto a = V::load(u + columns[0] * stride), b = V::load(u + columns[1] * stride);
-    const auto c = V::load(u + columns[2] * stride), d = V::load(u + columns[3] * stride);
+inline __attribute__((always_inline)) void interleave(typename V::Inputs (&x)[T], const uint8_t* u, const uint16_t* columns) {
+    const auto a = V::load(u + columns[0] * kQuantBlock), b = V::load(u + columns[1] * kQuantBlock);
+    const auto c = V::load(u + columns[2] * kQuantBlock), d = V::load(u + columns[3] * kQuantBlock);
     constexpr int end = First + T;
     if constexpr (First < 2) {
         const auto ab = V::lo8(a, b), cd = V::lo8(c, d);
@@ -37,37 +32,65 @@ inline __attribute__((always_inline)) void interleave(typename V::Inputs (&x)[T]
     }
 }
 
-// Rows [first_row, first_row + R) of a band, T registers from number First of the `width` bytes at u; `token` is that of
-// register 0.
-template <class V, int R, int First, int T>
+// acc[r][t] += one quad of row r times its four columns, registers First to First + T - 1.
+template <class V, int R, int First, int T, size_t Width>
+inline __attribute__((always_inline)) void add_quad(typename V::Reg (&acc)[R][T], const int8_t* values, const uint8_t* u,
+                                                    const uint16_t* columns) {
+    typename V::Inputs x[T];
+    if constexpr (Width == kNarrowBlock) {
+        static_assert(First == 0 && T == 1, "a narrow row has one register");
+        x[0] = V::inputs(V::narrow(u + columns[0] * Width, u + columns[1] * Width, u + columns[2] * Width, u + columns[3] * Width));
+    } else {
+        interleave<V, First, T>(x, u, columns);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+        int32_t quad;
+        std::memcpy(&quad, values + r * kQuad, sizeof quad);
+        const auto w = V::weights(quad);
+#pragma GCC unroll 16
+        for (int t = 0; t < T; ++t) acc[r][t] = V::dot(acc[r][t], x[t], w);
+    }
+}
+
+// Rows [first_row, first_row + R) of a band, T registers from number First of the bytes at u; `token` is that of register 0.
+template <class V, int R, int First, int T, size_t Width>
 __attribute__((noinline)) void tile(const LinearInt8Args& a, uint32_t band, uint32_t first_row, const uint8_t* u, size_t token) {
     using F = typename V::Float;
     const size_t row = size_t{band} * a.cell_rows + first_row;
     const int rows = a.out_features - row < size_t{R} ? static_cast<int>(a.out_features - row) : R;
+    // Few sums would wait for their own last product: twice as many take turns. Integers may be added in any order.
+    constexpr bool few = R * T <= 4;
     typename V::Reg acc[R][T];
+    [[maybe_unused]] typename V::Reg more[R][T];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
         const auto start = V::set1(r < rows ? -kQuantZero * a.row_sums[row + r] : 0);
 #pragma GCC unroll 16
-        for (int t = 0; t < T; ++t) acc[r][t] = start;
+        for (int t = 0; t < T; ++t) {
+            acc[r][t] = start;
+            if constexpr (few) more[r][t] = V::set1(0);
+        }
     }
     for (uint32_t run = a.run_ptr[band]; run < a.run_ptr[band + 1]; ++run) {
         const size_t first = a.runs[run].first, count = a.runs[run].count;
         const uint16_t* columns = a.columns + first * kQuad;
         const int8_t* values = a.values + (first * a.cell_rows + first_row) * kQuad;
-        for (size_t i = 0; i < count; ++i) {
-            typename V::Inputs x[T];
-            interleave<V, First, T>(x, u, columns, a.quant_stride);
-#pragma GCC unroll 16
-            for (int r = 0; r < R; ++r) {
-                int32_t quad;
-                std::memcpy(&quad, values + r * kQuad, sizeof quad);
-                const auto w = V::weights(quad);
-#pragma GCC unroll 16
-                for (int t = 0; t < T; ++t) acc[r][t] = V::dot(acc[r][t], x[t], w);
+        const size_t step = a.cell_rows * kQuad;
+        size_t i = 0;
+        if constexpr (few) {
+            for (; i + 2 <= count; i += 2) {
+                add_quad<V, R, First, T, Width>(acc, values + i * step, u, columns + i * kQuad);
+                add_quad<V, R, First, T, Width>(more, values + (i + 1) * step, u, columns + (i + 1) * kQuad);
             }
-            columns += kQuad;
-            values += a.cell_rows * kQuad;
+        }
+        for (; i < count; ++i) add_quad<V, R, First, T, Width>(acc, values + i * step, u, columns + i * kQuad);
+    }
+    if constexpr (few) {
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+            for (int t = 0; t < T; ++t) acc[r][t] = V::add(acc[r][t], more[r][t]);
         }
     }
     // The same operations in the same order as the reference: without an activation, the same bits.
@@ -114,29 +137,52 @@ inline void tiles(const LinearInt8Args& a, uint32_t band, uint32_t row, const ui
         const int left = registers - First;
         if (left <= 0) return;
         if (left >= wide) {
-            tile<V, R, First, wide>(a, band, row, u, token);
+            tile<V, R, First, wide, kQuantBlock>(a, band, row, u, token);
             return tiles<V, R, First + wide>(a, band, row, u, token, registers);
         }
         if constexpr (wide > 1) {
-            if (left == 1) return tile<V, R, First, 1>(a, band, row, u, token);
+            if (left == 1) return tile<V, R, First, 1, kQuantBlock>(a, band, row, u, token);
         }
         if constexpr (wide > 2 && First == 0) {
-            if (left == 2) return tile<V, R, 0, 2>(a, band, row, u, token);
-            return tile<V, R, 0, 3>(a, band, row, u, token);
+            if (left == 2) return tile<V, R, 0, 2, kQuantBlock>(a, band, row, u, token);
+            return tile<V, R, 0, 3, kQuantBlock>(a, band, row, u, token);
         }
     }
 }
 
+// A sparser level skips what only denser ones keep, so every band begins somewhere new: its first weights are fetched while the
+// bands before it are computed. From there on the hardware follows by itself.
+constexpr uint32_t kBandsAhead = 2;
+constexpr size_t kFetchedBytes = 1024;
+
+inline void fetch(const LinearInt8Args& a, uint32_t band) {
+    if (band >= a.band_end || a.run_ptr[band] == a.run_ptr[band + 1]) return;
+    const Run& run = a.runs[a.run_ptr[band]];
+    const auto lines = [](const void* from, size_t bytes) {
+        for (size_t b = 0; b < bytes && b < kFetchedBytes; b += 64) __builtin_prefetch(static_cast<const char*>(from) + b);
+    };
+    const size_t row_bytes = a.cell_rows * kQuad;
+    lines(a.values + run.first * row_bytes, run.count * row_bytes);
+    lines(a.columns + run.first * kQuad, run.count * kQuad * sizeof(uint16_t));
+}
+
 template <class V, int R>
 void bands(const LinearInt8Args& a) {
-    for (size_t block = a.token_begin; block < a.token_end; block += kQuantBlock) {
-        for (uint32_t band = a.band_begin; band < a.band_end; ++band) {
+    constexpr size_t lanes = V::width / kQuad;
+    for (uint32_t band = a.band_begin; band < a.band_end; ++band) {
+        fetch(a, band + kBandsAhead);
+        for (size_t block = a.token_begin; block < a.token_end; block += kQuantBlock) {
+            const uint8_t* u = a.u + block * a.in_features;
+            const size_t tokens = a.token_end - block;
             for (uint32_t row = 0; row < a.cell_rows && size_t{band} * a.cell_rows + row < a.out_features; row += R) {
+                if (tokens <= kNarrowBlock) {
+                    for (size_t t = 0; t < tokens; t += lanes) tile<V, R, 0, 1, kNarrowBlock>(a, band, row, u + t, block + t);
+                    continue;
+                }
                 // One load of a whole block, or one for each half of it: tokens 0-7 and 8-15 of every 16.
-                for (size_t token = block; token < block + 16 && token < a.token_end; token += V::width / kQuad) {
-                    const size_t groups = (a.token_end - token + 15) / 16;
-                    const int registers = groups < 4 ? static_cast<int>(groups) : 4;
-                    tiles<V, R>(a, band, row, a.u + block + (token - block) * kQuad, token, registers);
+                for (size_t t = 0; t < kNarrowBlock; t += lanes) {
+                    const size_t groups = (tokens - t + 15) / 16;
+                    tiles<V, R>(a, band, row, u + t * kQuad, block + t, groups < 4 ? static_cast<int>(groups) : 4);
                 }
             }
         }

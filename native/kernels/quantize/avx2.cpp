@@ -22,6 +22,13 @@ struct Pack256 : Avx2 {
         const Int zero = _mm256_set1_epi8(static_cast<char>(kQuantZero));
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_xor_si256(bytes, zero));
     }
+    static void store_narrow(uint8_t* to, const Int* q) {
+        // Packing leaves tokens 0-3, 8-11, 4-7, 12-15.
+        const Int words = _mm256_permute4x64_epi64(_mm256_packs_epi32(q[0], q[1]), _MM_SHUFFLE(3, 1, 2, 0));
+        const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        const __m128i zero = _mm_set1_epi8(static_cast<char>(kQuantZero));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_xor_si128(bytes, zero));
+    }
 };
 
 }  // namespace

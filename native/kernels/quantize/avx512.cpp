@@ -20,6 +20,10 @@ struct Pack512 : Avx512 {
         const Int bytes = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
         _mm512_storeu_si512(to, _mm512_xor_si512(bytes, _mm512_set1_epi8(static_cast<char>(kQuantZero))));
     }
+    static void store_narrow(uint8_t* to, const Int* q) {
+        const __m128i bytes = _mm_xor_si128(_mm512_cvtsepi32_epi8(q[0]), _mm_set1_epi8(static_cast<char>(kQuantZero)));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
+    }
 };
 
 }  // namespace

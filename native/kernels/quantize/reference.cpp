@@ -24,7 +24,7 @@ void quantize_reference(const QuantizeArgs& a) {
         a.scale[token] = zero ? 0.0f : largest / 127.0f;
         for (size_t f = 0; f < a.features; ++f) {
             const float q = std::fmax(std::fmin(std::nearbyint(a.x[f * a.stride + token] * inverse), 127.0f), -127.0f);
-            a.u[f * a.quant_stride + token_slot(token)] = static_cast<uint8_t>(static_cast<int>(q) + kQuantZero);
+            a.u[quantized_index(a.features, a.token_end, f, token)] = static_cast<uint8_t>(static_cast<int>(q) + kQuantZero);
         }
     }
 }

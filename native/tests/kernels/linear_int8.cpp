@@ -5,8 +5,8 @@ namespace lavolta {
 namespace {
 
 // Bytes of every block, those of absent tokens random: kernels may read them but not use them.
-std::vector<uint8_t> quantized(Numbers& numbers, size_t features, size_t quant_stride) {
-    std::vector<uint8_t> bytes(features * quant_stride);
+std::vector<uint8_t> quantized(Numbers& numbers, size_t features, size_t tokens) {
+    std::vector<uint8_t> bytes(quantized_bytes(features, tokens));
     for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(1 + numbers.below(255));
     return bytes;
 }
@@ -17,7 +17,7 @@ void test_quantize(Isa isa, QuantizeKernel* kernel, QuantizeKernel* reference) {
     for (const uint32_t features : {1u, 3u, 8u, 29u}) {
         for (const size_t tokens : {1, 3, 4, 15, 16, 17, 63, 64, 65, 150}) {
             Numbers numbers(features * 1000 + tokens);
-            const size_t stride = stride_of(tokens), quant_stride = (tokens + kQuantBlock - 1) / kQuantBlock * kQuantBlock;
+            const size_t stride = stride_of(tokens);
             std::vector<float> x = activations(numbers, features, tokens);
             // Tokens of zeros, of numbers too small for a scale, of large ones, and halves between two steps.
             for (size_t f = 0; f < features; ++f) {
@@ -29,12 +29,11 @@ void test_quantize(Isa isa, QuantizeKernel* kernel, QuantizeKernel* reference) {
                     if (t % 8 == 4) v = f == 0 ? 127.0f : static_cast<float>(static_cast<int>(numbers.below(254))) - 126.5f;
                 }
             }
-            std::vector<uint8_t> u(features * quant_stride), expected_u(u);
+            std::vector<uint8_t> u(quantized_bytes(features, tokens)), expected_u(u);
             std::vector<float> scale(stride, kNan), expected_scale(scale);
             QuantizeArgs args{};
             args.x = x.data();
             args.stride = stride;
-            args.quant_stride = quant_stride;
             args.features = features;
             args.token_end = tokens;
             args.u = expected_u.data();
@@ -50,7 +49,7 @@ void test_quantize(Isa isa, QuantizeKernel* kernel, QuantizeKernel* reference) {
             for (size_t t = 0; t < tokens; ++t) {
                 expect(scale[t] == expected_scale[t], place("quantize", isa, features, tokens, 0, t), scale[t], expected_scale[t], 0.0);
                 for (size_t f = 0; f < features; ++f) {
-                    const size_t at = f * quant_stride + token_slot(t);
+                    const size_t at = quantized_index(features, tokens, f, t);
                     expect(u[at] == expected_u[at], place("quantize", isa, features, tokens, f, t), u[at], expected_u[at], 0.0);
                 }
             }
@@ -90,8 +89,8 @@ void test_linear_int8(Isa isa, LinearInt8Kernel* kernel, LinearInt8Kernel* refer
                 next += count;
                 packed.run_ptr.push_back(static_cast<uint32_t>(packed.runs.size()));
             }
-            const size_t stride = stride_of(tokens), quant_stride = (tokens + kQuantBlock - 1) / kQuantBlock * kQuantBlock;
-            const std::vector<uint8_t> u = quantized(numbers, in, quant_stride);
+            const size_t stride = stride_of(tokens);
+            const std::vector<uint8_t> u = quantized(numbers, in, tokens);
             const std::vector<float> scale = numbers.numbers(out), bias = numbers.numbers(out);
             std::vector<float> token_scale = activations(numbers, 1, tokens);
             for (float& v : token_scale) v = std::fabs(v) / 127;
@@ -110,7 +109,7 @@ void test_linear_int8(Isa isa, LinearInt8Kernel* kernel, LinearInt8Kernel* refer
                     args.u = u.data();
                     args.token_scale = token_scale.data();
                     args.stride = stride;
-                    args.quant_stride = quant_stride;
+                    args.in_features = in;
                     args.token_end = tokens;
                     args.band_end = (out + cell_rows - 1) / cell_rows;
                     args.cell_rows = cell_rows;
