@@ -63,6 +63,22 @@ def test_a_system_that_shows_nothing_is_served_all_the_same(invoke: Invoke, bund
     assert outcome.data["answers"][0]["in_time"]
 
 
+def test_a_profile_measured_on_another_processor_is_refused(invoke: Invoke, bundle: Path, tmp_path: Path) -> None:
+    from lavolta.devices import CpuIdentity, load
+    from lavolta.devices.rendering import render
+
+    other = CpuIdentity(architecture="pdp11", parts=("dec:11:70",), model="PDP-11/70")
+    path = tmp_path / "other.toml"
+    path.write_text(render(load("odroid-xu3-a7").model_copy(update={"cpu": other})), encoding="utf-8")
+    words = ("govern", bundle, "--deadline-ms", 60_000, "--device", path, "--sysfs", tmp_path)
+    refused = invoke(*words, stdin=b"a cat\n")
+    assert refused.code == 2
+    assert "was measured on PDP-11/70 (dec:11:70) of pdp11; this is" in refused.err
+    assert "`lavolta device profile --out FILE`" in refused.err
+    # In a simulation nothing runs on that processor.
+    assert invoke(*words, "--simulate", "--period-ms", 60_000, "--requests", 1).code == 0
+
+
 def test_a_person_reads_a_table(invoke: Invoke, bundle: Path) -> None:
     outcome = invoke("govern", bundle, "--deadline-ms", 1000, *SIMULATED, "--period-ms", 1000, "--requests", 2)
     assert "odroid-xu3-a7, simulated: due after 1000 ms" in outcome.out

@@ -174,10 +174,15 @@ def _simulated(scenario: Scenario, goal: Any, model: Any, tokens: int, seed: int
 
 
 def _here(scenario: Scenario, goal: Any, model: Any, tokens: int, sysfs: Path, set_clock: bool) -> _Place:
+    from lavolta.devices import read_identity, require_same_cpu
     from lavolta.devices.sources import Checked, LinuxFrequencyControl, LinuxSource, cluster_cpus
+    from lavolta.runtime.engine import instruction_sets
     from lavolta.runtime.governor_engine import EngineRunner
     from lavolta.runtime.governor_loop import LiveGovernor
 
+    if scenario.profile.cpu is not None:
+        # Profiles that were never measured anywhere are starting points: corrections are learned.
+        require_same_cpu(scenario.profile, read_identity(instruction_sets()))
     clusters = cluster_cpus(scenario.profile)
     source = Checked(LinuxSource(sysfs, clusters=clusters))
     control = LinuxFrequencyControl(sysfs, clusters, allowed=set_clock)
