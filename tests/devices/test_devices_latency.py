@@ -53,6 +53,32 @@ def test_int8_work_has_its_own_speed_and_mixes() -> None:
         devices.coefficients_ms(without, half, 1000.0)
 
 
+def test_the_finer_terms_by_hand() -> None:
+    plain = PROFILE.cluster().latency[0]
+    finer = plain.model_copy(
+        update={
+            "cycles_per_far_mac": {"8": 2.0},
+            "near_cache_bytes": 8192,
+            "cycles_per_cell": 5.0,
+            "cycles_per_band": 100.0,
+            "tokens_per_register": 16,
+        }
+    )
+    # 20 tokens are computed as 32; 256 inputs of 32 tokens in fp32 are 32 KB, of which 8 fit: 3/4 of the work is far.
+    part = devices.LinearWork("x", 256 * 80 * 20, 0.0, in_features=256, out_features=77)
+    work = devices.Work(8, 20, part.kept_macs, 0.0, 0.0, 0.0, linears=(part,))
+    kept = part.kept_macs * 32 / 20
+    # 77 rows are 10 bands of 8 rows, visited once for up to 48 tokens.
+    cycles = kept * (1.667 + 0.75 * 2.0) + 5.0 * part.kept_macs / (8 * 20) + 100.0 * 10
+    assert devices.coefficients_ms(finer, work, 1000.0) == pytest.approx(cycles / 1e6)
+    assert devices.coefficients_ms(finer, replace(work, tokens=49), 1000.0) > devices.coefficients_ms(
+        plain, work, 1000.0
+    )
+    # Half of the cells: everything but the visits of bands is halved, so the inverse stays exact.
+    half = devices.coefficients_ms(finer, work.scaled(0.5), 1000.0)
+    assert half == pytest.approx((cycles - 1000.0) / 2e6 + 1000.0 / 1e6)
+
+
 def test_no_work_takes_no_time_here() -> None:
     assert devices.latency_ms(PROFILE, devices.Work(4, 0, 0, 0, 0, 0), 400) == 0.0
 

@@ -27,6 +27,8 @@ TRUTH = devices.LatencyCoefficients.model_validate(
         "near_cache_bytes": CACHE,
         "cycles_per_cell": 3.0,
         "cycles_per_cell_int8": 2.0,
+        "cycles_per_band": 40.0,
+        "cycles_per_band_int8": 25.0,
         "tokens_per_register": 8,
         "cycles_per_rest_mac": 0.5,
         "bandwidth_gb_s": 4.0,
@@ -107,7 +109,7 @@ class FakeBench:
 
     def work(self, case: Case) -> Work:
         macs = case.hidden * case.hidden * case.tokens * (1.0, 0.3)[case.level]
-        part = LinearWork("x", macs, macs / case.tokens * 4, case.hidden, case.int8)
+        part = LinearWork("x", macs, macs / case.tokens * 4, case.hidden, case.hidden, case.int8)
         rest = 50.0 * case.tokens * case.hidden
         return Work(
             case.rows, case.tokens, macs, part.streamed_bytes, rest, 1000.0, macs if case.int8 else 0.0, (part,)
@@ -167,6 +169,8 @@ def test_it_finds_the_device_again(sysfs, machine, tmp_path) -> None:
     assert found.thread_efficiency == 0.8
     assert found.tokens_per_register == 8
     assert found.near_cache_bytes == CACHE
+    assert found.cycles_per_cell == pytest.approx(3.0, rel=1e-3)
+    assert found.cycles_per_band == pytest.approx(40.0, rel=1e-3)
     assert found.cycles_per_kept_mac == pytest.approx(TRUTH.cycles_per_kept_mac, rel=1e-3)
     assert found.cycles_per_kept_mac_int8 == pytest.approx(TRUTH.cycles_per_kept_mac_int8, rel=1e-3)
     assert found.p95_error_percent < 0.1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lavolta.devices.latency import far_macs, padding
+from lavolta.devices.latency import band_visits, far_macs, padding
 from lavolta.devices.profile import LatencyCoefficients, Source
 from lavolta.devices.work import Work
 from lavolta.errors import UserInputError
@@ -121,7 +121,7 @@ def fit_latency(
         samples: at least three per unknown coefficient, with different work.
         isa: name that the coefficients get.
         source: where the measurements come from.
-        details: with them, the terms for inputs beyond the nearest cache, for cells and for groups of tokens.
+        details: with them, the terms for inputs beyond the nearest cache, for cells, bands and groups of tokens.
 
     Raises:
         UserInputError: too few samples, none with fp32 weights, or a measurement that is not positive.
@@ -167,7 +167,7 @@ def _columns(samples: Sequence[LatencySample], details: Details | None) -> list[
     found: list[_Column] = [("kept", int8, rows) for int8, rows in sorted(heights)]
     if details is not None:
         found += [("far", int8, rows) for int8, rows in sorted(heights)]
-        found += [("cell", int8, 0) for int8 in sorted({int8 for int8, _ in heights})]
+        found += [(kind, int8, 0) for kind in ("cell", "band") for int8 in sorted({int8 for int8, _ in heights})]
     return [*found, ("rest", False, 0), ("bytes", False, 0), ("fixed", False, 0), ("cycles", False, 0)]
 
 
@@ -193,6 +193,8 @@ def _design(
                 parallel[row, place] = pad * far_macs(work, int8, details.near_cache_bytes, width) * per_cycle
             elif kind == "cell":
                 parallel[row, place] = macs[int8] / (work.cell_rows * max(work.tokens, 1)) * per_cycle
+            elif kind == "band":
+                parallel[row, place] = band_visits(work, int8) * per_cycle
             elif kind == "rest":
                 parallel[row, place] = pad * work.rest_macs * per_cycle
             elif kind == "bytes":
@@ -278,6 +280,8 @@ def _coefficients(
             "near_cache_bytes": None if details is None else details.near_cache_bytes,
             "cycles_per_cell": found.get(("cell", False, 0), 0.0),
             "cycles_per_cell_int8": found.get(("cell", True, 0), 0.0),
+            "cycles_per_band": found.get(("band", False, 0), 0.0),
+            "cycles_per_band_int8": found.get(("band", True, 0), 0.0),
             "tokens_per_register": 1 if details is None else details.tokens_per_register,
             "cycles_per_rest_mac": found["rest", False, 0],
             "bandwidth_gb_s": 1e-6 / per_byte_ms if per_byte_ms > 0 else None,

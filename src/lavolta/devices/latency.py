@@ -2,12 +2,13 @@
 
 With ``s = 1 + (threads - 1) * thread_efficiency`` and the coefficients of the profile::
 
-    t = (cycles_fixed + (p * (kept + far + cycles_per_rest_mac * rest_macs) + per_cell) / s) / f
+    t = (cycles_fixed + (p * (kept + far + cycles_per_rest_mac * rest_macs) + cells + bands) / s) / f
         + streamed_bytes / bandwidth + fixed
 
     kept     = cycles_per_kept_mac[cell_rows] * kept_macs             sums over fp32 and int8 weights, each with
     far      = cycles_per_far_mac[cell_rows] * far_macs               coefficients of its own
-    per_cell = cycles_per_cell * kept_macs / (cell_rows * tokens)
+    cells    = cycles_per_cell * kept_macs / (cell_rows * tokens)
+    bands    = cycles_per_band * visits of bands
     p        = tokens rounded up to tokens_per_register, / tokens
 
 ``far_macs`` are those whose inputs do not fit the nearest cache: of each layer, the part of its inputs (of as many
@@ -33,17 +34,19 @@ TOKENS_AT_ONCE = 48
 def coefficients_ms(coefficients: LatencyCoefficients, work: Work, freq_mhz: float, threads: int = 1) -> float:
     """Predicted latency in ms from bare coefficients; `latency_ms` looks them up in a profile."""
     parallel = coefficients.cycles_per_rest_mac * work.rest_macs
-    cells = 0.0
+    others = 0.0
     for int8, macs in ((False, work.kept_macs - work.int8_macs), (True, work.int8_macs)):
         if macs <= 0:
             continue
         parallel += coefficients.kept_cycles(work.cell_rows, int8) * macs
+        per_band = coefficients.cycles_per_band_int8 if int8 else coefficients.cycles_per_band
+        others += per_band * band_visits(work, int8)
         far = coefficients.far_cycles(work.cell_rows, int8)
         if far and coefficients.near_cache_bytes is not None:
             parallel += far * far_macs(work, int8, coefficients.near_cache_bytes, coefficients.tokens_per_register)
         per_cell = coefficients.cycles_per_cell_int8 if int8 else coefficients.cycles_per_cell
-        cells += per_cell * macs / (work.cell_rows * max(work.tokens, 1))
-    parallel = parallel * padding(work.tokens, coefficients.tokens_per_register) + cells
+        others += per_cell * macs / (work.cell_rows * max(work.tokens, 1))
+    parallel = parallel * padding(work.tokens, coefficients.tokens_per_register) + others
     cycles = coefficients.cycles_fixed + parallel / coefficients.speedup(threads)
     bandwidth = coefficients.bandwidth_gb_s
     memory_ms = 0.0 if bandwidth is None else work.streamed_bytes / (bandwidth * 1e6)
@@ -66,6 +69,12 @@ def far_macs(work: Work, int8: bool, near_cache_bytes: int, tokens_per_register:
         if part.int8 == int8 and part.in_features * token_bytes > near_cache_bytes:
             total += part.kept_macs * (1.0 - near_cache_bytes / (part.in_features * token_bytes))
     return total
+
+
+def band_visits(work: Work, int8: bool) -> float:
+    """How often a band of one precision is begun: each once for every `TOKENS_AT_ONCE` tokens."""
+    passes = math.ceil(work.tokens / TOKENS_AT_ONCE)
+    return float(sum(-(-part.out_features // work.cell_rows) for part in work.linears if part.int8 == int8) * passes)
 
 
 def latency_ms(

@@ -62,6 +62,8 @@ class LatencyCoefficients(_Record):
             do not fit the nearest cache; absent where that was not measured.
         near_cache_bytes: size of the nearest cache for these inputs.
         cycles_per_cell, cycles_per_cell_int8: cycles per kept cell, whatever the number of tokens.
+        cycles_per_band, cycles_per_band_int8: cycles for every visit of a band: once for as many tokens as the kernels
+            take at once.
         tokens_per_register: tokens are computed in groups of so many; a part of a group takes as long as a whole one.
         cycles_per_rest_mac: as `cycles_per_kept_mac` for the dense rest (attention, norms, head).
         bandwidth_gb_s: memory bandwidth for streamed bytes; it does not scale with the core clock.
@@ -79,6 +81,8 @@ class LatencyCoefficients(_Record):
     near_cache_bytes: Annotated[int, Field(ge=1024)] | None = None
     cycles_per_cell: NonNegative = 0.0
     cycles_per_cell_int8: NonNegative = 0.0
+    cycles_per_band: NonNegative = 0.0
+    cycles_per_band_int8: NonNegative = 0.0
     tokens_per_register: Annotated[int, Field(ge=1, le=1024)] = 1
     cycles_per_rest_mac: NonNegative
     bandwidth_gb_s: Positive | None = None

@@ -16,7 +16,7 @@ class LinearWork:
     Args:
         kept_macs: multiply-accumulates on kept cells.
         streamed_bytes: bytes of weights and columns.
-        in_features: width of its input; 0 where it is not known.
+        in_features, out_features: its widths; 0 where they are not known.
         int8: whether its weights are int8.
     """
 
@@ -24,6 +24,7 @@ class LinearWork:
     kept_macs: float
     streamed_bytes: float
     in_features: int = 0
+    out_features: int = 0
     int8: bool = False
 
 

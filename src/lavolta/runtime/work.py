@@ -61,7 +61,9 @@ def work_of(
             raise UserInputError(f"{name} keeps {cells} cells; it has {grid.cells}.")
         value_bytes, row_numbers = (INT8_BYTES, INT8_ROW_NUMBERS) if name in int8 else (VALUE_BYTES, ROW_NUMBERS)
         streamed_bytes = cells * (cell_rows * value_bytes + COLUMN_BYTES) + out_features * VALUE_BYTES * row_numbers
-        linears.append(LinearWork(name, cells * cell_rows * tokens, streamed_bytes, in_features, name in int8))
+        linears.append(
+            LinearWork(name, cells * cell_rows * tokens, streamed_bytes, in_features, out_features, name in int8)
+        )
     return Work(
         cell_rows=cell_rows,
         tokens=tokens,
