@@ -23,6 +23,7 @@ SCRIPTS: dict[str, list[str]] = {
     "where_it_loses": [],
     "ragged_lengths": [],
     "level_switch": [],
+    "decode_throughput": [],
     "deadline": [],
     "engine_levels": ["--cell-rows", "16", "8", "4", "2", "1"],
     "battery_life": [],

@@ -1,8 +1,8 @@
 // What every kernel promises: arguments, shapes and padding. Kernels are listed in table.inc and nowhere else.
 //
 // Activations are feature-major, (features, stride) float, tokens side by side. `stride` is at least the token count rounded
-// up to 16, and a buffer ends with `kSlack` readable floats: kernels may read past the last token, and `linear`, `dense`,
-// `norm` and `rotate` may also write the padding of a row. `token_begin` is a multiple of 16.
+// up to 16, and a buffer ends with `kSlack` readable floats: kernels may read past the last token, and `linear`, `dense`
+// and `norm` may also write the padding of a row. `token_begin` is a multiple of 16.
 //
 // One output element is one accumulator that adds its products in stored order, so results depend neither on the number of
 // tokens nor on how the work was divided.
@@ -197,6 +197,73 @@ struct RotateArgs {
     uint32_t head_size;
 };
 
+// One token of a session. Activations are plain vectors; kernels may neither read nor write behind them. Sums are in any order,
+// so that a session's numbers agree with those of a run but for rounding; those of int8 layers are exact.
+
+// y = activation(W x + bias) + residual for bands [band_begin, band_end).
+struct TokenLinearArgs {
+    const float* values;      // (cells, cell_rows)
+    const uint16_t* columns;  // (cells,)
+    const Run* runs;          // (n,)
+    const uint32_t* run_ptr;  // (bands + 1,), the row of the level
+    const float* bias;        // (out_features,)
+    const float* x;           // (in_features,)
+    const float* residual;    // (out_features,) or null
+    float* y;                 // (out_features,)
+    uint32_t band_begin, band_end;
+    uint32_t cell_rows, out_features;
+    Activation activation;
+};
+
+// The same on quantized inputs.
+struct TokenLinearInt8Args {
+    const int8_t* values;      // (quads, cell_rows, 4)
+    const uint16_t* columns;   // (quads, 4)
+    const Run* runs;           // (n,), quads
+    const uint32_t* run_ptr;   // (bands + 1,), the row of the level
+    const int32_t* row_sums;   // (out_features,), the row of the level
+    const float* scale;        // (out_features,)
+    const float* bias;         // (out_features,)
+    const int32_t* q;          // (in_features,), -127 to 127
+    const float* token_scale;  // one
+    const float* residual;     // (out_features,) or null
+    float* y;                  // (out_features,)
+    uint32_t band_begin, band_end;
+    uint32_t cell_rows, out_features;
+    Activation activation;
+};
+
+// Scale and q of QuantizeArgs.
+struct TokenQuantizeArgs {
+    const float* x;  // (features,)
+    int32_t* q;      // (features,)
+    float* scale;    // one
+    uint32_t features;
+};
+
+// y = activation(W x + bias) for rows [row_begin, row_end); W is not packed.
+struct TokenDenseArgs {
+    const float* weight;  // (out_features, in_features)
+    const float* bias;    // (out_features,)
+    const float* x;       // (in_features,)
+    float* y;             // (out_features,)
+    uint32_t row_begin, row_end, in_features;
+    Activation activation;
+};
+
+// As NormArgs.
+struct TokenNormArgs {
+    const float* x;       // (features,)
+    const float* weight;  // (features,)
+    const float* bias;    // (features,), null with rms
+    float* y;             // (features,), may be x
+    uint32_t features;
+    float eps;
+    bool rms;
+};
+
+void token_quantize_reference(const TokenQuantizeArgs& a);
+
 using LinearKernel = void(const LinearArgs&);
 using QuantizeKernel = void(const QuantizeArgs&);
 using LinearInt8Kernel = void(const LinearInt8Args&);
@@ -207,6 +274,11 @@ using NormKernel = void(const NormArgs&);
 using ActivationKernel = void(const ActivationArgs&);
 using GateKernel = void(const GateArgs&);
 using RotateKernel = void(const RotateArgs&);
+using TokenLinearKernel = void(const TokenLinearArgs&);
+using TokenLinearInt8Kernel = void(const TokenLinearInt8Args&);
+using TokenQuantizeKernel = void(const TokenQuantizeArgs&);
+using TokenDenseKernel = void(const TokenDenseArgs&);
+using TokenNormKernel = void(const TokenNormArgs&);
 // Multiply-adds of registers, nothing else; returns how many numbers were multiplied and added.
 using PeakKernel = uint64_t(uint64_t rounds);
 
@@ -222,6 +294,11 @@ using PeakKernel = uint64_t(uint64_t rounds);
     OP(activation, ActivationKernel) \
     OP(gate, GateKernel)          \
     OP(rotate, RotateKernel)      \
+    OP(token_linear, TokenLinearKernel) \
+    OP(token_linear_int8, TokenLinearInt8Kernel) \
+    OP(token_quantize, TokenQuantizeKernel) \
+    OP(token_dense, TokenDenseKernel) \
+    OP(token_norm, TokenNormKernel)      \
     OP(peak, PeakKernel)          \
     OP(peak_int8, PeakKernel)
 

@@ -90,10 +90,10 @@ void Model::run(const lavolta_batch& batch, float* output, size_t output_floats,
 
 void Model::reserve(Pass& pass) {
     const Spec& spec = bundle_.spec;
-    pass.stride = stride_of(pass.tokens);
+    pass.stride = pass.cache && pass.tokens == 1 ? 1 : stride_of(pass.tokens);
     const size_t block = spec.hidden * pass.stride, keys = spec.key_features() * pass.stride;
     pass.ffn_tokens = std::min(ffn_block(pass.tokens), pass.tokens);
-    pass.ffn_stride = stride_of(pass.ffn_tokens);
+    pass.ffn_stride = pass.stride == 1 ? 1 : stride_of(pass.ffn_tokens);
     const size_t ffn = spec.ffn * pass.ffn_stride;
     pass.x = hidden_.reserve(block + kSlack);
     pass.next = next_.reserve(block + kSlack);
@@ -232,9 +232,11 @@ void Model::rotate(const Pass& pass) {
         args.x = item < spec.heads ? pass.q + item * size : pass.k + (item - spec.heads) * size;
         args.cos = pass.angles;
         args.sin = pass.angles + spec.head_size() / 2 * pass.stride;
-        args.stride = pass.stride;
-        args.token_end = pass.tokens;
-        args.head_size = spec.head_size();
+        // Of one token the features of each half lie side by side, as tokens do otherwise.
+        const uint32_t half = spec.head_size() / 2;
+        args.stride = pass.stride == 1 ? half : pass.stride;
+        args.token_end = pass.stride == 1 ? half : pass.tokens;
+        args.head_size = pass.stride == 1 ? 2 : spec.head_size();
         kernels_.rotate(args);
     });
 }
@@ -287,6 +289,10 @@ void Model::attend(const Pass& pass) {
 }
 
 void Model::normalize(const Pass& pass, const Norm& norm, const float* from, float* to) {
+    const Spec& spec = bundle_.spec;
+    if (pass.stride == 1) {
+        return kernels_.token_norm({from, norm.weight, norm.bias, to, spec.hidden, spec.norm_eps, spec.norm == NormKind::rms});
+    }
     // Four registers of tokens, or fewer where not every thread would get some.
     const size_t share = pass.tokens / (2 * pool_.threads()) / kTokenPad * kTokenPad;
     const size_t chunk = std::min(std::max(share, kTokenPad), 4 * kTokenPad);
@@ -299,9 +305,9 @@ void Model::normalize(const Pass& pass, const Norm& norm, const float* from, flo
         args.stride = pass.stride;
         args.token_begin = item * chunk;
         args.token_end = std::min(args.token_begin + chunk, pass.tokens);
-        args.features = bundle_.spec.hidden;
-        args.rms = bundle_.spec.norm == NormKind::rms;
-        args.eps = bundle_.spec.norm_eps;
+        args.features = spec.hidden;
+        args.rms = spec.norm == NormKind::rms;
+        args.eps = spec.norm_eps;
         kernels_.norm(args);
     });
 }
@@ -312,8 +318,7 @@ float* Model::head(const Pass& pass, size_t& rows, size_t& stride) {
     float* at = pass.x;
     timed(pass.profile ? &pass.profile->edge_ms[static_cast<size_t>(Edge::head)] : nullptr, [&] {
         if (pass.cache) {
-            rows = 1;
-            stride = stride_of(rows);
+            rows = stride = 1;
             at = head_a_.reserve(spec.hidden * stride + kSlack);
             for (size_t f = 0; f < spec.hidden; ++f) at[f * stride] = pass.x[f * pass.stride + pass.tokens - 1];
         } else if (spec.pooling != Pooling::none) {

@@ -110,6 +110,7 @@ class Model {
                 const float* residual, Activation activation);
     // Tokens that the feed-forward part takes at a time, so that `down` finds in the cache what `up` wrote.
     size_t ffn_block(size_t tokens) const;
+    void token_linear(const Linear& layer, uint32_t level, const float* x, float* y, const float* residual, Activation activation);
     void dense(const float* weight, const float* bias, uint32_t outputs, Activation activation, const float* x, float* y,
                size_t tokens, size_t stride);
     float* head(const Pass& pass, size_t& rows, size_t& stride);

@@ -10,6 +10,7 @@ class KvCache;
 // More tokens than this go through the layers in several passes: activations stay in the cache, and memory is bounded.
 constexpr size_t kPassTokens = 1024;
 
+// `stride` is 1 for one token of a session: its activations are plain vectors, for which the token kernels are.
 struct Model::Pass {
     const int32_t* token_ids;
     const int32_t* type_ids;

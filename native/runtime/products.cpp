@@ -43,6 +43,15 @@ void for_parts(Pool& pool, size_t tokens, size_t block, uint32_t bands, const Ar
     });
 }
 
+// Runs a kernel over chunks of rows, some for each thread, for the one token of a session.
+template <class Kernel>
+void for_chunks(Pool& pool, uint32_t count, const Kernel& kernel) {
+    const uint32_t chunks = std::min(count, pool.threads() > 1 ? pool.threads() * 4 : 1);
+    pool.run(chunks, [&](size_t item, uint32_t) {
+        kernel(static_cast<uint32_t>(uint64_t{count} * item / chunks), static_cast<uint32_t>(uint64_t{count} * (item + 1) / chunks));
+    });
+}
+
 }  // namespace
 
 uint8_t* Model::quantized(size_t features, size_t tokens) {
@@ -52,6 +61,11 @@ uint8_t* Model::quantized(size_t features, size_t tokens) {
 void Model::quantize(size_t tokens, size_t stride, const float* x, std::initializer_list<const Linear*> readers) {
     const auto int8 = [](const Linear* reader) { return reader->precision == Precision::int8; };
     if (std::none_of(readers.begin(), readers.end(), int8)) return;
+    if (stride == 1) {
+        const uint32_t features = (*readers.begin())->in_features;
+        kernels_.token_quantize({x, reinterpret_cast<int32_t*>(quantized_.reserve(features)), token_scale_.reserve(1), features});
+        return;
+    }
     QuantizeArgs all{};
     all.features = (*readers.begin())->in_features;
     all.x = x;
@@ -74,6 +88,7 @@ size_t Model::ffn_block(size_t tokens) const {
 
 void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const float* x, size_t x_stride, float* y, size_t y_stride,
                    const float* residual, Activation activation) {
+    if (y_stride == 1) return token_linear(layer, level, x, y, residual, activation);
     // What both precisions share.
     const auto fill = [&](auto& args) {
         args.columns = layer.columns;
@@ -108,8 +123,47 @@ void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const flo
     for_parts(pool_, tokens, block, layer.bands, all, kernels_.linear);
 }
 
+void Model::token_linear(const Linear& layer, uint32_t level, const float* x, float* y, const float* residual,
+                         Activation activation) {
+    const auto run = [&](auto args, auto* kernel) {
+        args.columns = layer.columns;
+        args.runs = layer.runs;
+        args.run_ptr = layer.level(level);
+        args.bias = layer.bias;
+        args.residual = residual;
+        args.y = y;
+        args.cell_rows = layer.cell_rows;
+        args.out_features = layer.out_features;
+        args.activation = activation;
+        for_chunks(pool_, layer.bands, [&](uint32_t begin, uint32_t end) {
+            auto part = args;
+            part.band_begin = begin;
+            part.band_end = end;
+            kernel(part);
+        });
+    };
+    if (layer.precision == Precision::int8) {
+        TokenLinearInt8Args args{};
+        args.values = layer.values_int8;
+        args.row_sums = layer.row_sums + size_t{level} * layer.out_features;
+        args.scale = layer.scale;
+        args.q = reinterpret_cast<const int32_t*>(quantized_.reserve(layer.in_features));
+        args.token_scale = token_scale_.reserve(1);
+        return run(args, kernels_.token_linear_int8);
+    }
+    TokenLinearArgs args{};
+    args.values = layer.values;
+    args.x = x;
+    run(args, kernels_.token_linear);
+}
+
 void Model::dense(const float* weight, const float* bias, uint32_t outputs, Activation activation, const float* x, float* y,
                   size_t tokens, size_t stride) {
+    if (stride == 1) {
+        return for_chunks(pool_, outputs, [&](uint32_t begin, uint32_t end) {
+            kernels_.token_dense({weight, bias, x, y, begin, end, bundle_.spec.hidden, activation});
+        });
+    }
     const size_t block = token_block(tokens, bundle_.spec.hidden * sizeof(float), tile_step(8));
     const size_t blocks = (tokens + block - 1) / block;
     // Chunks of whole row tiles.

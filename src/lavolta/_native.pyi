@@ -94,3 +94,33 @@ def norm(
 def activation(isa: str, x: NDArray[float32], activation: str) -> NDArray[float32]: ...
 def gate(isa: str, gate: NDArray[float32], values: NDArray[float32], activation: str) -> NDArray[float32]: ...
 def rotate(isa: str, x: NDArray[float32], cos: NDArray[float32], sin: NDArray[float32]) -> NDArray[float32]: ...
+def token_linear(
+    isa: str,
+    values: NDArray[float32],
+    columns: NDArray[uint16],
+    runs: NDArray[uint32],
+    run_ptr: NDArray[uint32],
+    bias: NDArray[float32],
+    x: NDArray[float32],
+    residual: NDArray[float32] | None,
+    activation: str,
+) -> NDArray[float32]: ...
+def token_linear_int8(
+    isa: str,
+    values: NDArray[int8],
+    columns: NDArray[uint16],
+    runs: NDArray[uint32],
+    run_ptr: NDArray[uint32],
+    row_sums: NDArray[int32],
+    scale: NDArray[float32],
+    bias: NDArray[float32],
+    x: NDArray[float32],
+    residual: NDArray[float32] | None,
+    activation: str,
+) -> NDArray[float32]: ...
+def token_dense(
+    isa: str, weight: NDArray[float32], bias: NDArray[float32], x: NDArray[float32], activation: str
+) -> NDArray[float32]: ...
+def token_norm(
+    isa: str, x: NDArray[float32], weight: NDArray[float32], bias: NDArray[float32] | None, eps: float
+) -> NDArray[float32]: ...

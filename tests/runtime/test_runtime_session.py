@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lavolta.errors import CancelledError, EngineError, UserInputError
 from lavolta.runtime.engine import Model, instruction_sets, open_bundle
-from reference_model import DECODERS, RandomModel, random_model
+from reference_model import DECODERS, RandomModel, random_model, rounding
 
 EPS = float(np.finfo(np.float32).eps)
 # Around a block of keys (16) and a tile of queries (48).
@@ -22,9 +22,7 @@ TOKENS = 67
 
 
 def tolerance(model: RandomModel) -> float:
-    """As in test_runtime_engine: about n eps for each product of n terms, in every layer."""
-    spec = model.spec
-    return 2 * spec.layers * ((4 + spec.ffn_gate) * spec.hidden + spec.ffn + TOKENS) * EPS
+    return rounding(model, TOKENS)
 
 
 @pytest.fixture(scope="module", params=DECODERS)
@@ -83,6 +81,7 @@ def test_any_way_of_feeding(data: st.DataObject, tmp_path_factory: pytest.TempPa
         "packed_head": data.draw(st.booleans()),
         "cell_rows": data.draw(st.sampled_from([1, 2, 4, 8, 16])),
         "layers": data.draw(st.integers(1, 2)),
+        "precision": data.draw(st.sampled_from(["fp32", "mixed", "int8"])),
     }
     model = random_model(keep=(0.8,), max_tokens=40, **{**DECODERS["gpt2"], **options})
     path = model.write(tmp_path_factory.mktemp("any") / "any.lavolta")

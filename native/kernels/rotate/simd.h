@@ -17,8 +17,8 @@ void rotate(const RotateArgs& a) {
         for (size_t token = a.token_begin; token < a.token_end; token += V::width) {
             const auto x = V::load(first + token), y = V::load(second + token);
             const auto c = V::load(cos + token), s = V::load(sin + token);
-            V::store(first + token, V::fnma(y, s, V::mul(x, c)));
-            V::store(second + token, V::fma(x, s, V::mul(y, c)));
+            V::store_first(first + token, V::fnma(y, s, V::mul(x, c)), a.token_end - token);
+            V::store_first(second + token, V::fma(x, s, V::mul(y, c)), a.token_end - token);
         }
     }
 }

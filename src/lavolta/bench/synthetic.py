@@ -28,11 +28,11 @@ SHAPES = {
 DEFAULT_SHAPE = "distilbert"
 CELL_ROWS = 4
 """The height that `lavolta compress` takes by default."""
-_PACKERS: dict[str, Callable[[NDArray[np.float32], Sequence[BoolArray], int], Packed]] = {
+PACKERS: dict[str, Callable[[NDArray[np.float32], Sequence[BoolArray], int], Packed]] = {
     "fp32": pack_linear,
     "int8": pack_int8,
 }
-PRECISIONS = tuple(_PACKERS)
+PRECISIONS = tuple(PACKERS)
 """Precisions of a bundle's linears."""
 _DEVIATION = 0.02
 
@@ -128,9 +128,9 @@ def write_random_bundle(
     """
     if not sparsities or list(sparsities) != sorted(set(sparsities)) or not 0 <= sparsities[0] <= sparsities[-1] < 1:
         raise UserInputError(f"the sparsities are {list(sparsities)}; give rising numbers from 0 to below 1.")
-    if precision not in _PACKERS:
+    if precision not in PACKERS:
         raise UserInputError(f"the precision is '{precision}'; choose one of {', '.join(PRECISIONS)}.")
-    pack = _PACKERS[precision]
+    pack = PACKERS[precision]
     drawn = random_weights(spec, seed) if weights is None else weights
     generator = np.random.default_rng(seed)
     packed, total, kept_total = {}, 0, [0] * len(sparsities)

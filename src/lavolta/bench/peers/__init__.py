@@ -41,7 +41,8 @@ class Loaded:
     """A model that is ready to run.
 
     Args:
-        run: one inference; returns the mean of the last layer, ``(hidden,)`` or ``(1, hidden)``.
+        run: one inference; returns the mean of the last layer, ``(hidden,)`` or ``(1, hidden)``. Of a language model:
+            the last token behind the others, whose keys and values are cached; returns its logits.
         about: ``version``, ``instruction_set`` (what it computes linear layers with), and ``amx`` (whether that uses
             matrix tiles; ``None`` where the library does not tell).
         switch: choose a level by index; only our engine has levels.
@@ -55,6 +56,7 @@ class Loaded:
 
 
 ENGINES = {
+    "llama.cpp": "lavolta.bench.peers.llama_cpp_q8",
     "lavolta": "lavolta.bench.peers.own_engine",
     "onnxruntime": "lavolta.bench.peers.onnx_runtime",
     "openvino": "lavolta.bench.peers.open_vino",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lavolta.bench.decoders import one_token
 from lavolta.bench.peers import Job, Loaded
 from lavolta.bench.synthetic import random_ids
 from lavolta.runtime.engine import open_bundle
@@ -14,9 +15,10 @@ LINEAR_OPS = ("linear", "quantize")
 
 
 def load(job: Job) -> Loaded:
-    """Open a bundle; `Job.model` is its path."""
+    """Open a bundle; `Job.model` is its path. A turn of a language model is one token behind a context."""
     model = open_bundle(job.model, threads=job.threads, isa=job.isa)
     ids = [random_ids(model.spec, job.tokens, job.seed)]
+    writes = model.spec.causal and model.spec.pooling == "none"
     # The peers compute the mean of the last layer; a bundle's own pooling and head may differ.
     same = model.spec.pooling == "mean" and not model.spec.normalize and not model.spec.outputs
     same = same and model.spec.head_dense is None
@@ -37,4 +39,5 @@ def load(job: Job) -> Loaded:
     rows = [row for row in model.explain() if row["op"] == "linear"]
     kernels = sorted({str(row["kernel"]) for row in rows})
     about = {"version": model.manifest["lavolta_version"], "instruction_set": ", ".join(kernels)}
-    return Loaded(run, {**about, "amx": any("amx" in kernel for kernel in kernels)}, switch, linear_ms)
+    turn = one_token(model, ids[0]) if writes else run
+    return Loaded(turn, {**about, "amx": any("amx" in kernel for kernel in kernels)}, switch, linear_ms)

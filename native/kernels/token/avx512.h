@@ -1,0 +1,101 @@
+// What one token needs of AVX-512 beside the arithmetic. Included by files that are compiled with those flags only.
+#pragma once
+
+#include "../kernels.h"
+#include "../simd_avx512.h"
+
+namespace lavolta {
+namespace {
+
+struct TokenAvx512 : Avx512 {
+    using Index = __m512i;
+
+    static __mmask16 first(size_t count) { return count >= 16 ? __mmask16(0xFFFF) : __mmask16((1u << count) - 1); }
+    static Reg load_first(const float* p, size_t count) { return _mm512_maskz_loadu_ps(first(count), p); }
+    static Reg gather(const float* x, const uint16_t* columns) {
+        const __m512i index = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(columns)));
+        return _mm512_i32gather_ps(index, x, 4);
+    }
+    static Reg gather_first(const float* x, const uint16_t* columns, size_t count) {
+        const __m512i index = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(count), columns));
+        return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), first(count), index, x, 4);
+    }
+    static Reg permute(Reg v, Index index) { return _mm512_permutexvar_ps(index, v); }
+    // Lane l of register j has a row of cell j * (16 / R) + l / R.
+    template <int R>
+    static Index spread(int j) {
+        alignas(64) int32_t lanes[16];
+        for (int l = 0; l < 16; ++l) lanes[l] = j * (16 / R) + l / R;
+        return _mm512_load_si512(lanes);
+    }
+};
+
+#if defined(__AVX512VNNI__)
+// Sums of quads: the bytes of a quad's four inputs are one lane, beside the four weights of each of its rows.
+struct TokenVnni512 {
+    using Float = TokenAvx512;
+
+    // Inputs of up to 4 quads as bytes u = q + 128; those of absent columns meet weights of 0.
+    static __m128i inputs(const int32_t* q, const uint16_t* columns, size_t count) {
+        const __mmask16 mask = TokenAvx512::first(count);
+        const __m512i index = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, columns));
+        const __m512i found = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), mask, index, q, 4);
+        return _mm_xor_si128(_mm512_cvtepi32_epi8(found), _mm_set1_epi8(static_cast<char>(0x80)));
+    }
+
+    template <int R>
+    static __m512i spread(int j) {
+        alignas(64) int32_t lanes[16];
+        for (int l = 0; l < 16; ++l) lanes[l] = j * (16 / R) + l / R;
+        return _mm512_load_si512(lanes);
+    }
+
+    template <int R>
+    static void sums(const TokenLinearInt8Args& a, uint32_t band, int32_t* out) {
+        // Quads of a register, of a gather, of a step.
+        constexpr size_t per_register = 16 / R, step = per_register < 4 ? 4 : per_register;
+        constexpr int registers = static_cast<int>(step / per_register), gathers = static_cast<int>(step / 4);
+        __m512i acc[registers], lanes_of[registers];
+#pragma GCC unroll 4
+        for (int j = 0; j < registers; ++j) {
+            acc[j] = _mm512_setzero_si512();
+            lanes_of[j] = spread<R>(j);
+        }
+        for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
+            const uint16_t* columns = a.columns + size_t{a.runs[r].first} * kQuad;
+            const int8_t* values = a.values + size_t{a.runs[r].first} * R * kQuad;
+            size_t quads = a.runs[r].count;
+            const auto add = [&](size_t present) {
+                __m512i x = _mm512_castsi128_si512(inputs(a.q, columns, present * kQuad));
+                if constexpr (gathers >= 2) {
+                    x = _mm512_inserti32x4(x, inputs(a.q, columns + 16, present > 4 ? (present - 4) * kQuad : 0), 1);
+                }
+                if constexpr (gathers == 4) {
+                    x = _mm512_inserti32x4(x, inputs(a.q, columns + 32, present > 8 ? (present - 8) * kQuad : 0), 2);
+                    x = _mm512_inserti32x4(x, inputs(a.q, columns + 48, present > 12 ? (present - 12) * kQuad : 0), 3);
+                }
+#pragma GCC unroll 4
+                for (int j = 0; j < registers; ++j) {
+                    const size_t from = j * per_register;
+                    const size_t rows = present > from ? (present - from) * R : 0;
+                    const __m512i w = _mm512_maskz_loadu_epi32(TokenAvx512::first(rows), values + from * R * kQuad);
+                    acc[j] = _mm512_dpbusd_epi32(acc[j], _mm512_permutexvar_epi32(lanes_of[j], x), w);
+                }
+            };
+            for (; quads >= step; quads -= step, columns += step * kQuad, values += step * R * kQuad) add(step);
+            if (quads) add(quads);
+        }
+#pragma GCC unroll 4
+        for (int j = 1; j < registers; ++j) acc[0] = _mm512_add_epi32(acc[0], acc[j]);
+        alignas(64) int32_t lanes[16];
+        _mm512_store_si512(lanes, acc[0]);
+        for (int r = 0; r < R; ++r) out[r] = lanes[r];
+        for (int lane = R; lane < 16; ++lane) out[lane % R] += lanes[lane];
+        const size_t first = size_t{band} * R;
+        for (size_t r = 0; r < R && first + r < a.out_features; ++r) out[r] -= kQuantZero * a.row_sums[first + r];
+    }
+};
+#endif
+
+}  // namespace
+}  // namespace lavolta

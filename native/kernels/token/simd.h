@@ -1,0 +1,261 @@
+// One token of a session, for any register type with a gather. A token has no neighbors to share a weight with: lanes are
+// weights in the order in which they are stored, and the inputs of the cells are gathered beside them. Memory is what limits it,
+// so the start of the next band is fetched ahead: a sparser level skips what only denser ones keep.
+#pragma once
+
+#include <cfloat>
+#include <cstring>
+
+#include "../math.h"
+
+namespace lavolta {
+namespace {
+
+template <class Args>
+inline void fetch_band(const Args& a, uint32_t band, size_t unit_values, size_t unit_columns) {
+    if (band >= a.band_end || a.run_ptr[band] == a.run_ptr[band + 1]) return;
+    const Run& run = a.runs[a.run_ptr[band]];
+    const char* values = reinterpret_cast<const char*>(a.values) + run.first * unit_values;
+    const char* columns = reinterpret_cast<const char*>(a.columns) + run.first * unit_columns;
+    for (size_t at = 0; at < run.count * unit_values && at < 1024; at += 64) __builtin_prefetch(values + at);
+    for (size_t at = 0; at < run.count * unit_columns && at < 512; at += 64) __builtin_prefetch(columns + at);
+}
+
+// y of the bands of a call: what `sums` left there without activation and residual.
+template <class V, class Args>
+inline void finish_rows(const Args& a) {
+    const size_t begin = size_t{a.band_begin} * a.cell_rows;
+    size_t end = size_t{a.band_end} * a.cell_rows;
+    if (end > a.out_features) end = a.out_features;
+    if (a.activation != Activation::none) {
+        size_t row = begin;
+        for (; row + V::width <= end; row += V::width) V::store(a.y + row, activate<V>(V::load(a.y + row), a.activation));
+        if (row < end) V::store_first(a.y + row, activate<V>(V::load_first(a.y + row, end - row), a.activation), end - row);
+    }
+    if (!a.residual) return;
+    for (size_t row = begin; row < end; ++row) a.y[row] += a.residual[row];
+}
+
+// Sums of one band, cells of R rows below a register: a step is as many cells as a register has lanes, in R registers.
+template <class V, int R>
+inline void band_sums(const TokenLinearArgs& a, uint32_t band, float (&sums)[16]) {
+    constexpr size_t step = V::width;
+    typename V::Reg acc[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+    typename V::Index spread[R];
+#pragma GCC unroll 16
+    for (int j = 0; j < R; ++j) spread[j] = V::template spread<R>(j);
+    for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
+        const uint16_t* columns = a.columns + a.runs[r].first;
+        const float* values = a.values + size_t{a.runs[r].first} * R;
+        size_t cells = a.runs[r].count;
+        for (; cells >= step; cells -= step, columns += step, values += step * R) {
+            const auto x = V::gather(a.x, columns);
+#pragma GCC unroll 16
+            for (int j = 0; j < R; ++j) acc[j % 4] = V::fma(V::load(values + j * step), V::permute(x, spread[j]), acc[j % 4]);
+        }
+        if (!cells) continue;
+        const auto x = V::gather_first(a.x, columns, cells);
+#pragma GCC unroll 16
+        for (int j = 0; j < R; ++j) {
+            if (j * step >= cells * R) break;
+            acc[j % 4] = V::fma(V::load_first(values + j * step, cells * R - j * step), V::permute(x, spread[j]), acc[j % 4]);
+        }
+    }
+    float lanes[V::width];
+    V::store(lanes, V::add(V::add(acc[0], acc[1]), V::add(acc[2], acc[3])));
+    for (int r = 0; r < R; ++r) sums[r] = lanes[r];
+    for (size_t lane = R; lane < V::width; ++lane) sums[lane % R] += lanes[lane];
+}
+
+// The same for cells that fill registers.
+template <class V, int R>
+inline void tall_sums(const TokenLinearArgs& a, uint32_t band, float (&sums)[16]) {
+    constexpr int T = R / static_cast<int>(V::width);
+    typename V::Reg acc[4][T];
+    for (int i = 0; i < 4; ++i) {
+        for (int t = 0; t < T; ++t) acc[i][t] = V::zero();
+    }
+    for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
+        const uint16_t* columns = a.columns + a.runs[r].first;
+        const float* values = a.values + size_t{a.runs[r].first} * R;
+        const size_t cells = a.runs[r].count;
+        size_t cell = 0;
+        for (; cell + 4 <= cells; cell += 4) {
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) {
+                const auto x = V::set1(a.x[columns[cell + i]]);
+#pragma GCC unroll 2
+                for (int t = 0; t < T; ++t) acc[i][t] = V::fma(V::load(values + (cell + i) * R + t * V::width), x, acc[i][t]);
+            }
+        }
+        for (; cell < cells; ++cell) {
+            const auto x = V::set1(a.x[columns[cell]]);
+            for (int t = 0; t < T; ++t) acc[0][t] = V::fma(V::load(values + cell * R + t * V::width), x, acc[0][t]);
+        }
+    }
+    for (int t = 0; t < T; ++t) {
+        V::store(sums + t * V::width, V::add(V::add(acc[0][t], acc[1][t]), V::add(acc[2][t], acc[3][t])));
+    }
+}
+
+template <class V, int R>
+void token_bands(const TokenLinearArgs& a) {
+    for (uint32_t band = a.band_begin; band < a.band_end; ++band) {
+        fetch_band(a, band + 3, R * sizeof(float), sizeof(uint16_t));
+        alignas(64) float sums[16];
+        if constexpr (static_cast<size_t>(R) < V::width) {
+            band_sums<V, R>(a, band, sums);
+        } else {
+            tall_sums<V, R>(a, band, sums);
+        }
+        const size_t first = size_t{band} * R;
+        const size_t rows = a.out_features - first < size_t{R} ? a.out_features - first : R;
+        for (size_t r = 0; r < rows; ++r) a.y[first + r] = sums[r] + a.bias[first + r];
+    }
+    finish_rows<V>(a);
+}
+
+template <class V>
+void token_linear(const TokenLinearArgs& a) {
+    switch (a.cell_rows) {
+        case 1:
+            return token_bands<V, 1>(a);
+        case 2:
+            return token_bands<V, 2>(a);
+        case 4:
+            return token_bands<V, 4>(a);
+        case 8:
+            return token_bands<V, 8>(a);
+        default:
+            return token_bands<V, 16>(a);
+    }
+}
+
+template <class V>
+inline typename V::Reg dot(const float* a, const float* b, size_t count) {
+    typename V::Reg acc[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+    size_t i = 0;
+    for (; i + 4 * V::width <= count; i += 4 * V::width) {
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) acc[k] = V::fma(V::load(a + i + k * V::width), V::load(b + i + k * V::width), acc[k]);
+    }
+    for (; i < count; i += V::width) acc[0] = V::fma(V::load_first(a + i, count - i), V::load_first(b + i, count - i), acc[0]);
+    return V::add(V::add(acc[0], acc[1]), V::add(acc[2], acc[3]));
+}
+
+template <class V>
+inline float sum_lanes(typename V::Reg v) {
+    float lanes[V::width];
+    V::store(lanes, v);
+    float sum = 0.0f;
+    for (size_t i = 0; i < V::width; ++i) sum += lanes[i];
+    return sum;
+}
+
+template <class V>
+void token_dense(const TokenDenseArgs& a) {
+    for (size_t row = a.row_begin; row < a.row_end; ++row) {
+        a.y[row] = sum_lanes<V>(dot<V>(a.weight + row * a.in_features, a.x, a.in_features)) + a.bias[row];
+    }
+    if (a.activation == Activation::none) return;
+    for (size_t row = a.row_begin; row < a.row_end; row += V::width) {
+        const size_t count = a.row_end - row;
+        V::store_first(a.y + row, activate<V>(V::load_first(a.y + row, count), a.activation), count);
+    }
+}
+
+template <class V>
+void token_norm(const TokenNormArgs& a) {
+    const float count = static_cast<float>(a.features);
+    // Sum of f(x) over the features; lanes behind the last do not count.
+    const auto total = [&](const auto& f) {
+        typename V::Reg acc[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+        size_t i = 0;
+        for (; i + 4 * V::width <= a.features; i += 4 * V::width) {
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; ++k) acc[k] = V::add(acc[k], f(V::load(a.x + i + k * V::width)));
+        }
+        for (; i < a.features; i += V::width) {
+            const size_t left = a.features - i;
+            float lanes[V::width];
+            V::store(lanes, f(V::load_first(a.x + i, left)));
+            acc[0] = V::add(acc[0], V::load_first(lanes, left));
+        }
+        return sum_lanes<V>(V::add(V::add(acc[0], acc[1]), V::add(acc[2], acc[3])));
+    };
+    const auto mean = V::set1(a.rms ? 0.0f : total([](auto x) { return x; }) / count);
+    const float square = total([mean](auto x) { return V::mul(V::sub(x, mean), V::sub(x, mean)); });
+    const auto scale = V::div(V::set1(1.0f), V::sqrt(V::set1(square / count + a.eps)));
+    for (size_t i = 0; i < a.features; i += V::width) {
+        const size_t left = a.features - i;
+        const auto x = V::mul(V::sub(V::load_first(a.x + i, left), mean), scale);
+        const auto bias = a.rms ? V::zero() : V::load_first(a.bias + i, left);
+        V::store_first(a.y + i, V::fma(x, V::load_first(a.weight + i, left), bias), left);
+    }
+}
+
+// The numbers of the reference.
+template <class V>
+void token_quantize(const TokenQuantizeArgs& a) {
+    auto largest = V::zero(), finite = V::zero();
+    for (size_t i = 0; i < a.features; i += V::width) {
+        const auto x = V::load_first(a.x + i, a.features - i);
+        largest = V::max(largest, V::abs(x));
+        finite = V::fma(x, V::zero(), finite);
+    }
+    float lanes[V::width];
+    V::store(lanes, largest);
+    float most = 0.0f;
+    for (size_t i = 0; i < V::width; ++i) most = lanes[i] > most ? lanes[i] : most;
+    // NaN and infinity take the way on which nothing is lost.
+    if (!(sum_lanes<V>(finite) == 0.0f)) return token_quantize_reference(a);
+    const bool zero = most / 127.0f < FLT_MIN;
+    const auto inverse = V::set1(zero ? 0.0f : 127.0f / most);
+    *a.scale = zero ? 0.0f : most / 127.0f;
+    const auto limit = V::set1(127.0f), lowest = V::set1(-127.0f);
+    for (size_t i = 0; i < a.features; i += V::width) {
+        const size_t left = a.features - i < V::width ? a.features - i : V::width;
+        V::store(lanes, V::max(V::min(V::round(V::mul(V::load_first(a.x + i, left), inverse)), limit), lowest));
+        for (size_t lane = 0; lane < left; ++lane) a.q[i + lane] = static_cast<int32_t>(lanes[lane]);
+    }
+}
+
+// y from the exact sums of a band.
+template <int R>
+inline void write_int8(const TokenLinearInt8Args& a, uint32_t band, const int32_t* sums) {
+    const size_t first = size_t{band} * R;
+    const size_t rows = a.out_features - first < size_t{R} ? a.out_features - first : R;
+    for (size_t r = 0; r < rows; ++r) {
+        a.y[first + r] = static_cast<float>(sums[r]) * (a.scale[first + r] * *a.token_scale) + a.bias[first + r];
+    }
+}
+
+template <class V, int R>
+void token_int8_bands(const TokenLinearInt8Args& a) {
+    for (uint32_t band = a.band_begin; band < a.band_end; ++band) {
+        fetch_band(a, band + 3, R * kQuad, kQuad * sizeof(uint16_t));
+        alignas(64) int32_t lanes[16] = {};
+        V::template sums<R>(a, band, lanes);
+        write_int8<R>(a, band, lanes);
+    }
+    finish_rows<typename V::Float>(a);
+}
+
+template <class V>
+void token_linear_int8(const TokenLinearInt8Args& a) {
+    switch (a.cell_rows) {
+        case 1:
+            return token_int8_bands<V, 1>(a);
+        case 2:
+            return token_int8_bands<V, 2>(a);
+        case 4:
+            return token_int8_bands<V, 4>(a);
+        case 8:
+            return token_int8_bands<V, 8>(a);
+        default:
+            return token_int8_bands<V, 16>(a);
+    }
+}
+
+}  // namespace
+}  // namespace lavolta
