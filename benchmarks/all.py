@@ -22,6 +22,7 @@ SCRIPTS: dict[str, list[str]] = {
     "encoder_latency": [],
     "where_it_loses": [],
     "ragged_lengths": [],
+    "cells": [],
     "level_switch": [],
     "decode_throughput": [],
     "deadline": [],

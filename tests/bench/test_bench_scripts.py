@@ -159,6 +159,32 @@ def test_ragged_lengths() -> None:
     assert module["table"](result).count("| 384 |") == 4
 
 
+def test_cells(tmp_path: Path) -> None:
+    module = script("cells")
+    module["ROUNDS"][True] = 1
+    points = [("50 %", 80.0, 2.0), ("75 %", 79.0, 2.0), ("90 %", 70.0, 1.0), ("0 %", None, 3.0)]
+    scores = tmp_path / "result.json"
+    scores.write_text(
+        json.dumps({"rows": [{"cell_rows": 4, "level": name, "score": score, "ms": ms} for name, score, ms in points]})
+    )
+    result = module["measure"](arguments(), scores)
+    check_head(result, "cells")
+    assert {row["cell_rows"] for row in result["cells"]} == {4}
+    assert {row["precision"] for row in result["cells"]} == {"fp32", "int8"}
+    assert "reference" not in {row["isa"] for row in result["cells"]}
+    for row in result["cells"]:
+        assert row["share_of_peak"] > 0
+        assert row["min_ms"] <= row["median_ms"]
+    # As good as another and no faster, or slower: beaten. Without a score: left out.
+    assert [(row["level"], row["on_frontier"]) for row in result["frontier"]] == [
+        ("90 %", True),
+        ("50 %", True),
+        ("75 %", False),
+    ]
+    assert "90 %" in module["table"](result)
+    assert module["measure"](arguments(), tmp_path / "absent.json")["frontier"] is None
+
+
 def test_level_switch() -> None:
     module = script("level_switch")
     module["SWITCHES"][True] = 50
@@ -223,7 +249,9 @@ def test_break_even_lies_between_the_levels(peer_ms: float, expected: float | No
     assert found == (None if expected is None else pytest.approx(expected))
 
 
-@pytest.mark.parametrize("name", ["encoder_latency", "ragged_lengths", "level_switch", "where_it_loses", "deadline"])
+@pytest.mark.parametrize(
+    "name", ["encoder_latency", "ragged_lengths", "cells", "level_switch", "where_it_loses", "deadline"]
+)
 def test_wrong_arguments_are_refused(name: str) -> None:
     with pytest.raises(UserInputError, match="this process may use 1 to"):
         script(name)["measure"](arguments(threads=10_000))
