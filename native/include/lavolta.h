@@ -68,7 +68,8 @@ typedef struct lavolta_options {
     uint32_t threads; /* threads of a run, the caller's included; 0 and 1: only the caller's; at most 256 */
     uint32_t spin_us; /* how long an idle worker spins before it blocks; 0: it blocks at once. While a run goes on, workers
                          wait up to 50 microseconds for its next step, whatever is given here */
-    const char *isa;  /* the best kernels allowed: "reference"; "avx2", "avx_vnni", "avx512", "avx512_vnni"; "neon". NULL: all the CPU has.
+    const char *isa;  /* the best kernels allowed: "reference"; "avx2", "avx_vnni", "avx512", "avx512_vnni"; "neon", "dotprod",
+                         "i8mm". NULL: all the CPU has.
                          The environment variable LAVOLTA_ISA is the default for NULL. */
     const uint32_t *cores; /* (core_count) a run's threads, the caller's included, stay on these cores until it ends; NULL: on a
                               computer with unequal cores the fastest ones, else anywhere */

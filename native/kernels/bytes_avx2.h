@@ -1,6 +1,7 @@
 // Int8 products on 32 bytes: AVX2, and AVX-VNNI where it is compiled for. Included by files with those flags only.
 #pragma once
 
+#include "kernels.h"
 #include "simd_avx2.h"
 
 namespace lavolta {
@@ -10,6 +11,7 @@ struct Bytes256 {
     using Float = Avx2;
     using Reg = __m256i;
     static constexpr size_t width = 32;  // bytes
+    static constexpr int zero = kQuantZero;  // of the inputs that `dot` takes
 
     static Reg load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
     static Reg set1(int32_t v) { return _mm256_set1_epi32(v); }

@@ -1,6 +1,7 @@
 // Int8 products on 64 bytes: AVX-512 BW, and AVX-512 VNNI where it is compiled for. Included by files with those flags only.
 #pragma once
 
+#include "kernels.h"
 #include "simd_avx512.h"
 
 namespace lavolta {
@@ -10,6 +11,7 @@ struct Bytes512 {
     using Float = Avx512;
     using Reg = __m512i;
     static constexpr size_t width = 64;  // bytes
+    static constexpr int zero = kQuantZero;  // of the inputs that `dot` takes
 
     static Reg load(const uint8_t* p) { return _mm512_loadu_si512(p); }
     static Reg set1(int32_t v) { return _mm512_set1_epi32(v); }

@@ -3,7 +3,7 @@
 
 #if defined(LAVOLTA_X86)
 #include <cpuid.h>
-#elif defined(LAVOLTA_ARM) && !defined(__aarch64__) && defined(__linux__)
+#elif defined(LAVOLTA_ARM) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
 #if defined(__linux__)
@@ -45,17 +45,37 @@ bool cpu_has(Isa isa) {
 
 #elif defined(LAVOLTA_ARM)
 
+namespace {
+
+// A bit of the capabilities that Linux tells a program; false on other systems.
+bool capability(unsigned long vector, int bit) {
+#if defined(__linux__)
+    return getauxval(vector) >> bit & 1;
+#else
+    static_cast<void>(vector);
+    static_cast<void>(bit);
+    return false;
+#endif
+}
+
+}  // namespace
+
 bool cpu_has(Isa isa) {
+    // The names and numbers of Linux's <asm/hwcap.h>, which differ between the two architectures and which older headers lack.
+    constexpr unsigned long at_hwcap = 16;
     switch (isa) {
         case Isa::reference:
             return true;
-        case Isa::neon:
 #if defined(__aarch64__)
+        case Isa::neon:
             return true;  // part of the architecture
-#elif defined(__linux__)
-            return (getauxval(AT_HWCAP) & (1ul << 12)) != 0;  // HWCAP_NEON of 32-bit Arm
+        case Isa::dotprod:
+            return capability(at_hwcap, 20);  // HWCAP_ASIMDDP
+        case Isa::i8mm:
+            return cpu_has(Isa::dotprod) && capability(26, 13);  // AT_HWCAP2, HWCAP2_I8MM
 #else
-            return false;
+        case Isa::neon:
+            return capability(at_hwcap, 12);  // HWCAP_NEON
 #endif
         default:
             return false;

@@ -23,7 +23,9 @@ constexpr size_t kSlack = 64;
     ISA(avx_vnni)         \
     ISA(avx512)           \
     ISA(avx512_vnni)      \
-    ISA(neon)
+    ISA(neon)             \
+    ISA(dotprod)          \
+    ISA(i8mm)
 
 enum class Isa : uint8_t {
 #define LAVOLTA_ISA(isa) isa,

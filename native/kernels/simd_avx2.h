@@ -13,6 +13,7 @@ struct Avx2 {
     using Reg = __m256;
     static constexpr size_t width = 8;
     static constexpr int registers = 16;
+    static constexpr bool multiplies_lanes = false;
 
     static __m256i first_lanes(size_t count) {
         const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

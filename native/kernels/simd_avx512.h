@@ -13,6 +13,7 @@ struct Avx512 {
     using Reg = __m512;
     static constexpr size_t width = 16;
     static constexpr int registers = 32;
+    static constexpr bool multiplies_lanes = false;
 
     // Leading columns of `columns` that are in [low, low + width), at most `count`.
     static uint32_t columns_within(const uint16_t* columns, uint32_t count, uint32_t low, uint32_t width) {

@@ -8,9 +8,21 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 namespace lavolta {
 namespace {
+
+// body(0), body(1), ... body(N - 1), each with its number as a constant: instructions name a lane by a constant.
+template <class Body, int... I>
+inline __attribute__((always_inline)) void each_of(std::integer_sequence<int, I...>, const Body& body) {
+    (body(std::integral_constant<int, I>{}), ...);
+}
+template <int N, class Body>
+inline __attribute__((always_inline)) void each(const Body& body) {
+    each_of(std::make_integer_sequence<int, N>{}, body);
+}
 
 struct Neon {
     using Reg = float32x4_t;
@@ -20,6 +32,26 @@ struct Neon {
 #else
     static constexpr int registers = 16;
 #endif
+
+    // acc[r][t] += w[r] * tokens[t]: weights are multiplied from the lanes of a register, so that R of them take R / 4 registers.
+    static constexpr bool multiplies_lanes = true;
+    template <int R, int T>
+    static inline __attribute__((always_inline)) void add_rows(Reg (&acc)[R][T], const float* w, const Reg (&tokens)[T]) {
+        static_assert(R % 4 == 0, "whole registers of weights");
+        Reg weights[R / 4];
+        each<R / 4>([&](auto i) { weights[i] = vld1q_f32(w + 4 * i); });
+        each<R>([&](auto row) {
+            constexpr int r = decltype(row)::value;
+            each<T>([&](auto t) {
+#if defined(__aarch64__)
+                acc[r][t] = vfmaq_laneq_f32(acc[r][t], tokens[t], weights[r / 4], r % 4);
+#else
+                const float32x2_t half = r % 4 < 2 ? vget_low_f32(weights[r / 4]) : vget_high_f32(weights[r / 4]);
+                acc[r][t] = vmlaq_lane_f32(acc[r][t], tokens[t], half, r % 2);
+#endif
+            });
+        });
+    }
 
     static uint32x4_t first_lanes(size_t count) {
         static const uint32_t lanes[4] = {0, 1, 2, 3};
@@ -87,6 +119,10 @@ struct Neon {
     // v where a >= b, else 0.
     static Reg where_ge(Reg a, Reg b, Reg v) {
         return vreinterpretq_f32_u32(vandq_u32(vcgeq_f32(a, b), vreinterpretq_u32_f32(v)));
+    }
+    // v, but 0 where a < b; v where one is NaN.
+    static Reg unless_less(Reg a, Reg b, Reg v) {
+        return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(v), vcltq_f32(a, b)));
     }
     // a with the sign of b.
     static Reg copysign(Reg a, Reg b) { return vbslq_f32(vdupq_n_u32(0x80000000u), b, a); }

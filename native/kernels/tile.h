@@ -32,6 +32,13 @@ inline __attribute__((always_inline)) void accumulate(typename V::Reg (&acc)[R][
         typename V::Reg tokens[T];
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) tokens[t] = V::load(xi + t * V::width);
+        if constexpr (V::multiplies_lanes && R % 4 == 0) {
+            if (row_step == 1) {
+                V::template add_rows<R, T>(acc, w, tokens);
+                w += step;
+                continue;
+            }
+        }
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
             const typename V::Reg weight = V::set1(w[r * row_step]);

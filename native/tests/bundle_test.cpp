@@ -70,7 +70,9 @@ int main(int argc, char** argv) {
     bool good = !cases.empty();
     std::istringstream isas(lavolta_isas());
     for (std::string isa; isas >> isa;) {
-        const lavolta_options alone{1, 0, isa.c_str()}, shared{3, 0, isa.c_str()};
+        lavolta_options alone{}, shared{};
+        alone.isa = shared.isa = isa.c_str();
+        shared.threads = 3;
         lavolta_model *one = nullptr, *three = nullptr;
         require(lavolta_open(argv[1], &alone, &one));
         require(lavolta_open(argv[1], &shared, &three));

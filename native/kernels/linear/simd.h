@@ -10,10 +10,12 @@
 namespace lavolta {
 namespace {
 
-// Registers of tokens in the widest tile of R rows.
+// Registers of tokens in the widest tile of R rows. NEON does not multiply from memory: of 16 registers some hold tokens.
 template <class V, int R>
 constexpr int most_registers() {
-    return V::registers == 32 ? (R == 8 ? 3 : R == 4 ? 6 : 8) : (R == 4 ? 3 : R == 2 ? 6 : 8);
+    if (V::registers == 32) return R == 8 ? 3 : R == 4 ? 6 : 8;
+    if (V::multiplies_lanes) return R == 4 ? 3 : R == 2 ? 5 : 6;
+    return R == 4 ? 3 : R == 2 ? 6 : 8;
 }
 
 template <class V>

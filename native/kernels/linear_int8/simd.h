@@ -3,8 +3,9 @@
 //
 // A register of W bytes of one column holds tokens in the order of `token_slot`. Interleaving four columns gives four registers
 // of whole quads, number j for tokens 16 j to 16 j + W / 4 - 1 of the block (32-byte registers: of each half of the block, 8
-// tokens further). Groups of tokens that are not there are not interleaved. In a narrow block, whose rows are 16 bytes, one
-// register is made of W / 4 neighboring tokens.
+// tokens further; 16-byte registers, those of Arm: of each quarter, 4 tokens further). Groups of tokens that are not there are
+// not interleaved. In a narrow block, whose rows are 16 bytes, one register is made of W / 4 neighboring tokens; a register of Arm
+// is a row, and its quads are those of neighboring fours.
 #pragma once
 
 #include <cstring>
@@ -34,7 +35,7 @@ inline __attribute__((always_inline)) void interleave(typename V::Inputs (&x)[T]
 
 // acc[r][t] += one quad of row r times its four columns, registers First to First + T - 1.
 template <class V, int R, int First, int T, size_t Width>
-inline __attribute__((always_inline)) void add_quad(typename V::Reg (&acc)[R][T], const int8_t* values, const uint8_t* u,
+inline __attribute__((always_inline)) void add_broadcast_quad(typename V::Reg (&acc)[R][T], const int8_t* values, const uint8_t* u,
                                                     const uint16_t* columns) {
     typename V::Inputs x[T];
     if constexpr (Width == kNarrowBlock) {
@@ -53,6 +54,22 @@ inline __attribute__((always_inline)) void add_quad(typename V::Reg (&acc)[R][T]
     }
 }
 
+template <class V, int R, int First, int T, size_t Width>
+inline __attribute__((always_inline)) void add_quad(typename V::Reg (&acc)[R][T], const int8_t* values, const uint8_t* u,
+                                                    const uint16_t* columns) {
+    if constexpr (V::width == kNarrowBlock) {
+        V::template add_quad<R, First, T, Width>(acc, values, u, columns);
+    } else {
+        add_broadcast_quad<V, R, First, T, Width>(acc, values, u, columns);
+    }
+}
+
+// Tokens from one register of a row to the next.
+template <class V, size_t Width>
+constexpr size_t register_step() {
+    return V::width == kNarrowBlock && Width == kNarrowBlock ? 4 : 16;
+}
+
 // Rows [first_row, first_row + R) of a band, T registers from number First of the bytes at u; `token` is that of register 0.
 template <class V, int R, int First, int T, size_t Width>
 __attribute__((noinline)) void tile(const LinearInt8Args& a, uint32_t band, uint32_t first_row, const uint8_t* u, size_t token) {
@@ -65,7 +82,7 @@ __attribute__((noinline)) void tile(const LinearInt8Args& a, uint32_t band, uint
     [[maybe_unused]] typename V::Reg more[R][T];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-        const auto start = V::set1(r < rows ? -kQuantZero * a.row_sums[row + r] : 0);
+        const auto start = V::set1(r < rows ? -V::zero * a.row_sums[row + r] : 0);
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
             acc[r][t] = start;
@@ -101,7 +118,7 @@ __attribute__((noinline)) void tile(const LinearInt8Args& a, uint32_t band, uint
         const auto scale = F::set1(a.scale[row + r]), bias = F::set1(a.bias[row + r]);
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
-            const size_t at = token + 16 * (First + t);
+            const size_t at = token + register_step<V, Width>() * (First + t);
             const auto factor = F::mul(scale, F::load(a.token_scale + at));
             auto y = F::add(F::mul(V::to_float(acc[r][t]), factor), bias);
             if (plain && a.residual) y = F::add(y, F::load(a.residual + (row + r) * a.stride + at));
@@ -111,7 +128,7 @@ __attribute__((noinline)) void tile(const LinearInt8Args& a, uint32_t band, uint
     if (plain) return;
     for (int r = 0; r < rows; ++r) {
         for (int t = 0; t < T; ++t) {
-            const size_t at = (row + r) * a.stride + token + 16 * (First + t);
+            const size_t at = (row + r) * a.stride + token + register_step<V, Width>() * (First + t);
             const auto y = activate<F>(F::load(a.y + at), a.activation);
             F::store(a.y + at, a.residual ? F::add(y, F::load(a.residual + at)) : y);
         }
@@ -121,31 +138,33 @@ __attribute__((noinline)) void tile(const LinearInt8Args& a, uint32_t band, uint
 // Most registers of tokens beside R rows.
 template <class V, int R>
 constexpr int widest() {
+    if constexpr (V::width == kNarrowBlock) return V::widest(R);
     return V::width == 64 ? (R == 8 ? 2 : 4) : (R == 1 ? 4 : 2);
 }
 
 template <class V>
 constexpr int tallest() {
+    if constexpr (V::width == kNarrowBlock) return V::tallest;
     return V::width == 64 ? 8 : 4;
 }
 
 // Registers [First, registers) of one load, `widest` at a time.
-template <class V, int R, int First = 0>
+template <class V, int R, size_t Width, int First = 0>
 inline void tiles(const LinearInt8Args& a, uint32_t band, uint32_t row, const uint8_t* u, size_t token, int registers) {
     constexpr int wide = widest<V, R>();
     if constexpr (First < 4) {
         const int left = registers - First;
         if (left <= 0) return;
         if (left >= wide) {
-            tile<V, R, First, wide, kQuantBlock>(a, band, row, u, token);
-            return tiles<V, R, First + wide>(a, band, row, u, token, registers);
+            tile<V, R, First, wide, Width>(a, band, row, u, token);
+            return tiles<V, R, Width, First + wide>(a, band, row, u, token, registers);
         }
         if constexpr (wide > 1) {
-            if (left == 1) return tile<V, R, First, 1, kQuantBlock>(a, band, row, u, token);
+            if (left == 1) return tile<V, R, First, 1, Width>(a, band, row, u, token);
         }
         if constexpr (wide > 2 && First == 0) {
-            if (left == 2) return tile<V, R, 0, 2, kQuantBlock>(a, band, row, u, token);
-            return tile<V, R, 0, 3, kQuantBlock>(a, band, row, u, token);
+            if (left == 2) return tile<V, R, 0, 2, Width>(a, band, row, u, token);
+            return tile<V, R, 0, 3, Width>(a, band, row, u, token);
         }
     }
 }
@@ -176,13 +195,17 @@ void bands(const LinearInt8Args& a) {
             const size_t tokens = a.token_end - block;
             for (uint32_t row = 0; row < a.cell_rows && size_t{band} * a.cell_rows + row < a.out_features; row += R) {
                 if (tokens <= kNarrowBlock) {
-                    for (size_t t = 0; t < tokens; t += lanes) tile<V, R, 0, 1, kNarrowBlock>(a, band, row, u + t, block + t);
+                    if constexpr (V::width == kNarrowBlock) {
+                        tiles<V, R, kNarrowBlock>(a, band, row, u, block, static_cast<int>((tokens + 3) / 4));
+                    } else {
+                        for (size_t t = 0; t < tokens; t += lanes) tile<V, R, 0, 1, kNarrowBlock>(a, band, row, u + t, block + t);
+                    }
                     continue;
                 }
-                // One load of a whole block, or one for each half of it: tokens 0-7 and 8-15 of every 16.
+                // One load of a whole block, or one for each half or quarter of it: tokens 0-7 and 8-15 of every 16.
                 for (size_t t = 0; t < kNarrowBlock; t += lanes) {
                     const size_t groups = (tokens - t + 15) / 16;
-                    tiles<V, R>(a, band, row, u + t * kQuad, block + t, groups < 4 ? static_cast<int>(groups) : 4);
+                    tiles<V, R, kQuantBlock>(a, band, row, u + t * kQuad, block + t, groups < 4 ? static_cast<int>(groups) : 4);
                 }
             }
         }

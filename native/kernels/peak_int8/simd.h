@@ -1,8 +1,6 @@
 // Products of bytes in registers and nothing else, with the dot product that the int8 kernels use.
 #pragma once
 
-#include <type_traits>
-
 #include "../kernels.h"
 
 namespace lavolta {
@@ -11,7 +9,7 @@ namespace {
 // The compiler may no longer know what is in the registers: products of the same numbers are computed again, as in a kernel.
 template <class V>
 inline __attribute__((always_inline)) void forget(typename V::Inputs& x) {
-    if constexpr (std::is_same_v<typename V::Inputs, typename V::Reg>) {
+    if constexpr (sizeof(typename V::Inputs) == sizeof(typename V::Reg)) {
         asm volatile("" : "+x"(x));
     } else {
         asm volatile("" : "+x"(x.even), "+x"(x.odd));
