@@ -31,6 +31,7 @@ def test_every_level_keeps_the_deadline_at_its_clock(
     device: str, factor: float, count: int, tokens: int, threads: int, cell_rows: int
 ) -> None:
     profile = load(device)
+    threads = min(threads, profile.cluster().cores)
     dense = work_of(MINILM, dense_cells(MINILM, cell_rows), cell_rows, tokens)
     top = profile.cluster().max_mhz
     deadline_ms = factor * latency_ms(profile, dense, top, threads)

@@ -29,10 +29,11 @@ struct Rows<1> {
 template <>
 struct Rows<2> {
     using Reg = __m128;
-    static Reg load(const float* p) { return _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(p))); }
+    // Not the load of a double: two floats need not lie where a double may.
+    static Reg load(const float* p) { return _mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))); }
     static Reg set1(const float* p) { return _mm_broadcast_ss(p); }
     static Reg fma(Reg a, Reg b, Reg c) { return _mm_fmadd_ps(a, b, c); }
-    static void store(float* p, Reg v) { _mm_storel_pi(reinterpret_cast<__m64*>(p), v); }
+    static void store(float* p, Reg v) { _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_castps_si128(v)); }
 };
 
 template <>
