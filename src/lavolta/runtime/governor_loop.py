@@ -60,7 +60,9 @@ class Served:
         freq_mhz: the clock that was set, or predicted for.
         deadline_ms: how long this request was allowed to take.
         response_ms: from the arrival to the answer; ``run_ms`` is the run alone.
-        p99_ms, energy_mj: what was predicted of the run.
+        predicted_ms: what the profile says of the run; ``p99_ms`` is what the governor expects at most, with its margin
+            and what it has learned.
+        energy_mj: predicted of the run, idle time before and after it left out.
         charge_share, temperature_c, on_ac: as the source saw them before the run; none where unknown.
         reason: why this choice.
         degree: how far the clock was controlled.
@@ -73,6 +75,7 @@ class Served:
     deadline_ms: float
     response_ms: float
     run_ms: float
+    predicted_ms: float
     p99_ms: float
     energy_mj: float
     in_time: bool
@@ -215,6 +218,7 @@ class LiveGovernor:
             deadline_ms=allowed_ms,
             response_ms=response_ns / 1e6,
             run_ms=run_ns / 1e6,
+            predicted_ms=option.latency_ns / 1e6,
             p99_ms=decision.p99_ns / 1e6,
             energy_mj=option.load_uw * option.latency_ns / 1e12,
             in_time=response_ns <= deadline_ns,
