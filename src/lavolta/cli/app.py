@@ -18,6 +18,7 @@ from lavolta.cli import (
     explain,
     generate,
     govern,
+    monitor,
     report,
     rt3,
     run_bundle,
@@ -74,6 +75,7 @@ def build_app(settings: _Global) -> typer.Typer:
         ("simulate", simulate.simulate),
         ("govern", govern.govern),
         ("serve", serve.serve),
+        ("monitor", monitor.monitor),
         ("report", report.report),
         ("demo", demo.demo),
     )

@@ -118,9 +118,7 @@ class Service:
                 503, "stopping", "the server is being stopped; ask it again when it has been started anew."
             )
         if self._empty:
-            raise RefusedError(
-                503, "battery-empty", "the battery of the simulated device is empty; plug it in, or start it anew."
-            )
+            raise _empty()
         if not self.alive:
             raise RefusedError(503, "engine-gone", "the thread of the engine has ended; start the server anew.")
 
@@ -204,9 +202,8 @@ class Service:
 
     def _answer(self, job: Job, behind: list[Job]) -> None:
         if self._empty:
-            _give_up(
-                job, RefusedError(503, "battery-empty", "the battery of the simulated device is empty; plug it in.")
-            )
+            self.recorder.refused("failed")
+            _give_up(job, _empty())
             return
         if not job.done.set_running_or_notify_cancel():
             return
@@ -216,6 +213,9 @@ class Service:
         served, error = self._serve(job, behind)
         with self._run_lock:
             self._running = None
+        self._empty = self.governed.over()
+        if self._empty:
+            served, error = None, _empty()
         self.pace.hold()
         self._run_s += (self._clock() - began_s - self._run_s) * (_WEIGHT if self._run_s else 1.0)
         if served is not None:
@@ -223,7 +223,7 @@ class Service:
             job.done.set_result(served)
         elif error is not None:
             self.recorder.refused("cancelled" if isinstance(error, CancelledError) else "failed")
-            job.done.set_exception(error)
+            _give_up(job, error)
 
     def _serve(self, job: Job, behind: list[Job]) -> tuple[Served | None, Exception | None]:
         allowed_s = self.deadline_ms / 1e3
@@ -242,6 +242,12 @@ class Service:
         self.recorder.observed(self.governed.source.read())
 
 
-def _give_up(job: Job, why: RefusedError) -> None:
+def _empty() -> RefusedError:
+    return RefusedError(
+        503, "battery-empty", "the battery of the simulated device is empty; plug it in, or start the server anew."
+    )
+
+
+def _give_up(job: Job, why: Exception) -> None:
     with suppress(InvalidStateError):
         job.done.set_exception(why)
