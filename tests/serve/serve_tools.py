@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lavolta import devices
 from lavolta.devices import Accounting, Work
 from lavolta.devices.cell import load_cell
@@ -19,7 +21,7 @@ from lavolta.runtime.engine import Model
 from lavolta.runtime.governed import Governed
 from lavolta.runtime.governor import Goal
 from lavolta.runtime.governor_engine import EngineRunner
-from lavolta.runtime.governor_loop import LiveGovernor, Runner
+from lavolta.runtime.governor_loop import Answer, LiveGovernor, Runner
 from lavolta.runtime.scenario import LevelWork, Scenario
 from lavolta.serve.addresses import listening
 from lavolta.serve.running import Stop, run
@@ -66,7 +68,11 @@ class Client:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(TIMEOUT_S)
-        self.socket.connect(address)
+        try:
+            self.socket.connect(address)
+        except OSError:
+            self.socket.close()
+            raise
         self._reader = self.socket.makefile("rb")
 
     def __enter__(self) -> Client:
@@ -176,3 +182,28 @@ def serving(service: Service, path: Path, port: int | None = None) -> Iterator[C
             stop()
             thread.join(TIMEOUT_S)
     assert not thread.is_alive()
+
+
+class Gate:
+    """A runner whose runs begin and end when a test lets them.
+
+    Attributes:
+        ran: requests in the order of their runs.
+    """
+
+    def __init__(self) -> None:
+        self.began, self.open = threading.Semaphore(0), threading.Semaphore(0)
+        self.ran: list[Any] = []
+        self.fail: Exception | None = None
+
+    def __call__(self, request: Any, _level: str, within_ms: float, /) -> Answer:
+        self.ran.append(request)
+        self.began.release()
+        assert self.open.acquire(timeout=TIMEOUT_S)
+        if self.fail is not None:
+            raise self.fail
+        return Answer(np.full((1, 2), within_ms, dtype=np.float32))
+
+    def wait(self) -> None:
+        """Wait until a run has begun."""
+        assert self.began.acquire(timeout=TIMEOUT_S)

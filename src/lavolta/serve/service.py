@@ -125,6 +125,8 @@ class Service:
     def withdraw(self, job: Job) -> None:
         """Forget a request whose asker has left: it does not run, or its run ends before the next layer."""
         self._room.remove(job)
+        if job.done.done():
+            return
         if job.done.cancel():
             self.recorder.refused("cancelled")
             return
