@@ -168,8 +168,23 @@ def in_numbers(charge: float = 1.0, capacity_mwh: float = 1000.0) -> SimulatedDe
     return SimulatedDevice(PROFILE.model_copy(update={"battery": battery}), load_cell(), charge=charge)
 
 
+@dataclass(frozen=True)
+class Connect:
+    """Opens a connection to a server.
+
+    Attributes:
+        port: where it listens beside its socket; 0: nowhere.
+    """
+
+    path: Path
+    port: int
+
+    def __call__(self) -> Client:
+        return Client(str(self.path))
+
+
 @contextmanager
-def serving(service: Service, path: Path, port: int | None = None) -> Iterator[Callable[[], Client]]:
+def serving(service: Service, path: Path, port: int | None = None) -> Iterator[Connect]:
     """A server in a thread; gives what opens a connection. At the end it stops gracefully."""
     ready, stop = threading.Event(), Stop()
     with listening(path, "127.0.0.1", port) as where:
@@ -177,7 +192,7 @@ def serving(service: Service, path: Path, port: int | None = None) -> Iterator[C
         thread.start()
         try:
             assert ready.wait(TIMEOUT_S)
-            yield lambda: Client(str(path))
+            yield Connect(path, 0 if port is None else where.sockets[-1].getsockname()[1])
         finally:
             stop()
             thread.join(TIMEOUT_S)

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,23 +82,24 @@ class Line:
                 elif field == b"data":
                     yield name, self._object(value)
 
-    def _answer(self, path: str) -> http.client.HTTPResponse:
+    @contextmanager
+    def _answer(self, path: str) -> Iterator[http.client.HTTPResponse]:
         connection = (
             http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
             if isinstance(self.where, str)
             else _UnixConnection(self.where, self._timeout_s)
         )
-        try:
-            connection.request("GET", path)
-            reply = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise self._lost(error) from error
-        if reply.status != 200:
-            found = reply.read(_MOST_BYTES)
-            connection.close()
-            raise UserInputError(_words(found) or f"{self.where} answers {reply.status}; is it a server of lavolta?")
-        return reply
+        with closing(connection):
+            try:
+                connection.request("GET", path)
+                reply = connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                raise self._lost(error) from error
+            with reply:
+                if reply.status != 200:
+                    words = _words(reply.read(_MOST_BYTES))
+                    raise UserInputError(words or f"{self.where} answers {reply.status}; is it a server of lavolta?")
+                yield reply
 
     def _lost(self, error: Exception) -> UserInputError:
         why = (getattr(error, "strerror", None) or str(error) or "it said nothing").lower()

@@ -56,14 +56,13 @@ class Series:
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit, self._every, self._skipped = limit, 1, 0
+        self._limit, self._every, self._seen = limit, 1, 0
         self.points: list[dict[str, Any]] = []
 
     def add(self, point: dict[str, Any]) -> None:
-        self._skipped += 1
-        if self._skipped < self._every:
+        self._seen += 1
+        if (self._seen - 1) % self._every:
             return
-        self._skipped = 0
         self.points.append(point)
         if len(self.points) >= self._limit:
             del self.points[1::2]
