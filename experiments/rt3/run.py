@@ -25,6 +25,7 @@ from lavolta.runtime.measure import switch_times
 from lavolta.systems.rt3.lm import LmTraining, train_lm
 from lavolta.systems.rt3.rows import ROWS, RowOptions, RowRun, run_row
 from lavolta.systems.rt3.subjects import GlueSubject, GlueTraining, Subject, glue_subject, lm_subject
+from lavolta.systems.rt3.upstream import UpstreamOptions, pair_text, upstream_ladder
 
 HERE = Path(__file__).parent
 LM = LmTraining(model=LmConfig(hidden=256, heads=4, ffn=512, tie=True, dropout=0.2), epochs=6.0)
@@ -37,6 +38,8 @@ LM_SCORE_WORDS = 80_000
 """Of the test text's 245,569: scoring over the whole vocabulary takes longer than a row trains."""
 STEPS = {"wikitext2": 400, "stsb": 200, "rte": 120, "mrpc": 200}
 LR = {"wikitext2": 1e-3, "stsb": 6e-4, "rte": 5e-4, "mrpc": 5e-4}
+UPSTREAM = UpstreamOptions()
+"""One ladder for all tasks and seeds, distilled on the training pairs of all of them, without labels."""
 
 
 def subject(model: str, data: Path, work: Path, source: str, extra: bool, say: bool) -> Subject:
@@ -88,8 +91,12 @@ def main() -> int:
     # A longer training, or one on more text, is a row of its own: rows are compared at equal steps.
     variant = "" if args.steps in (None, STEPS[args.model]) else f"-{args.steps}"
     variant += "-extra" if args.extra_text else ""
-    if args.extra_text and args.model not in GLUE:
-        print(f"there is no text beside the corpus for {args.model}; leave --extra-text out", file=sys.stderr)
+    if args.model not in GLUE and (args.extra_text or args.row == "ranked-upstream"):
+        print(
+            f"there is no text beside the corpus for {args.model}; leave --extra-text out, and take another row than "
+            "ranked-upstream",
+            file=sys.stderr,
+        )
         return 2
     target = args.results / f"{args.model}-{args.row}{variant}-{args.seed}.json"
     if target.exists():
@@ -109,7 +116,11 @@ def main() -> int:
     try:
         model = subject(args.model, args.data, args.work, args.source, args.extra_text, say=True)
         options = RowOptions(args.row, steps=args.steps or STEPS[args.model], lr=LR[args.model], seed=args.seed)
-        run = run_row(model, options, args.work / target.stem, tell)
+        ladder = None
+        if args.row == "ranked-upstream":
+            file = args.work / f"upstream-{UPSTREAM.steps}-{UPSTREAM.seed}.safetensors"
+            ladder = upstream_ladder(args.source, pair_text(args.data / "glue", list(GLUE)), file, UPSTREAM, tell)
+        run = run_row(model, options, args.work / target.stem, tell, ladder)
     except LavoltaError as error:
         print(error, file=sys.stderr)
         return 2

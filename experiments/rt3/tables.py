@@ -22,6 +22,7 @@ ORDER = (
     "rt3-distilled",
     "ranked",
     "ranked-1",
+    "ranked-upstream",
     "upper-bound",
 )
 
@@ -56,7 +57,7 @@ def _answers(summary: dict[str, Any]) -> list[str]:
         words = (
             f"* **{model}**: dense {answer['dense_score']:.2f}; the sparsest level "
             f"({_percent(answer['worst_level_sparsity'])}) scores {answer['worst_level_score']:.2f} after "
-            f"{answer['steps']} steps, a loss of {answer['loss_points']:.2f} points ({spread}; target {target}: {met})."
+            f"{_steps(answer)} steps, a loss of {answer['loss_points']:.2f} points ({spread}; target {target}: {met})."
         )
         compared = [
             f"{what} {answer[key]:.2f}"
@@ -94,7 +95,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
         sparsity = " / ".join(_percent(level["sparsity"]) for level in levels)
         lines.append(
-            f"| {row['row']} | {row['steps']} | {_seeds(row)} | {row['cell_rows']} | {sparsity} | "
+            f"| {row['row']} | {_steps(row)} | {_seeds(row)} | {row['cell_rows']} | {sparsity} | "
             f"{joined('score', 2)} | {joined('loss_points', 2)} | "
             f"{joined('device_latency_ms', 0)} | {joined('device_energy_mj', 0)} |"
         )
@@ -109,7 +110,7 @@ def _battery(summary: dict[str, Any]) -> str:
     ]
     for row in summary["rows"]:
         battery = row.get("battery")
-        if battery is None or row["row"] not in ("rt3", "ranked", "ranked-1"):
+        if battery is None or row["row"] not in ("rt3", "ranked", "ranked-1", "ranked-upstream"):
             continue
         gain, misses, bare = battery["improvement"], battery["deadline_misses"], battery["dynamic_power_improvement"]
         cells = [f"{gain[name]:.2f} ({misses[name]})" for name in ("hardware-only", "rt3", "lavolta")]
@@ -122,7 +123,13 @@ def _battery(summary: dict[str, Any]) -> str:
 
 def _order(row: dict[str, Any]) -> tuple[int, int, int]:
     """Place of a row in its table; its longer trainings, and those on more text, follow the usual one."""
-    return ORDER.index(row["kind"]), int(row["steps"]), int(row["extra_pairs"])
+    return ORDER.index(row["kind"]), int(row["upstream_steps"] + row["steps"]), int(row["extra_pairs"])
+
+
+def _steps(row: dict[str, Any]) -> str:
+    """Steps of the row; before the plus sign those before the task, which all tasks and seeds share."""
+    before = row["upstream_steps"]
+    return f"{before} + {row['steps']}" if before else str(row["steps"])
 
 
 def _seeds(row: dict[str, Any]) -> str:
