@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +25,14 @@ from lavolta.models.lm import LmConfig
 from lavolta.runtime.measure import switch_times
 from lavolta.systems.rt3.lm import LmTraining, train_lm
 from lavolta.systems.rt3.rows import ROWS, RowOptions, RowRun, run_row
-from lavolta.systems.rt3.subjects import GlueSubject, GlueTraining, Subject, glue_subject, lm_subject
+from lavolta.systems.rt3.subjects import (
+    GlueSubject,
+    GlueTraining,
+    Subject,
+    engine_score,
+    glue_subject,
+    lm_subject,
+)
 from lavolta.systems.rt3.upstream import UpstreamOptions, pair_text, upstream_ladder
 
 HERE = Path(__file__).parent
@@ -57,7 +65,7 @@ def subject(model: str, data: Path, work: Path, source: str, extra: bool, say: b
     return glue_subject(source, model, data / "glue", work / "dense", GLUE[model], tell, extra_tasks=others)
 
 
-def native(run: RowRun, path: Path) -> dict[str, float | int]:
+def native(run: RowRun, path: Path) -> dict[str, Any]:
     """Pack the row's levels, open them with the engine, and time the switch between them."""
     info = [{"name": level["name"]} for level in run.result["levels"]]
     export_bundle(run.student, run.masks, info, run.result["cell_rows"], path)
@@ -71,6 +79,19 @@ def native(run: RowRun, path: Path) -> dict[str, float | int]:
         "bytes_moved_per_switch": times.bytes_moved,
         "bundle_bytes": size,
     }
+
+
+def int8_scores(run: RowRun, subject: GlueSubject, path: Path) -> list[float]:
+    """What the engine scores at each level with the weights in int8."""
+    info = [{"name": level["name"]} for level in run.result["levels"]]
+    export_bundle(run.student, run.masks, info, run.result["cell_rows"], path, precision="int8")
+    scores = []
+    with lavolta.open(path) as model:
+        for level in range(len(info)):
+            model.switch(level)
+            scores.append(engine_score(model, subject.task, subject.dev))
+    path.unlink()
+    return scores
 
 
 def main() -> int:
@@ -125,7 +146,10 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     if run.masks:
-        run.result["native"] = native(run, args.work / "bundle.lavolta")
+        bundle = args.work / f"{target.stem}.lavolta"
+        run.result["native"] = native(run, bundle)
+        if isinstance(model, GlueSubject):
+            run.result["native"]["int8_scores"] = int8_scores(run, model, bundle)
     if isinstance(model, GlueSubject):
         run.result["loss_weights"] = asdict(model.weights)
         run.result["extra_pairs"] = 0 if model.extra is None else len(model.extra)

@@ -145,6 +145,8 @@ def _row(profile: DeviceProfile, model: str, row: str, runs: list[dict[str, Any]
                 "device_energy_mj": _round(energy_mj(profile, freq, time_ms)),
             }
         )
+        if all("int8_scores" in run.get("native", {}) for run in runs):
+            out["levels"][-1]["int8_score"] = _mean([run["native"]["int8_scores"][index] for run in runs])
     if works:
         out["battery"] = _battery(profile, spec, tokens, works, out["dense_score"])
     if "native" in first:

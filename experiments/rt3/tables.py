@@ -81,22 +81,24 @@ def _answers(summary: dict[str, Any]) -> list[str]:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| row | steps | seeds | cell rows | sparsity | score | loss (points) | predicted ms | predicted mJ |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| row | steps | seeds | cell rows | sparsity | score | loss (points) | score in int8 | predicted ms | "
+        "predicted mJ |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         levels = row["levels"]
         if not levels:
-            lines.append(f"| {row['row']} | - | {_seeds(row)} | - | 0 | {row['dense_score']:.2f} | 0 | - | - |")
+            lines.append(f"| {row['row']} | - | {_seeds(row)} | - | 0 | {row['dense_score']:.2f} | 0 | - | - | - |")
             continue
 
         def joined(key: str, digits: int, levels: list[dict[str, Any]] = levels) -> str:
             return " / ".join(f"{level[key]:.{digits}f}" for level in levels)
 
+        int8 = joined("int8_score", 2) if "int8_score" in levels[0] else "-"
         sparsity = " / ".join(_percent(level["sparsity"]) for level in levels)
         lines.append(
             f"| {row['row']} | {_steps(row)} | {_seeds(row)} | {row['cell_rows']} | {sparsity} | "
-            f"{joined('score', 2)} | {joined('loss_points', 2)} | "
+            f"{joined('score', 2)} | {joined('loss_points', 2)} | {int8} | "
             f"{joined('device_latency_ms', 0)} | {joined('device_energy_mj', 0)} |"
         )
     return "\n".join(lines)
