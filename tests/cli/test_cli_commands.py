@@ -44,7 +44,19 @@ ALL = dict(commands())
 
 
 def test_the_commands_are_those_of_the_promise() -> None:
-    promised = ["compress", "run", "generate", "explain", "bench", "simulate", "govern", "report", "demo"]
+    promised = [
+        "compress",
+        "run",
+        "generate",
+        "explain",
+        "bench",
+        "simulate",
+        "govern",
+        "serve",
+        "monitor",
+        "report",
+        "demo",
+    ]
     assert set(ALL) == {*promised, "device list", "device show", "device compare", "device profile", "rt3 train-lm"}
 
 

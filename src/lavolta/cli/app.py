@@ -10,7 +10,21 @@ from typing import Annotated
 
 import typer
 
-from lavolta.cli import bench, compress, demo, device, explain, generate, govern, report, rt3, run_bundle, simulate
+from lavolta.cli import (
+    bench,
+    compress,
+    demo,
+    device,
+    explain,
+    generate,
+    govern,
+    monitor,
+    report,
+    rt3,
+    run_bundle,
+    serve,
+    simulate,
+)
 from lavolta.errors import LavoltaError
 
 REFUSED = 2
@@ -60,6 +74,8 @@ def build_app(settings: _Global) -> typer.Typer:
         ("bench", bench.bench),
         ("simulate", simulate.simulate),
         ("govern", govern.govern),
+        ("serve", serve.serve),
+        ("monitor", monitor.monitor),
         ("report", report.report),
         ("demo", demo.demo),
     )
@@ -135,7 +151,8 @@ def _sentence(error: Exception) -> str | None:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", "lavolta"):
             return None
-        return f"this command needs the package {missing}; install it with `pip install 'lavolta[compress]'`."
+        extra = "serve" if missing in ("starlette", "uvicorn", "prometheus_client") else "compress"
+        return f"this command needs the package {missing}; install it with `pip install 'lavolta[{extra}]'`."
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         why = (error.strerror or str(error)).lower()
