@@ -94,6 +94,23 @@ def random_batches(encoded: Encoded, batch_size: int, seed: int) -> Iterator[Bat
         yield encoded.batch(batches[place])
 
 
+class StepBatches:
+    """Batches by step: every epoch in its own order, a function of the seed and the step alone."""
+
+    def __init__(self, encoded: Encoded, batch_size: int, seed: int) -> None:
+        self._encoded, self._batch_size, self._seed = encoded, batch_size, seed
+        self.per_epoch = -(-len(encoded) // batch_size)
+        self._epoch = -1
+        self._batches: list[Batch] = []
+
+    def __call__(self, step: int) -> Batch:
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._batches = list(random_batches(self._encoded, self._batch_size, self._seed * 1009 + epoch))
+            self._epoch = epoch
+        return self._batches[place]
+
+
 def sorted_batches(encoded: Encoded, batch_size: int) -> Iterator[Batch]:
     """Every sequence once, longest first, for evaluation; ``Batch.rows`` says where each result belongs."""
     order = np.argsort(-encoded.lengths, kind="stable")
