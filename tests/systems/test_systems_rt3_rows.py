@@ -50,7 +50,7 @@ def trained_lm(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
-@pytest.mark.parametrize("row", list(ROWS))
+@pytest.mark.parametrize("row", [row for row in ROWS if row != "ranked-upstream"])
 def test_every_row_runs(row: str, subject: GlueSubject, tmp_path: Path) -> None:
     run = run_row(subject, RowOptions(row, **SMALL), tmp_path)
     result = json.loads(json.dumps(run.result))
