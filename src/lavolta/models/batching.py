@@ -42,6 +42,16 @@ class Encoded:
         """Tokens of each sequence, ``(n,)``."""
         return np.array([len(sequence) for sequence in self.ids], dtype=np.int64)
 
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Encoded:
+        """The sequences of ``rows``, in that order."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        return Encoded(
+            [self.ids[row] for row in chosen],
+            None if self.types is None else [self.types[row] for row in chosen],
+            None if self.labels is None else self.labels[chosen],
+            self.pad_id,
+        )
+
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> Batch:
         """The sequences of ``rows``, padded on the right to the longest of them."""
         chosen = [int(row) for row in rows]
