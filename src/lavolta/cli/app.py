@@ -19,6 +19,7 @@ from lavolta.cli import (
     generate,
     govern,
     monitor,
+    prune,
     report,
     rt3,
     run_bundle,
@@ -68,6 +69,7 @@ def build_app(settings: _Global) -> typer.Typer:
     app.callback()(root)
     commands: tuple[tuple[str, Callable[..., None]], ...] = (
         ("compress", compress.compress),
+        ("prune", prune.prune),
         ("run", run_bundle.run),
         ("generate", generate.generate),
         ("explain", explain.explain),

@@ -16,7 +16,7 @@ import torch
 from lavolta.devices.loading import load as load_device
 from lavolta.devices.profile import DeviceProfile
 from lavolta.errors import UserInputError
-from lavolta.models.batching import Encoded, encode_texts, sorted_batches
+from lavolta.models.batching import Encoded, StepBatches, encode_texts, sorted_batches
 from lavolta.models.export import export_bundle
 from lavolta.models.hf import load_encoder
 from lavolta.models.hf_decoders import is_decoder, load_decoder
@@ -31,18 +31,16 @@ from lavolta.systems.rt3.options import CompressOptions, fingerprint, text_of
 from lavolta.systems.rt3.probe import CutProbe, compensate
 from lavolta.systems.rt3.subjects import (
     GlueTraining,
-    StepBatches,
     encoder_parameters,
-    encoder_statistics,
     engine_score,
     glue_subject,
 )
-from lavolta.systems.rt3.work import begin_work, remove_work
-from lavolta.training.encoder import EncoderObjective, LossWeights
+from lavolta.training.encoder import EncoderObjective, LossWeights, encoder_statistics
 from lavolta.training.joint import JointConfig, train_joint
 from lavolta.training.levels import RankedLevels
 from lavolta.training.masking import MaskedLinears
 from lavolta.training.oneshot import gradual_rankings
+from lavolta.unfinished import begin_work, remove_work
 
 DEFAULT_CELL_ROWS = 4
 CALIBRATION_TEXTS = 256

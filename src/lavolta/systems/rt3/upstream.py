@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lavolta.errors import UserInputError
 from lavolta.files import make_folder, write_whole
-from lavolta.models.batching import encode_texts
+from lavolta.models.batching import StepBatches, encode_texts
 from lavolta.models.hf import load_encoder
 from lavolta.models.loaded import LoadedModel
 from lavolta.models.tasks import load_task
@@ -29,12 +29,10 @@ from lavolta.sparsity.ranking import LayerRanking, level_masks
 from lavolta.systems.rt3.cutting import choose_cuts, measure_groups
 from lavolta.systems.rt3.probe import CutProbe, compensate
 from lavolta.systems.rt3.subjects import (
-    StepBatches,
     encoder_parameters,
-    encoder_statistics,
     named_encoder_parameters,
 )
-from lavolta.training.encoder import EncoderObjective, LossWeights
+from lavolta.training.encoder import EncoderObjective, LossWeights, encoder_statistics
 from lavolta.training.joint import JointConfig, train_joint
 from lavolta.training.levels import RankedLevels
 from lavolta.training.masking import MaskedLinears
