@@ -10,7 +10,20 @@ from typing import Annotated
 
 import typer
 
-from lavolta.cli import bench, compress, demo, device, explain, generate, govern, report, rt3, run_bundle, simulate
+from lavolta.cli import (
+    bench,
+    compress,
+    demo,
+    device,
+    explain,
+    export,
+    generate,
+    govern,
+    report,
+    rt3,
+    run_bundle,
+    simulate,
+)
 from lavolta.errors import LavoltaError
 
 REFUSED = 2
@@ -54,6 +67,8 @@ def build_app(settings: _Global) -> typer.Typer:
     app.callback()(root)
     commands: tuple[tuple[str, Callable[..., None]], ...] = (
         ("compress", compress.compress),
+        ("export", export.export),
+        ("import", export.import_sparse),
         ("run", run_bundle.run),
         ("generate", generate.generate),
         ("explain", explain.explain),
