@@ -130,7 +130,7 @@ class Transformer(nn.Module):
             type_ids: ``(b, t)`` integers, ``None``: all zero.
         """
         x = self.embeddings(input_ids, type_ids)
-        mask = self._mask(attention_mask)
+        mask = self.mask(attention_mask)
         turn = None if self.rope is None else self.rope(input_ids.shape[1])
         states = [x]
         for layer in self.layers:
@@ -172,7 +172,8 @@ class Transformer(nn.Module):
         out = None if self.spec.task == "language-model" else self.output(states[-1], attention_mask)
         return EncoderOutput(states[-1], states, out)
 
-    def _mask(self, attention_mask: Tensor | None) -> Tensor | None:
+    def mask(self, attention_mask: Tensor | None) -> Tensor | None:
+        """Which token may see which, ``(b, 1, 1 or t, t) bool``, from a mask of real tokens ``(b, t)``."""
         if attention_mask is None:
             return None
         mask = attention_mask.bool()[:, None, None, :]
