@@ -16,6 +16,7 @@ from lavolta.cli import (
     demo,
     device,
     explain,
+    export,
     generate,
     govern,
     monitor,
@@ -70,6 +71,8 @@ def build_app(settings: _Global) -> typer.Typer:
     commands: tuple[tuple[str, Callable[..., None]], ...] = (
         ("compress", compress.compress),
         ("prune", prune.prune),
+        ("export", export.export),
+        ("import", export.import_sparse),
         ("run", run_bundle.run),
         ("generate", generate.generate),
         ("explain", explain.explain),

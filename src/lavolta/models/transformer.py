@@ -65,18 +65,21 @@ HEAD_ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "gelu": functional.g
 
 
 class Head(nn.Module):
-    """The optional dense layer with its activation, and the output layer: ``(..., hidden)`` to ``(..., outputs)``."""
+    """The optional dense layer, activation and norm, and the output layer: ``(..., hidden)`` to ``(..., outputs)``."""
 
     def __init__(self, spec: ModelSpec, dropout: float) -> None:
         super().__init__()
         self.dense = nn.Linear(spec.hidden, spec.hidden) if spec.head_dense is not None else None
         self.activation = HEAD_ACTIVATIONS[spec.head_dense] if spec.head_dense is not None else None
+        self.norm = make_norm(spec) if spec.head_norm else None
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(spec.hidden, spec.outputs) if spec.outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.dense is not None and self.activation is not None:
             x = self.activation(self.dense(x))
+        if self.norm is not None:
+            x = self.norm(x)
         if self.out is not None:
             x = self.out(self.dropout(x))
         return x
