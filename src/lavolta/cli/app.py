@@ -16,9 +16,11 @@ from lavolta.cli import (
     demo,
     device,
     explain,
+    export,
     generate,
     govern,
     monitor,
+    prune,
     report,
     rt3,
     run_bundle,
@@ -68,6 +70,9 @@ def build_app(settings: _Global) -> typer.Typer:
     app.callback()(root)
     commands: tuple[tuple[str, Callable[..., None]], ...] = (
         ("compress", compress.compress),
+        ("prune", prune.prune),
+        ("export", export.export),
+        ("import", export.import_sparse),
         ("run", run_bundle.run),
         ("generate", generate.generate),
         ("explain", explain.explain),
