@@ -58,7 +58,7 @@ PRODUCTS = (
 """Multiplying instructions, and how many numbers each multiplies."""
 TILES = {
     "linear": re.compile(r"\bsparse_tile<.*Neon, (\d+), (\d+)>"),
-    "linear_int8": re.compile(r"\btile<.*, (\d+), 0, (\d+), 64ul>"),
+    "linear_int8": re.compile(r"\btile<.*, (\d+), 0, (\d+), 64ul?>"),
     "token_int8": re.compile(r"\btoken_int8_bands<.*, (\d+)>"),
 }
 """What the functions of a kernel are called: height of a cell, registers of tokens."""
@@ -177,8 +177,8 @@ def loops_of(family: Family, folder: Path) -> list[dict[str, Any]]:
                 {"isa": isa, "kernel": kernel, "cell_rows": height, "loop": loop}
                 for height, (_, loop) in sorted(widest.items())
             ]
-        for peak, isa_of_it in (("peak", "neon"), ("peak_int8", isa)):
-            text = assembly_of(family, f"native/kernels/{peak}/{isa_of_it}.cpp", folder)
+        for peak in ("peak", "peak_int8") if isa == "neon" else ("peak_int8",):
+            text = assembly_of(family, f"native/kernels/{peak}/{isa}.cpp", folder)
             loop = max(filter(None, map(hottest_loop, functions(text).values())), key=lambda one: one.products)
             rows.append({"isa": isa, "kernel": peak, "cell_rows": 0, "loop": loop})
     return rows
