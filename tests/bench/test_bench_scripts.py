@@ -109,6 +109,21 @@ def test_a_ratio_that_cannot_be_formed_is_null_with_the_reason() -> None:
         assert found["reasons"][key]
 
 
+def test_model_parts_add_up() -> None:
+    module = script("model_parts")
+    result = module["measure"](arguments(), shapes=("odd",))
+    check_head(result, "model_parts")
+    found = [(row["precision"], row["tokens"], row["sparsity"]) for row in result["rows"]]
+    assert found == [(p, n, s) for p in ("fp32", "int8") for n in (128, 384) for s in (0.0, 0.75)]
+    for row in result["rows"]:
+        assert ("quantization" in row["parts_ms"]) == (row["precision"] == "int8")
+        assert sum(row["parts_ms"].values()) == pytest.approx(row["whole_ms"])
+        assert row["outside_linear"] == pytest.approx(1 - row["parts_ms"]["linear layers"] / row["whole_ms"])
+    lines = module["table"](result).splitlines()
+    assert len(lines) == 2 + len(result["rows"])
+    assert "odd, 384 tokens, int8, 75 %" in lines[-1]
+
+
 @pytest.mark.usefixtures("no_peers")
 def test_encoder_latency_with_missing_peers() -> None:
     module = script("encoder_latency")
