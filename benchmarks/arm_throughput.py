@@ -267,8 +267,16 @@ def table(result: dict[str, Any]) -> str:
         if row["reason"] is None
     ]
     heads = ["core", "kernel", "cell rows", "multiplying instructions", "products a cycle, simulated", "at most"]
-    unknown = {row["core"]: row["reason"] for row in result["loops"] if row["reason"] and row["kernel"] == "peak"}
-    words = "".join(f"\n\n{core}: not estimated; llvm-mca says: {reason}" for core, reason in unknown.items())
+    unknown: dict[tuple[str, str], list[str]] = {}
+    for row in result["loops"]:
+        if row["reason"]:
+            unknown.setdefault((row["core"], row["reason"]), []).append(
+                f"{row['kernel']} {row['cell_rows'] or ''}".strip()
+            )
+    words = "".join(
+        f"\n\nNot estimated for {core}: {', '.join(loops)}; llvm-mca says: {reason}"
+        for (core, reason), loops in unknown.items()
+    )
     return markdown([*heads, "of the peak, simulated %", "at most %"], rows) + words
 
 
