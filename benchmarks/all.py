@@ -28,6 +28,7 @@ SCRIPTS: dict[str, list[str]] = {
     "level_switch": [],
     "decode_throughput": [],
     "deadline": [],
+    "serving": [],
     "engine_levels": ["--cell-rows", "16", "8", "4", "2", "1"],
     "battery_life": [],
 }

@@ -48,3 +48,9 @@ def test_the_cell_table_is_made_from_its_result() -> None:
     readme = (folder / "README.md").read_text(encoding="utf-8")
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     assert render(readme, result) == readme
+
+
+def test_summary_and_readme_of_aebert_are_made_from_the_results() -> None:
+    script = ROOT / "experiments" / "aebert" / "summarize.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
