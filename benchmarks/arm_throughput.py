@@ -1,8 +1,10 @@
 """How many products a cycle the Arm kernels' inner loops allow, estimated by llvm-mca from the compiler's own code.
 
-Nothing is executed: llvm-mca issues a loop to a model of the core's pipeline, with every load in the first cache. The
-peak is the same estimate for the loop of the `peak` kernels, which only multiplies registers. A core without
-a model in the tool is null, with the reason. Needs Debian's g++-aarch64-linux-gnu, g++-arm-linux-gnueabihf and llvm.
+Nothing is executed: llvm-mca issues a loop to a model of the core's pipeline, with every load in the first cache. Two
+numbers of it bracket the core: what its units allow at best, and a simulation, which for cores that issue in order also
+lets every result wait for those before it. The peak is what the units allow the loop of the `peak` kernels, which only
+multiplies registers. A core without a model in the tool is null, with the reason. Needs Debian's g++-aarch64-linux-gnu,
+g++-arm-linux-gnueabihf and llvm.
 """
 
 from __future__ import annotations
@@ -140,8 +142,8 @@ def demangled(names: list[str]) -> list[str]:
     return done.stdout.splitlines()
 
 
-def cycles(loop: Loop, family: Family, core: str) -> float | str:
-    """Cycles of an iteration on a core, or why the tool cannot tell."""
+def cycles(loop: Loop, family: Family, core: str) -> tuple[float, float] | str:
+    """Cycles of an iteration on a core, simulated and as the units allow, or why the tool cannot tell."""
     command = [
         "llvm-mca",
         f"-mtriple={family.triple}",
@@ -153,9 +155,10 @@ def cycles(loop: Loop, family: Family, core: str) -> float | str:
     text = head + "\n".join(line for line in loop.lines if not re.search(r"\.L\w+", line)) + "\n"
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     found = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
-    if done.returncode != 0 or not found:
+    bound = re.search(r"Block RThroughput:\s+([\d.]+)", done.stdout)
+    if done.returncode != 0 or not found or not bound:
         return done.stderr.strip().splitlines()[0].removeprefix("error: ")
-    return int(found[1]) / ITERATIONS
+    return int(found[1]) / ITERATIONS, float(bound[1])
 
 
 def loops_of(family: Family, folder: Path) -> list[dict[str, Any]]:
@@ -217,16 +220,16 @@ def measure() -> dict[str, Any]:
 
 def core_records(family: Family, core: str, loops: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One record for each loop: cycles of an iteration, products a cycle, and their share of the core's peak."""
-    rates: dict[tuple[str, str], float] = {}
+    peaks: dict[tuple[str, str], float] = {}
     records = []
     # The peaks first: the others refer to them.
     for row in sorted(loops, key=lambda row: not row["kernel"].startswith("peak")):
-        loop, taken = row["loop"], cycles(row["loop"], family, core)
-        known = isinstance(taken, float)
-        rate = loop.products / taken if isinstance(taken, float) else None
-        if rate is not None and row["kernel"].startswith("peak"):
-            rates[row["isa"], row["kernel"]] = rate
-        peak = rates.get((row["isa"], "peak" if row["kernel"] == "linear" else "peak_int8"))
+        loop, found = row["loop"], cycles(row["loop"], family, core)
+        simulated, bound = (None, None) if isinstance(found, str) else found
+        is_peak = row["kernel"].startswith("peak")
+        if is_peak and bound:
+            peaks[row["isa"], row["kernel"]] = loop.products / bound
+        peak = None if is_peak else peaks.get((row["isa"], "peak" if row["kernel"] == "linear" else "peak_int8"))
         records.append(
             {
                 "core": core,
@@ -237,31 +240,50 @@ def core_records(family: Family, core: str, loops: list[dict[str, Any]]) -> list
                 "instructions": loop.instructions,
                 "multiplies": loop.multiplies,
                 "products": loop.products,
-                "cycles": taken if known else None,
-                "products_per_cycle": rate,
-                "share_of_peak": None if rate is None or not peak or row["kernel"].startswith("peak") else rate / peak,
-                "reason": None if known else taken,
+                "cycles_simulated": simulated,
+                "cycles_bound": bound,
+                "products_per_cycle_simulated": loop.products / simulated if simulated else None,
+                "products_per_cycle_bound": loop.products / bound if bound else None,
+                "share_of_peak_simulated": loop.products / simulated / peak if simulated and peak else None,
+                "share_of_peak_bound": loop.products / bound / peak if bound and peak else None,
+                "reason": found if isinstance(found, str) else None,
             }
         )
     return records
 
 
 def table(result: dict[str, Any]) -> str:
-    """What the README shows."""
+    """What the README shows: every loop that some core's model takes."""
     rows = [
         [
             f"{row['core']} ({row['target'].split('-')[0]})",
             f"{row['kernel']}_{row['isa']}",
             str(row["cell_rows"] or "-"),
             f"{row['multiplies']} of {row['instructions']}",
-            number(row["cycles"], 1),
-            number(row["products_per_cycle"]),
-            number(None if row["share_of_peak"] is None else 100 * row["share_of_peak"], 0),
+            *(_two(row, "products_per_cycle", 1, 1)),
+            *(_two(row, "share_of_peak", 100, 0)),
         ]
         for row in result["loops"]
+        if row["reason"] is None
     ]
-    heads = ["core", "kernel", "cell rows", "multiplying instructions", "cycles a pass", "products a cycle"]
-    return markdown([*heads, "of the peak, %"], rows)
+    heads = ["core", "kernel", "cell rows", "multiplying instructions", "products a cycle, simulated", "at most"]
+    unknown: dict[tuple[str, str], list[str]] = {}
+    for row in result["loops"]:
+        if row["reason"]:
+            unknown.setdefault((row["core"], row["reason"]), []).append(
+                f"{row['kernel']} {row['cell_rows'] or ''}".strip()
+            )
+    words = "".join(
+        f"\n\nNot estimated for {core}: {', '.join(loops)}; llvm-mca says: {reason}"
+        for (core, reason), loops in unknown.items()
+    )
+    return markdown([*heads, "of the peak, simulated %", "at most %"], rows) + words
+
+
+def _two(row: dict[str, Any], key: str, factor: float, digits: int) -> list[str]:
+    """The simulated number and the bound."""
+    values = (row[f"{key}_{kind}"] for kind in ("simulated", "bound"))
+    return [number(None if value is None else factor * value, digits) for value in values]
 
 
 def main() -> None:
