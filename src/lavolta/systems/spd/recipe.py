@@ -23,7 +23,7 @@ from lavolta.systems.spd import defaults
 from lavolta.systems.spd.ladder import train_ladder
 from lavolta.systems.spd.methods import METHODS, PRUNE_SHARE, SCORE_LR, Method, make_pruning, trained
 from lavolta.systems.spd.options import PruneOptions, pruned_steps, rate_ends
-from lavolta.systems.spd.output import Pruned, Ratios, finished, mark_of, write
+from lavolta.systems.spd.output import Pruned, Ratios, RatioSearch, finished, mark_of, write
 from lavolta.systems.spd.stages import Clock, teller
 from lavolta.training.grafting import GraftedModel, GraftingObjective, freeze
 from lavolta.training.masking import MaskedLinears
@@ -64,7 +64,7 @@ def prune(
     task: str,
     data: str | Path,
     out: str | Path,
-    ratios: Ratios | Mapping[str, float] | None = None,
+    ratios: Ratios | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -72,9 +72,10 @@ def prune(
 
     Args:
         source: a folder with a BERT, DistilBERT or RoBERTa encoder, or the packaged ``all-MiniLM-L6-v2``.
-        out: a folder for the bundle ``model.lavolta`` and ``result.json``, or, ending in ``.lavolta``, the bundle
-            alone. Work in progress is kept beside it in ``<out>.work``.
-        ratios: a sparsity for each linear layer in place of one for all, or what computes them from the teacher.
+        out: a folder for the bundle ``model.lavolta``, the folder ``huggingface``, ``result.json`` and
+            ``report.html``; or, ending in ``.lavolta``, the bundle alone. Work in progress is kept beside it in
+            ``<out>.work``.
+        ratios: a sparsity for each linear layer in place of one for all, or a search for them.
         options: see `PruneOptions`.
 
     Returns:
@@ -96,11 +97,11 @@ def prune(
     begin_work(work, mark)
     clock = Clock()
     teacher = make_teacher(opts, task_data, work, clock, progress)
-    targets = _targets(opts, teacher, ratios, clock, progress)
+    targets = _targets(opts, teacher, ratios, work, progress)
     pruned = prune_teacher(opts, teacher, targets, work, clock, progress)
     result = {"kind": "prune", "mark": mark, **pruned.facts, "seconds": dict(clock.seconds), "out": str(out)}
     with clock.stage(progress, "write the result"):
-        write(out, work, pruned, opts, result)
+        result = write(out, work, pruned, opts, result)
     remove_work(work)
     return result
 
@@ -233,7 +234,7 @@ def prune_teacher(
     for parameter in student.module.parameters():
         parameter.requires_grad_(True)
     student.module.to("cpu")
-    facts = _facts(opts, method, teacher, run, student, masked, masks, info, steps)
+    facts = _facts(opts, method, teacher, run, student, masked, masks, info, steps, targets)
     return Pruned(student, masks, info, facts)
 
 
@@ -244,18 +245,17 @@ def check_accelerator(accelerator: str) -> None:
 
 
 def _targets(
-    opts: PruneOptions,
-    teacher: Teacher,
-    ratios: Ratios | Mapping[str, float] | None,
-    clock: Clock,
-    progress: Progress,
+    opts: PruneOptions, teacher: Teacher, ratios: Ratios | None, work: Path, progress: Progress
 ) -> Mapping[str, float]:
     if ratios is None:
         return dict.fromkeys(teacher.loaded.linear_shapes, opts.sparsity)
-    if isinstance(ratios, Mapping):
-        return ratios
-    with clock.stage(progress, "choose the ratios"):
-        return ratios(teacher.loaded, teacher.splits.train)
+    if isinstance(ratios, RatioSearch):
+        # A search works where its processes can share the model.
+        teacher.loaded.module.to("cpu")
+        found = ratios.run(teacher.loaded, teacher.splits.train, work, progress)
+        teacher.loaded.module.to(opts.accelerator)
+        return found
+    return ratios
 
 
 def _levels(
@@ -297,6 +297,7 @@ def _facts(
     masks: list[LevelMasks],
     info: list[dict[str, Any]],
     steps: int,
+    targets: Mapping[str, float],
 ) -> dict[str, Any]:
     removed = [model_sparsity(masked.grids, level) for level in masks]
     linear = sum(grid.out_features * grid.in_features for grid in masked.grids.values())
@@ -323,6 +324,7 @@ def _facts(
         "encoder_sparsity": levels[-1]["encoder_sparsity"],
         "model_sparsity": levels[-1]["model_sparsity"],
         "levels": levels,
+        "targets": dict(targets),
         "teacher_doubt": teacher.doubt,
         "chosen_step": run.chosen,
         "curve": run.curve,
