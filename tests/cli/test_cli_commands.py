@@ -47,6 +47,8 @@ def test_the_commands_are_those_of_the_promise() -> None:
     promised = [
         "compress",
         "prune",
+        "export",
+        "import",
         "run",
         "generate",
         "explain",
