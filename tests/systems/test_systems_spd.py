@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -298,3 +299,39 @@ def test_phases_of_short_runs() -> None:
     assert rate_ends(1, 0, restart=True) == (1,)
     assert rate_ends(60, 30, restart=True) == (30, 60)
     assert rate_ends(60, 30, restart=False) == (60,)
+
+
+def test_the_rows_of_the_experiment_run_and_are_not_run_again(
+    tiny_folder: Path,
+    tiny_glue: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = Path(__file__).parents[2] / "experiments" / "spd"
+    monkeypatch.syspath_prepend(str(folder))
+    script = runpy.run_path(str(folder / "run.py"))
+    results = tmp_path / "results"
+    for method in ("dense", "spd", "gmp-kd"):
+        words = ["--task", "rte", "--method", method, "--source", str(tiny_folder), "--data", str(tiny_glue)]
+        words += ["--steps", "4", "--work", str(tmp_path / "work"), "--results", str(results)]
+        monkeypatch.setattr(sys, "argv", ["run.py", *words])
+        assert script["main"]() == 0
+        capsys.readouterr()
+        assert script["main"]() == 0
+        assert "is there already" in capsys.readouterr().out
+    assert [p.name for p in sorted(results.iterdir())] == [
+        "rte-dense-0.json",
+        "rte-gmp-kd-0.9-0.json",
+        "rte-spd-0.9-0.json",
+    ]
+    assert len(list((tmp_path / "work" / "teachers").iterdir())) == 1
+    read = runpy.run_path(str(folder / "summarize.py"))
+    found = read["read_results"](results)
+    # No path of this machine is stored.
+    assert all(str(tiny_glue) not in json.dumps(result) for result in found)
+    summary = read["summarize"](found)
+    assert summary["pairs"] == 1
+    assert [row["method"] for row in summary["rows"]] == ["dense", "gmp-kd", "spd"]
+    assert summary["gain_over_gmp_kd_at_90"] == found[2]["score"] - found[1]["score"]
+    assert "too few for an interval" in read["render"]("<!-- made by summarize.py -->\n<!-- end -->\n", summary)
