@@ -149,6 +149,8 @@ def test_layers_may_have_targets_of_their_own(tiny_folder: Path, tiny_glue: Path
         out.unlink()
     with pytest.raises(UserInputError, match="give one for every layer"):
         run(tiny_folder, tiny_glue, tmp_path / "few.lavolta", ratios={"layers.0.ffn.up": 0.5})
+    # Refused before anything was trained.
+    assert not (tmp_path / "few.lavolta.work").exists()
 
 
 def test_a_ladder_of_levels_shares_one_set_of_weights(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
@@ -157,8 +159,6 @@ def test_a_ladder_of_levels_shares_one_set_of_weights(tiny_folder: Path, tiny_gl
     bundle = BundleFile.open(tmp_path / "out" / "model.lavolta")
     assert bundle.manifest["sparsity"]["kind"] == "ranked"
     assert [level["name"] for level in bundle.levels] == ["L0", "L1", "L2"]
-    with pytest.raises(UserInputError, match="no order in which cells were dropped"):
-        run(tiny_folder, tiny_glue, tmp_path / "w", method="wanda", levels=(0.5,))
 
 
 def test_embeddings_and_head_stay_as_fine_tuned_under_spd(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
@@ -210,10 +210,31 @@ def test_a_killed_run_gives_the_same_result(
     assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
 
 
-def test_a_teacher_at_chance_is_told_before_the_long_part(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
+class ReachedError(Exception):
+    pass
+
+
+def test_a_teacher_at_chance_is_told_before_the_long_part(
+    tiny_folder: Path, tiny_glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UserInputError, match=r"it is not fine-tuned for this task; give a fine-tuned model.*--force"):
         prune(str(tiny_folder), task="rte", data=tiny_glue, out=tmp_path / "out", teacher_epochs=0.1, steps=10**6)
     assert not (tmp_path / "out").exists()
+    # Who insists does not fine-tune again.
+    saved = tmp_path / "out.work" / "rte-teacher-0.safetensors"
+    made = saved.stat().st_mtime_ns
+    monkeypatch.setattr("lavolta.systems.spd.recipe.prune_teacher", lambda *_: (_ for _ in ()).throw(ReachedError))
+    with pytest.raises(ReachedError):
+        prune(
+            str(tiny_folder),
+            task="rte",
+            data=tiny_glue,
+            out=tmp_path / "out",
+            teacher_epochs=0.1,
+            steps=10**6,
+            force=True,
+        )
+    assert saved.stat().st_mtime_ns == made
 
 
 def test_a_model_with_a_head_for_the_task_is_the_teacher(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
@@ -277,6 +298,7 @@ def test_chance_is_the_most_frequent_class_and_no_correlation(tiny_folder: Path,
         ({"seed": -1}, "the seed is -1"),
         ({"levels": (0.5, 0.4)}, "give rising sparsities"),
         ({"levels": (0.95,)}, "do not lead to 0.9"),
+        ({"levels": (0.5,), "method": "wanda"}, "wanda leaves no order in which cells were dropped"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], sentence: str) -> None:

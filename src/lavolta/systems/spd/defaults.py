@@ -26,6 +26,9 @@ METHODS = {
 }
 """Name to what it does; `lavolta.systems.spd.methods` has how."""
 
+LADDERS = ("spd", "spd-constant", "layer-kd-frozen", "gmp-kd-layers", "gmp-kd", "gmp", "magnitude")
+"""Methods that leave an order in which cells were dropped, from which denser levels can be made."""
+
 SEARCHED = {"aebert": "magnitude", "aebert+spd": "spd"}
 """Methods of the command whose ratios are searched first, and the method of the table that then prunes."""
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Pruned:
 def mark_of(opts: PruneOptions, task: TaskData, ratios: Ratios | None) -> str:
     """Names a run by its options, its data, its model and its ratios."""
     given = ratios.mark if isinstance(ratios, RatioSearch) else None if ratios is None else sorted(ratios.items())
-    content = [__version__, asdict(opts), task_mark(task), model_mark(opts.source), given]
+    content = [__version__, opts.identity(), task_mark(task), model_mark(opts.source), given]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -14,6 +14,7 @@ import torch
 from lavolta import __version__
 from lavolta.errors import UserInputError
 from lavolta.models.batching import StepBatches, sorted_batches
+from lavolta.models.hf import load_encoder
 from lavolta.models.loaded import LoadedModel
 from lavolta.models.marks import model_mark, task_mark
 from lavolta.models.tasks import TaskData, load_task
@@ -27,7 +28,7 @@ from lavolta.systems.spd.output import Pruned, Ratios, RatioSearch, finished, ma
 from lavolta.systems.spd.stages import Clock, teller
 from lavolta.training.grafting import GraftedModel, GraftingObjective, freeze
 from lavolta.training.masking import MaskedLinears
-from lavolta.training.pruning import GradualMagnitude, Pruning, apply_masks
+from lavolta.training.pruning import GradualMagnitude, Pruning, apply_masks, check_targets
 from lavolta.training.schedules import RestartedDecay
 from lavolta.training.sparse import SparseConfig, SparseRun, train_sparse
 from lavolta.training.task_data import TaskSplits, at_chance, split_task, task_score
@@ -93,6 +94,10 @@ def prune(
     if done is not None:
         progress.say(f"{out} is already made with these options")
         return done
+    if isinstance(ratios, Mapping):
+        # Fine-tuning takes long; that a layer has no ratio should not come out after it.
+        shapes = load_encoder(opts.source, "embedding").linear_shapes
+        check_targets(shapes, ratios)
     work = out.with_name(out.name + ".work")
     begin_work(work, mark)
     clock = Clock()
@@ -216,7 +221,7 @@ def prune_teacher(
         return {**looks(student, splits, opts.accelerator), "sparsity": model_sparsity(grids, pruning.masks())}
 
     with clock.stage(progress, f"train with {opts.method}", steps) as stage:
-        identity = json.dumps([asdict(opts), sorted(targets.items()), __version__], sort_keys=True)
+        identity = json.dumps([opts.identity(), sorted(targets.items()), __version__], sort_keys=True)
         run = train_sparse(objective, pruning, trainable, config, look, checkpoint, teller(stage), identity)
     student.module.eval()
     masks, info = _levels(opts, teacher, masked, pruning, targets, work, clock, progress, student)
@@ -272,10 +277,8 @@ def _levels(
     """The masks of the result, densest first; a ladder is trained jointly before."""
     if not opts.levels:
         return [pruning.masks()], [{"name": "L0"}]
-    if not isinstance(pruning, GradualMagnitude):
-        raise UserInputError(
-            f"{opts.method} leaves no order in which cells were dropped; take spd or gmp for several levels."
-        )
+    # `PruneOptions` has refused levels for any other kind.
+    assert isinstance(pruning, GradualMagnitude)
     rankings = pruning.rankings()
     # The last level is the masks that the training ended with, whatever rounding says.
     final = {name: int(mask.sum()) for name, mask in pruning.masks().items()}
