@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -153,9 +154,9 @@ def _quads(
 def _harmless_order(values: NDArray[np.int8], group: NDArray[np.intp]) -> NDArray[np.intp]:
     """An order of the cells, nearly the given one, in which few neighbors have large weights of one sign in a row.
 
-    Instructions that add two products in 16 bits take at most `MOST_OF_A_SIGN` of a sign from a pair; the engine computes
-    larger ones with an additional cell. The second cells of nearby pairs of a group change places where both pairs fit
-    then.
+    Instructions that add two products in 16 bits take at most `MOST_OF_A_SIGN` of a sign from a pair; the engine
+    computes larger ones with an additional cell. The second cells of nearby pairs of a group change places where both
+    pairs fit then.
 
     Args:
         values: ``(cells, cell_rows)`` in stored order.
@@ -171,12 +172,11 @@ def _harmless_order(values: NDArray[np.int8], group: NDArray[np.intp]) -> NDArra
         fits: BoolArray = (of_a_sign <= MOST_OF_A_SIGN).all(axis=1)
         return fits
 
-    for distance in range(1, _FARTHEST_PAIR + 1):
+    # Every other stretch of as many pairs as the distance, so that no pair takes part twice in a round.
+    for distance, turn in itertools.product(range(1, _FARTHEST_PAIR + 1), (0, 1)):
         here = np.flatnonzero(~fit(first, values[order[second]]))
-        here = here[here + distance < len(second)]
+        here = here[(here // distance % 2 == turn) & (here + distance < len(second))]
         here = here[of[here] == of[here + distance]]
-        # No pair takes part twice in a round.
-        here = here[~np.isin(here + distance, here) & ~np.isin(here, here + distance)]
         there = here + distance
         good = fit(first[here], values[order[second[there]]]) & fit(first[there], values[order[second[here]]])
         a, b = second[here[good]], second[there[good]]
