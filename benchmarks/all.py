@@ -1,6 +1,6 @@
 """Run the benchmarks one after another, store what they found in ``results/``, and make the tables of README.md anew.
 
-``python benchmarks/all.py`` takes about forty minutes on an idle machine; ``--only NAME`` runs some, ``--tables`` none.
+``python benchmarks/all.py`` takes about half an hour on an idle machine; ``--only NAME`` runs some, ``--tables`` none.
 ``--check`` changes nothing and fails where README.md does not have the numbers of ``results/``.
 """
 
@@ -29,7 +29,7 @@ SCRIPTS: dict[str, list[str]] = {
     "decode_throughput": [],
     "deadline": [],
     "serving": [],
-    "engine_levels": ["--cell-rows", "16", "8", "4", "2", "1"],
+    "engine_levels": ["--cell-rows", "16", "8", "4", "2", "1", "--repetitions", "12"],
     "battery_life": [],
 }
 """Name of a script, and the options that its stored result was made with. It has ``table(result) -> str``."""

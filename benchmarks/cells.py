@@ -28,7 +28,7 @@ from lavolta.runtime.engine import Model, instruction_sets, open_bundle
 from lavolta.sparsity.cells import CELL_ROWS
 
 SPARSITIES = (0.0, 0.5, 0.75, 0.9)
-ROUNDS = {True: 2, False: 12}
+ROUNDS = {True: 2, False: 6}
 SCORES = Path(__file__).parents[1] / "experiments" / "cells" / "result.json"
 
 Key = tuple[str, str, int]

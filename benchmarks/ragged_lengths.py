@@ -27,7 +27,7 @@ LENGTHS = (1, 7, 15, 16, 17, 31, 47, 127, 128, 129, 384)
 REFERENCE = 128
 TILE = 16
 SPARSITIES = (0.0, 0.75)
-ROUNDS = {True: 5, False: 25}
+ROUNDS = {True: 5, False: 15}
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:

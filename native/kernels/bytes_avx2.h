@@ -1,7 +1,7 @@
 // Int8 products on 32 bytes: AVX2, and AVX-VNNI where it is compiled for. Included by files with those flags only.
 #pragma once
 
-#include "kernels.h"
+#include "linear_int8/unsaturated.h"
 #include "simd_avx2.h"
 
 namespace lavolta {
@@ -12,6 +12,7 @@ struct Bytes256 {
     using Reg = __m256i;
     static constexpr size_t width = 32;  // bytes
     static constexpr int zero = kQuantZero;  // of the inputs that `dot` takes
+    static constexpr bool saturates = false;
 
     static Reg load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
     static Reg set1(int32_t v) { return _mm256_set1_epi32(v); }
@@ -29,23 +30,50 @@ struct Bytes256 {
     static __m256 to_float(Reg a) { return _mm256_cvtepi32_ps(a); }
 };
 
-// Without a dot product of bytes: two products of 16-bit pairs, which cannot overflow (vpmaddubsw saturates).
-struct Madd256 : Bytes256 {
-    struct Inputs {
-        Reg even, odd;  // bytes 0 and 2, 1 and 3 of every quad, as 16-bit numbers
-    };
-    using Weights = Inputs;
+// Without a dot product of bytes: two products are added in 16 bits, so weights must be made harmless.
+struct Saturating256 : Bytes256 {
+    using Inputs = Reg;
+    using Weights = Reg;
+    static constexpr bool saturates = true;
 
-    static Inputs inputs(Reg quads) {
-        return {_mm256_and_si256(quads, _mm256_set1_epi16(0xFF)), _mm256_srli_epi16(quads, 8)};
-    }
-    static Weights weights(int32_t quad) {
-        const Reg w = set1(quad);
-        return {_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8)};
-    }
+    static Inputs inputs(Reg quads) { return quads; }
+    static Weights weights(int32_t quad) { return set1(quad); }
     static Reg dot(Reg sum, Inputs x, Weights w) {
-        const Reg products = _mm256_add_epi32(_mm256_madd_epi16(x.even, w.even), _mm256_madd_epi16(x.odd, w.odd));
-        return _mm256_add_epi32(sum, products);
+        return add(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+    }
+    static Reg load_sums(const float* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+    static void store_sums(float* p, Reg v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+
+    template <int R>
+    static void make_harmless(HarmlessQuads<R>& part) {
+        constexpr uint32_t step = 8 / R;  // quads of a register
+        const Reg zero = _mm256_setzero_si256(), most = _mm256_set1_epi16(kMostOfASign);
+        _mm256_storeu_si256(reinterpret_cast<Reg*>(part.values + part.quads * R * kQuad), zero);
+        for (uint32_t quad = 0; quad < part.quads; quad += step) {
+            Reg* at = reinterpret_cast<Reg*>(part.values + quad * R * kQuad);
+            const Reg w = _mm256_load_si256(at);
+            const Reg first = _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), second = _mm256_srai_epi16(w, 8);
+            // A weight of the other sign may have any size.
+            const Reg above = _mm256_min_epi16(second, _mm256_sub_epi16(most, first));
+            const Reg below = _mm256_max_epi16(second, _mm256_sub_epi16(_mm256_sub_epi16(zero, most), first));
+            const Reg kept = _mm256_blendv_epi8(above, below, _mm256_srai_epi16(first, 15));
+            const Reg off = _mm256_sub_epi16(second, kept);
+            if (__builtin_expect(_mm256_testz_si256(off, off), 1)) continue;
+            _mm256_store_si256(at, _mm256_blendv_epi8(w, _mm256_slli_epi16(kept, 8), _mm256_set1_epi16(-256)));
+            alignas(32) int8_t off_bytes[32];
+            _mm256_store_si256(reinterpret_cast<Reg*>(off_bytes), off);
+            // Two bits for each pair of each row.
+            uint32_t pairs = ~static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi16(off, zero)));
+            while (pairs) {
+                const uint32_t bit = static_cast<uint32_t>(__builtin_ctz(pairs));
+                const uint32_t index = bit / (4 * R), pair = bit / 2 % 2;
+                part.cut(quad + index, pair, off_bytes + index * R * kQuad + 2 * pair);
+                // The pair is done for all rows.
+                constexpr uint32_t rows = R == 4 ? 0x3333u : R == 2 ? 0x33u : 0x3u;
+                pairs &= ~(rows << (index * 4 * R + pair * 2));
+            }
+        }
+        part.close();
     }
 };
 

@@ -12,6 +12,7 @@ struct Bytes512 {
     using Reg = __m512i;
     static constexpr size_t width = 64;  // bytes
     static constexpr int zero = kQuantZero;  // of the inputs that `dot` takes
+    static constexpr bool saturates = false;
 
     static Reg load(const uint8_t* p) { return _mm512_loadu_si512(p); }
     static Reg set1(int32_t v) { return _mm512_set1_epi32(v); }

@@ -16,6 +16,7 @@ struct Bytes128 {
     using Reg = int32x4_t;
     static constexpr size_t width = 16;  // bytes
     static constexpr int zero = 0;       // of the inputs that are multiplied
+    static constexpr bool saturates = false;
 
     static Reg set1(int32_t v) { return vdupq_n_s32(v); }
     static Reg add(Reg a, Reg b) { return vaddq_s32(a, b); }
@@ -143,6 +144,7 @@ struct SignedDot : ByElement<SignedDot> {
 struct MixedDot : ByElement<MixedDot> {
     using Input = uint8x16_t;
     static constexpr int zero = kQuantZero;
+    static constexpr bool saturates = false;
     static Input input(uint8x16_t quads) { return quads; }
     static Reg multiply(Reg sum, int8x16_t x, int8x16_t w) { return dot<0>(sum, vreinterpretq_u8_s8(x), w); }
     template <int Lane>

@@ -107,6 +107,27 @@ def test_largest_sums_do_not_overflow(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", FAST)
+@pytest.mark.parametrize("cell_rows", CELL_ROWS)
+@pytest.mark.parametrize("inputs", [255, 256, 257, 701])
+def test_long_bands_of_large_weights_add_up(isa: str, cell_rows: int, inputs: int) -> None:
+    """Weights of every size in every pair, in bands longer than what a kernel takes at a time; a level of two parts."""
+    generator = np.random.default_rng(inputs + cell_rows)
+    weight = generator.integers(-127, 128, (9, inputs)).astype(np.float32)
+    weight[:, 0] = 127.0
+    grid = CellGrid(9, inputs, cell_rows)
+    share = generator.random(grid.shape)
+    packed = pack_int8(weight, [share < 0.9, (share < 0.3) | (share > 0.6), share < 0.02], cell_rows)
+    ones, zeros = np.ones(9, np.float32), np.zeros(9, np.float32)
+    for tokens in (1, 17, 70):
+        u = generator.integers(1, 256, (inputs, tokens)).astype(np.uint8)
+        token_scale = np.ones(tokens, np.float32)
+        for level in range(packed.levels):
+            y = _native.linear_int8(isa, *arguments(packed, level), ones, zeros, u, token_scale, None, "none")
+            # Sums stay below 2^24, where every integer is a float.
+            np.testing.assert_array_equal(y, integer_weights(packed, level) @ (u.astype(np.int64) - 128))
+
+
+@pytest.mark.parametrize("isa", FAST)
 def test_bits_do_not_depend_on_the_neighbors(isa: str) -> None:
     """A token's result is the same alone, among others, and at any place, also with an activation."""
     generator = np.random.default_rng(3)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lavolta.errors import UserInputError
 from lavolta.sparsity.cells import CELL_ROWS, BoolArray, CellGrid
-from lavolta.sparsity.packing_int8 import QUAD, PackedInt8, pack_int8, unpack_int8
+from lavolta.sparsity.packing_int8 import MOST_OF_A_SIGN, QUAD, PackedInt8, pack_int8, unpack_int8
 
 grids = st.builds(CellGrid, st.integers(1, 21), st.integers(1, 19), st.sampled_from(CELL_ROWS))
 seeds = st.integers(0, 2**32 - 1)
@@ -58,6 +58,51 @@ def test_quads_are_whole_and_fillers_are_zero(grid: CellGrid, seed: int, levels:
     # Fillers come last in their quad.
     quads = packed.fillers.reshape(-1, QUAD)
     assert (quads[:, 1:] >= quads[:, :-1]).all()
+
+
+def too_large_pairs(packed: PackedInt8) -> int:
+    """Pairs in which some row has more than `MOST_OF_A_SIGN` of one sign."""
+    pairs = packed.values.astype(np.int64).reshape(-1, packed.grid.cell_rows, 2, 2)
+    of_a_sign = np.maximum(np.maximum(pairs, 0).sum(axis=3), np.maximum(-pairs, 0).sum(axis=3))
+    return int((of_a_sign > MOST_OF_A_SIGN).any(axis=1).sum())
+
+
+@pytest.mark.parametrize("cell_rows", CELL_ROWS)
+def test_neighbors_change_places_where_both_pairs_fit_then(cell_rows: int) -> None:
+    """Columns whose signs alternate two by two are too large in every pair, and in none once partners are exchanged."""
+    weight = np.tile(np.array([1.0, 1.0, -1.0, -1.0], np.float32), (cell_rows, 6))
+    packed = pack_int8(weight, [np.ones((1, 24), bool)], cell_rows)
+    assert too_large_pairs(packed) == 0
+    assert sorted(packed.columns.tolist()) == list(range(24))
+    np.testing.assert_array_equal(np.sign(unpack_int8(packed, 0)), weight)
+
+
+def test_pairs_do_not_leave_their_group() -> None:
+    """Two groups, each of one sign: nothing can fit, and every cell stays with the levels that keep it."""
+    weight = np.repeat(np.array([[1.0, -1.0]], np.float32), 8, axis=1)
+    sparse = np.arange(16)[None, :] < 8
+    packed = pack_int8(weight, [np.ones((1, 16), bool), sparse], 1)
+    assert sorted(packed.columns[:8].tolist()) == list(range(8))
+    assert too_large_pairs(packed) == 8
+
+
+@given(seeds, st.sampled_from(CELL_ROWS), st.integers(1, 3))
+def test_packing_makes_no_pair_too_large_that_was_not(seed: int, cell_rows: int, levels: int) -> None:
+    rng = np.random.default_rng(seed)
+    grid = CellGrid(cell_rows, 61, cell_rows)
+    weight = rng.standard_normal((cell_rows, 61)).astype(np.float32)
+    masks = [rng.random(grid.shape) < 0.7 for _ in range(levels)]
+    packed = pack_int8(weight, masks, cell_rows)
+    # The same cells by column inside their groups, as they were before any exchange.
+    signature = sum(mask.astype(np.int64) << level for level, mask in enumerate(masks))[0]
+    values = np.rint(weight / packed.scale[:, None]).astype(np.int64)
+    before = 0
+    for kept in np.unique(signature[signature > 0]):
+        columns = np.flatnonzero(signature == kept)
+        pairs = values[:, columns[: len(columns) // 2 * 2]].reshape(cell_rows, -1, 2)
+        of_a_sign = np.maximum(np.maximum(pairs, 0).sum(axis=2), np.maximum(-pairs, 0).sum(axis=2))
+        before += int((of_a_sign > MOST_OF_A_SIGN).any(axis=0).sum())
+    assert too_large_pairs(packed) <= before
 
 
 def test_golden_layout_of_two_nested_levels() -> None:

@@ -4,6 +4,6 @@
 
 namespace lavolta {
 
-void linear_int8_avx2(const LinearInt8Args& a) { linear_int8<Madd256>(a); }
+void linear_int8_avx2(const LinearInt8Args& a) { linear_int8<Saturating256>(a); }
 
 }  // namespace lavolta

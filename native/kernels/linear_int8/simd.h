@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "../math.h"
+#include "unsaturated.h"
 
 namespace lavolta {
 namespace {
@@ -70,14 +71,24 @@ constexpr size_t register_step() {
     return V::width == kNarrowBlock && Width == kNarrowBlock ? 4 : 16;
 }
 
-// Rows [first_row, first_row + R) of a band, T registers from number First of the bytes at u; `token` is that of register 0.
+// The quads of R rows of a band, in runs, and whether they are the first and the last that the rows have: between two parts of
+// a band the sums wait in y.
+struct Source {
+    const int8_t* values;     // of the first row, `step` bytes from a quad to the next
+    const uint16_t* columns;  // (quads, 4)
+    const Run *runs, *runs_end;
+    size_t step;
+    bool first, last;
+};
+
+// Rows [row, row + R) of the layer, T registers from number First of the bytes at u; `token` is that of register 0.
 template <class V, int R, int First, int T, size_t Width>
-__attribute__((noinline)) void tile(const LinearInt8Args& a, uint32_t band, uint32_t first_row, const uint8_t* u, size_t token) {
+__attribute__((noinline)) void tile(const LinearInt8Args& a, const Source& source, size_t row, const uint8_t* u, size_t token) {
     using F = typename V::Float;
-    const size_t row = size_t{band} * a.cell_rows + first_row;
     const int rows = a.out_features - row < size_t{R} ? static_cast<int>(a.out_features - row) : R;
-    // Few sums would wait for their own last product: twice as many take turns. Integers may be added in any order.
-    constexpr bool few = R * T <= 4;
+    // Few sums would wait for their own last product: twice as many take turns. Integers may be added in any order. A sum of
+    // products that were computed apart waits for an addition only.
+    constexpr bool few = R * T <= 4 && !V::saturates;
     typename V::Reg acc[R][T];
     [[maybe_unused]] typename V::Reg more[R][T];
 #pragma GCC unroll 16
@@ -86,14 +97,19 @@ __attribute__((noinline)) void tile(const LinearInt8Args& a, uint32_t band, uint
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
             acc[r][t] = start;
+            if constexpr (V::saturates) {
+                if (!source.first && r < rows) {
+                    acc[r][t] = V::load_sums(a.y + (row + r) * a.stride + token + register_step<V, Width>() * (First + t));
+                }
+            }
             if constexpr (few) more[r][t] = V::set1(0);
         }
     }
-    for (uint32_t run = a.run_ptr[band]; run < a.run_ptr[band + 1]; ++run) {
-        const size_t first = a.runs[run].first, count = a.runs[run].count;
-        const uint16_t* columns = a.columns + first * kQuad;
-        const int8_t* values = a.values + (first * a.cell_rows + first_row) * kQuad;
-        const size_t step = a.cell_rows * kQuad;
+    for (const Run* run = source.runs; run < source.runs_end; ++run) {
+        const size_t first = run->first, count = run->count;
+        const uint16_t* columns = source.columns + first * kQuad;
+        const int8_t* values = source.values + first * source.step;
+        const size_t step = source.step;
         size_t i = 0;
         if constexpr (few) {
             for (; i + 2 <= count; i += 2) {
@@ -110,27 +126,56 @@ __attribute__((noinline)) void tile(const LinearInt8Args& a, uint32_t band, uint
             for (int t = 0; t < T; ++t) acc[r][t] = V::add(acc[r][t], more[r][t]);
         }
     }
-    // The same operations in the same order as the reference: without an activation, the same bits.
-    const bool plain = a.activation == Activation::none;
+    if constexpr (V::saturates) {
+        if (!source.last) {
+            for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-        if (r >= rows) break;
-        const auto scale = F::set1(a.scale[row + r]), bias = F::set1(a.bias[row + r]);
-#pragma GCC unroll 16
-        for (int t = 0; t < T; ++t) {
-            const size_t at = token + register_step<V, Width>() * (First + t);
-            const auto factor = F::mul(scale, F::load(a.token_scale + at));
-            auto y = F::add(F::mul(V::to_float(acc[r][t]), factor), bias);
-            if (plain && a.residual) y = F::add(y, F::load(a.residual + (row + r) * a.stride + at));
-            F::store(a.y + (row + r) * a.stride + at, y);
+                for (int t = 0; t < T; ++t) {
+                    V::store_sums(a.y + (row + r) * a.stride + token + register_step<V, Width>() * (First + t), acc[r][t]);
+                }
+            }
+            return;
         }
+    }
+    // Copies: what is stored could be any of the arguments, for all the compiler knows.
+    const size_t stride = a.stride;
+    float* const y = a.y + row * stride + token + register_step<V, Width>() * First;
+    const float* const residual = a.residual ? a.residual + row * stride + token + register_step<V, Width>() * First : nullptr;
+    const float *const scales = a.scale + row, *const biases = a.bias + row;
+    const Activation activation = a.activation;
+    typename F::Reg token_scale[T];
+#pragma GCC unroll 16
+    for (int t = 0; t < T; ++t) token_scale[t] = F::load(a.token_scale + token + register_step<V, Width>() * (First + t));
+    // The same operations in the same order as the reference: without an activation, the same bits.
+    const auto write = [&](int count, bool add) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+            if (r >= count) break;
+            const auto scale = F::set1(scales[r]), bias = F::set1(biases[r]);
+#pragma GCC unroll 16
+            for (int t = 0; t < T; ++t) {
+                const size_t at = r * stride + register_step<V, Width>() * t;
+                auto v = F::add(F::mul(V::to_float(acc[r][t]), F::mul(scale, token_scale[t])), bias);
+                if (add) v = F::add(v, F::load(residual + at));
+                F::store(y + at, v);
+            }
+        }
+    };
+    const bool plain = activation == Activation::none;
+    // Without a condition for every row where all rows are there.
+    if (rows < R) {
+        write(rows, plain && residual);
+    } else if (plain && residual) {
+        write(R, true);
+    } else {
+        write(R, false);
     }
     if (plain) return;
     for (int r = 0; r < rows; ++r) {
         for (int t = 0; t < T; ++t) {
-            const size_t at = (row + r) * a.stride + token + register_step<V, Width>() * (First + t);
-            const auto y = activate<F>(F::load(a.y + at), a.activation);
-            F::store(a.y + at, a.residual ? F::add(y, F::load(a.residual + at)) : y);
+            const size_t at = r * stride + register_step<V, Width>() * t;
+            const auto v = activate<F>(F::load(y + at), activation);
+            F::store(y + at, residual ? F::add(v, F::load(residual + at)) : v);
         }
     }
 }
@@ -150,22 +195,43 @@ constexpr int tallest() {
 
 // Registers [First, registers) of one load, `widest` at a time.
 template <class V, int R, size_t Width, int First = 0>
-inline void tiles(const LinearInt8Args& a, uint32_t band, uint32_t row, const uint8_t* u, size_t token, int registers) {
+inline void tiles(const LinearInt8Args& a, const Source& source, size_t row, const uint8_t* u, size_t token, int registers) {
     constexpr int wide = widest<V, R>();
     if constexpr (First < 4) {
         const int left = registers - First;
         if (left <= 0) return;
         if (left >= wide) {
-            tile<V, R, First, wide, Width>(a, band, row, u, token);
-            return tiles<V, R, Width, First + wide>(a, band, row, u, token, registers);
+            tile<V, R, First, wide, Width>(a, source, row, u, token);
+            return tiles<V, R, Width, First + wide>(a, source, row, u, token, registers);
         }
         if constexpr (wide > 1) {
-            if (left == 1) return tile<V, R, First, 1, Width>(a, band, row, u, token);
+            if (left == 1) return tile<V, R, First, 1, Width>(a, source, row, u, token);
         }
         if constexpr (wide > 2 && First == 0) {
-            if (left == 2) return tile<V, R, 0, 2, Width>(a, band, row, u, token);
-            return tile<V, R, 0, 3, Width>(a, band, row, u, token);
+            if (left == 2) return tile<V, R, 0, 2, Width>(a, source, row, u, token);
+            return tile<V, R, 0, 3, Width>(a, source, row, u, token);
         }
+    }
+}
+
+// Rows [row, row + R) and the block of tokens from `block` on.
+template <class V, int R>
+inline void block_tiles(const LinearInt8Args& a, const Source& source, size_t row, size_t block) {
+    constexpr size_t lanes = V::width / kQuad;
+    const uint8_t* u = a.u + block * a.in_features;
+    const size_t tokens = a.token_end - block;
+    if (tokens <= kNarrowBlock) {
+        if constexpr (V::width == kNarrowBlock) {
+            tiles<V, R, kNarrowBlock>(a, source, row, u, block, static_cast<int>((tokens + 3) / 4));
+        } else {
+            for (size_t t = 0; t < tokens; t += lanes) tile<V, R, 0, 1, kNarrowBlock>(a, source, row, u + t, block + t);
+        }
+        return;
+    }
+    // One load of a whole block, or one for each half or quarter of it: tokens 0-7 and 8-15 of every 16.
+    for (size_t t = 0; t < kNarrowBlock; t += lanes) {
+        const size_t groups = (tokens - t + 15) / 16;
+        tiles<V, R, kQuantBlock>(a, source, row, u + t * kQuad, block + t, groups < 4 ? static_cast<int>(groups) : 4);
     }
 }
 
@@ -187,28 +253,65 @@ inline void fetch(const LinearInt8Args& a, uint32_t band) {
 
 template <class V, int R>
 void bands(const LinearInt8Args& a) {
-    constexpr size_t lanes = V::width / kQuad;
     for (uint32_t band = a.band_begin; band < a.band_end; ++band) {
         fetch(a, band + kBandsAhead);
+        const Run* const runs = a.runs + a.run_ptr[band];
+        const Run* const runs_end = a.runs + a.run_ptr[band + 1];
         for (size_t block = a.token_begin; block < a.token_end; block += kQuantBlock) {
-            const uint8_t* u = a.u + block * a.in_features;
-            const size_t tokens = a.token_end - block;
-            for (uint32_t row = 0; row < a.cell_rows && size_t{band} * a.cell_rows + row < a.out_features; row += R) {
-                if (tokens <= kNarrowBlock) {
-                    if constexpr (V::width == kNarrowBlock) {
-                        tiles<V, R, kNarrowBlock>(a, band, row, u, block, static_cast<int>((tokens + 3) / 4));
-                    } else {
-                        for (size_t t = 0; t < tokens; t += lanes) tile<V, R, 0, 1, kNarrowBlock>(a, band, row, u + t, block + t);
-                    }
-                    continue;
-                }
-                // One load of a whole block, or one for each half or quarter of it: tokens 0-7 and 8-15 of every 16.
-                for (size_t t = 0; t < kNarrowBlock; t += lanes) {
-                    const size_t groups = (tokens - t + 15) / 16;
-                    tiles<V, R, kQuantBlock>(a, band, row, u + t * kQuad, block + t, groups < 4 ? static_cast<int>(groups) : 4);
-                }
+            for (uint32_t first_row = 0; first_row < a.cell_rows; first_row += R) {
+                const size_t row = size_t{band} * a.cell_rows + first_row;
+                if (row >= a.out_features) break;
+                const Source source{a.values + first_row * kQuad, a.columns, runs, runs_end, a.cell_rows * kQuad, true, true};
+                block_tiles<V, R>(a, source, row, block);
             }
         }
+    }
+}
+
+// The same where pairs of products may not be added in 16 bits as they are: the quads are copied and made harmless first.
+template <class V, int R>
+void saturating_bands(const LinearInt8Args& a) {
+    HarmlessQuads<R> part;
+    for (uint32_t band = a.band_begin; band < a.band_end; ++band) {
+        fetch(a, band + kBandsAhead);
+        uint32_t quads = 0;
+        for (uint32_t run = a.run_ptr[band]; run < a.run_ptr[band + 1]; ++run) quads += a.runs[run].count;
+        for (uint32_t first_row = 0; first_row < a.cell_rows; first_row += R) {
+            const size_t row = size_t{band} * a.cell_rows + first_row;
+            if (row >= a.out_features) break;
+            // Equal parts, so that none is too short to be worth its visit.
+            const uint32_t parts = (quads + kPartQuads - 1) / kPartQuads, most = parts ? (quads + parts - 1) / parts : 0;
+            bool first = true;
+            const auto compute = [&](bool last) {
+                V::template make_harmless<R>(part);
+                const Run all{0, part.quads};
+                const Source source{part.values, part.columns, &all, &all + 1, R * kQuad, first, last};
+                for (size_t block = a.token_begin; block < a.token_end; block += kQuantBlock) block_tiles<V, R>(a, source, row, block);
+                part.quads = 0;
+                first = false;
+            };
+            for (uint32_t run = a.run_ptr[band]; run < a.run_ptr[band + 1]; ++run) {
+                size_t quad = a.runs[run].first;
+                for (uint32_t left = a.runs[run].count; left > 0;) {
+                    if (part.quads == most) compute(false);
+                    const uint32_t count = left < most - part.quads ? left : most - part.quads;
+                    part.append(a.values + (quad * a.cell_rows + first_row) * kQuad, a.cell_rows * kQuad,
+                                a.columns + quad * kQuad, count);
+                    quad += count;
+                    left -= count;
+                }
+            }
+            compute(true);
+        }
+    }
+}
+
+template <class V, int R>
+inline void bands_of(const LinearInt8Args& a) {
+    if constexpr (V::saturates) {
+        saturating_bands<V, R>(a);
+    } else {
+        bands<V, R>(a);
     }
 }
 
@@ -216,13 +319,13 @@ template <class V>
 void linear_int8(const LinearInt8Args& a) {
     switch (a.cell_rows) {
         case 1:
-            return bands<V, 1>(a);
+            return bands_of<V, 1>(a);
         case 2:
-            return bands<V, 2>(a);
+            return bands_of<V, 2>(a);
         case 4:
-            return bands<V, 4>(a);
+            return bands_of<V, 4>(a);
         default:
-            return bands<V, tallest<V>()>(a);
+            return bands_of<V, tallest<V>()>(a);
     }
 }
 

@@ -4,6 +4,6 @@
 
 namespace lavolta {
 
-uint64_t peak_int8_avx2(uint64_t rounds) { return peak_int8<Madd256>(rounds); }
+uint64_t peak_int8_avx2(uint64_t rounds) { return peak_int8<Saturating256>(rounds); }
 
 }  // namespace lavolta

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,9 @@ QUAD = 4
 """Columns of a quad: what the dot-product instructions of x86 and Arm add up at once."""
 LARGEST = 127
 """Values go from -127 to 127: the range is symmetric, -128 is not used."""
+MOST_OF_A_SIGN = 128
+"""Weights of one sign in a pair may add up to this: times inputs up to 255 it is below 2^15."""
+_FARTHEST_PAIR = 12
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,12 @@ def pack_int8(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_row
     divisor = np.where(scale == 0.0, np.float32(np.inf), scale)[cells.band]
     values = np.clip(np.rint(cells.values / divisor), -LARGEST, LARGEST).astype(np.int8)
 
-    slot, quad_band, quad_signature = _quads(cells.band, cells.signature)
+    slot, group, quad_band, quad_signature = _quads(cells.band, cells.signature)
+    order = _harmless_order(values, group)
     padded = np.zeros((QUAD * len(quad_band), cell_rows), dtype=np.int8)
-    padded[slot] = values
+    padded[slot] = values[order]
     columns = np.zeros(len(padded), dtype=np.uint16)
-    columns[slot] = cells.column
+    columns[slot] = cells.column[order]
     filler = np.ones(len(padded), dtype=bool)
     filler[slot] = False
     columns = np.where(filler, np.repeat(columns[::QUAD], QUAD), columns)
@@ -133,13 +138,47 @@ def unpack_int8(packed: PackedInt8, level: int) -> NDArray[np.float32]:
 
 def _quads(
     band: NDArray[np.intp], signature: NDArray[np.uint64]
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint64]]:
-    """Where each cell goes among padded quads ``(cells,)``, and band and signature of each quad."""
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.uint64]]:
+    """Where each cell goes among padded quads and its group, ``(cells,)``, and band and signature of each quad."""
     if not len(band):
-        return band, band, signature
+        return band, band, band, signature
     first = np.flatnonzero(np.concatenate(([True], (np.diff(band) != 0) | (signature[1:] != signature[:-1]))))
     sizes = np.diff(np.concatenate((first, [len(band)])))
     quads = -(-sizes // QUAD)
     start = QUAD * (np.cumsum(quads) - quads)
     slot = np.arange(len(band)) - np.repeat(first, sizes) + np.repeat(start, sizes)
-    return slot, np.repeat(band[first], quads), np.repeat(signature[first], quads)
+    group = np.repeat(np.arange(len(first)), sizes)
+    return slot, group, np.repeat(band[first], quads), np.repeat(signature[first], quads)
+
+
+def _harmless_order(values: NDArray[np.int8], group: NDArray[np.intp]) -> NDArray[np.intp]:
+    """An order of the cells, nearly the given one, in which few neighbors have large weights of one sign in a row.
+
+    Instructions that add two products in 16 bits take at most `MOST_OF_A_SIGN` of a sign from a pair; the engine
+    computes larger ones with an additional cell. The second cells of nearby pairs of a group change places where both
+    pairs fit then.
+
+    Args:
+        values: ``(cells, cell_rows)`` in stored order.
+        group: ``(cells,)``, rising: the number of the group, which begins with a quad.
+    """
+    order = np.arange(len(values))
+    place = order - np.searchsorted(group, group)
+    second = np.flatnonzero(place % 2 == 1)
+    first, of = values[second - 1].astype(np.int16), group[second]
+
+    def fit(left: NDArray[np.int16], right: NDArray[np.int8]) -> BoolArray:
+        of_a_sign = np.where((left < 0) == (right < 0), np.abs(left + right), 0)
+        fits: BoolArray = (of_a_sign <= MOST_OF_A_SIGN).all(axis=1)
+        return fits
+
+    # Every other stretch of as many pairs as the distance, so that no pair takes part twice in a round.
+    for distance, turn in itertools.product(range(1, _FARTHEST_PAIR + 1), (0, 1)):
+        here = np.flatnonzero(~fit(first, values[order[second]]))
+        here = here[(here // distance % 2 == turn) & (here + distance < len(second))]
+        here = here[of[here] == of[here + distance]]
+        there = here + distance
+        good = fit(first[here], values[order[second[there]]]) & fit(first[there], values[order[second[here]]])
+        a, b = second[here[good]], second[there[good]]
+        order[a], order[b] = order[b], order[a]
+    return order
