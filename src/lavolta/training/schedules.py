@@ -127,7 +127,9 @@ class MixedReplacing:
     def at(self, step: int) -> float:
         if step < self.hold or self.probability == 1.0:
             return self.probability
-        return min(1.0, self.probability + (1.0 - self.probability) * (step - self.hold) / self.rise)
+        left = max(0, self.hold + self.rise - step)
+        # Written from the end, 1 is reached exactly; rounding must not fall below the beginning.
+        return max(self.probability, 1.0 - (1.0 - self.probability) * left / self.rise)
 
 
 def phase_steps(steps: int, shares: Sequence[float]) -> tuple[int, ...]:

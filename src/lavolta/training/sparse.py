@@ -129,6 +129,9 @@ def train_sparse(
                 best = _Best(record[SELECT], done, [p.detach().clone() for p in trainable])
         if checkpoint is not None and (done % config.checkpoint_every == 0 or done == config.steps):
             _save(checkpoint, mark, done, everything, optimizer, pruning, run, best, losses)
+    if pruning is not None:
+        # Where an earlier call did the last step, nothing has set the last masks yet.
+        pruning.before_step(config.steps, optimizer)
     with torch.no_grad():
         for parameter, kept in zip(trainable, best.weights, strict=True):
             parameter.copy_(kept)

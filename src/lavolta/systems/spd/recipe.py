@@ -98,7 +98,7 @@ def prune(
     teacher = make_teacher(opts, task_data, work, clock, progress)
     targets = _targets(opts, teacher, ratios, clock, progress)
     pruned = prune_teacher(opts, teacher, targets, work, clock, progress)
-    result = {"kind": "prune", "mark": mark, **pruned.facts, "seconds": clock.seconds, "out": str(out)}
+    result = {"kind": "prune", "mark": mark, **pruned.facts, "seconds": dict(clock.seconds), "out": str(out)}
     with clock.stage(progress, "write the result"):
         write(out, work, pruned, opts, result)
     remove_work(work)
