@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -22,6 +24,8 @@ from lavolta.errors import UserInputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lavolta.devices import DeviceProfile
+    from lavolta.runtime.engine import Model
     from lavolta.runtime.governor_loop import LiveGovernor, Served
     from lavolta.runtime.scenario import Scenario
 
@@ -62,6 +66,10 @@ def govern(
         int | None, typer.Option("--tokens", min=1, help="Tokens of one request; absent: as the bundle was made for.")
     ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads of the engine.")] = 1,
+    cluster: Annotated[
+        list[str] | None,
+        typer.Option("--cluster", help="A cluster of the device that may be used; repeat it. Absent: all of them."),
+    ] = None,
     keep_clock: Annotated[bool, typer.Option("--keep-clock", help="Leave the clock to the system.")] = False,
     sysfs: Annotated[Path, typer.Option("--sysfs", help="Where the system shows its devices.")] = Path("/sys"),
     seed: Annotated[int, typer.Option("--seed", help="Of the simulated device's timing noise.")] = 0,
@@ -85,7 +93,7 @@ def govern(
     from lavolta.runtime.scenario import Scenario
 
     goal = Goal(_hours(until), _share(reserve), min_score, mean_score, margin)
-    with open_bundle(bundle, threads=threads) as model:
+    with ExitStack() as opened_models:
         from lavolta.runtime.bundle import BundleFile
 
         opened = BundleFile.open(bundle)
@@ -95,21 +103,28 @@ def govern(
             limit_c = profile.thermal.limit_c
             goal = replace(goal, warn_c=limit_c - HEAT_BAND_C, max_c=limit_c)
         length = tokens or count_of(made_for.get("tokens"), min(USUAL_TOKENS, opened.spec.max_tokens))
+        names = _clusters(profile, cluster, simulate)
         scenario = Scenario(
             profile,
             levels_of(opened, length),
             deadline_ms,
             period_ms or deadline_ms,
-            (min(threads, profile.cluster().cores),),
+            (min(threads, profile.cluster(names[0]).cores),),
+            clusters=names,
             accounting=Accounting.BOARD,
             # The rhythm of texts on stdin is not known: it is learned.
             gap_ms=0.0 if period_ms is None else None,
         )
-        place = (
-            _simulated(scenario, goal, model, length, seed)
-            if simulate
-            else _here(scenario, goal, model, length, sysfs, not keep_clock)
-        )
+
+        def open_model(cores: Sequence[int] | None = None) -> Model:
+            return opened_models.enter_context(open_bundle(bundle, threads=threads, cores=cores))
+
+        if simulate:
+            place = _simulated(scenario, goal, open_model(), length, seed)
+        else:
+            place = _here(
+                scenario, goal, _models(scenario, cluster is not None, open_model), length, sysfs, not keep_clock
+            )
         test = [index % opened.spec.vocab for index in range(length)]
         served = []
         try:
@@ -173,7 +188,31 @@ def _simulated(scenario: Scenario, goal: Any, model: Any, tokens: int, seed: int
     return _Place(governor, runner.now_s, runner.wait_until, lambda: device.empty)
 
 
-def _here(scenario: Scenario, goal: Any, model: Any, tokens: int, sysfs: Path, set_clock: bool) -> _Place:
+def _clusters(profile: DeviceProfile, wanted: list[str] | None, simulate: bool) -> tuple[str, ...]:
+    """The clusters to choose among: those that were asked for, else all whose cores are known to be here."""
+    if wanted:
+        return tuple(wanted)
+    names = profile.cluster_names
+    here = os.sched_getaffinity(0)
+    cpus = [profile.cluster(name).cpus for name in names]
+    if simulate or all(known is not None and here.issuperset(known) for known in cpus):
+        return names
+    return names[:1]
+
+
+def _models(scenario: Scenario, named: bool, open_model: Callable[[Sequence[int] | None], Model]) -> dict[str, Model]:
+    """The model on the cores of each cluster; wherever the engine likes where there is only one and none was named."""
+    clusters = scenario.used_clusters
+    for cluster in clusters:
+        if cluster.cpus is None and (named or len(clusters) > 1):
+            raise UserInputError(
+                f"the profile does not say which CPUs cluster {cluster.name} has; add `cpus` to it, or name no cluster."
+            )
+    pinned = named or len(clusters) > 1
+    return {cluster.name: open_model(cluster.cpus if pinned else None) for cluster in clusters}
+
+
+def _here(scenario: Scenario, goal: Any, models: dict[str, Model], tokens: int, sysfs: Path, set_clock: bool) -> _Place:
     from lavolta.devices import read_identity, require_same_cpu
     from lavolta.devices.sources import Checked, LinuxFrequencyControl, LinuxSource, cluster_cpus
     from lavolta.runtime.engine import instruction_sets
@@ -186,7 +225,7 @@ def _here(scenario: Scenario, goal: Any, model: Any, tokens: int, sysfs: Path, s
     clusters = cluster_cpus(scenario.profile)
     source = Checked(LinuxSource(sysfs, clusters=clusters))
     control = LinuxFrequencyControl(sysfs, clusters, allowed=set_clock)
-    governor = LiveGovernor(scenario, goal, EngineRunner(model, tokens), source, control, time.monotonic)
+    governor = LiveGovernor(scenario, goal, EngineRunner(models, tokens), source, control, time.monotonic)
 
     def wait_until(time_s: float) -> None:
         time.sleep(max(0.0, time_s - time.monotonic()))
@@ -268,24 +307,26 @@ def _summary(served: list[Served]) -> dict[str, Any]:
 
 def _draw(console: Console, data: dict[str, Any], served: list[Served]) -> None:
     rows = []
-    for level, count in data.get("levels", {}).items():
-        these = [answer for answer in served if answer.level == level]
+    for level, cluster in dict.fromkeys((answer.level, answer.cluster) for answer in served):
+        these = [answer for answer in served if (answer.level, answer.cluster) == (level, cluster)]
         clocks = sorted({answer.freq_mhz for answer in these})
         span = f"{clocks[0]:g}" if len(clocks) == 1 else f"{clocks[0]:g} to {clocks[-1]:g}"
         rows.append(
             [
                 level,
+                cluster,
                 span,
-                cell(count),
+                cell(len(these)),
+                cell(sum(answer.raised_mhz is not None for answer in these)),
                 cell(sum(not answer.in_time for answer in these)),
                 cell(fmean(answer.run_ms for answer in these), 1),
                 cell(fmean(answer.p99_ms for answer in these), 1),
                 cell(fmean(answer.energy_mj for answer in these), 1),
             ]
         )
-    heads = ["level", "MHz", "answers", "late", "mean ms", "predicted p99 ms", "predicted mJ"]
+    heads = ["level", "cluster", "MHz", "answers", "raised", "late", "mean ms", "predicted p99 ms", "predicted mJ"]
     where = "simulated" if data["simulated"] else "governed"
-    table(console, f"{data['device']}, {where}: due after {data['deadline_ms']:g} ms", heads, rows, text_columns=2)
+    table(console, f"{data['device']}, {where}: due after {data['deadline_ms']:g} ms", heads, rows, text_columns=3)
     if served:
         left = data["charge_share"]
         charge = "" if left is None else f", {100 * left:.1f} % of the charge left"

@@ -192,12 +192,14 @@ class Power(_Record):
 
 
 class Switching(_Record):
-    """What a change of frequency or of level costs."""
+    """What a change of frequency or of level costs, and what it costs more to move to another cluster."""
 
     frequency_us: NonNegative
     frequency_uj: NonNegative
     level_us: NonNegative
     level_uj: NonNegative
+    cluster_us: NonNegative = 0.0
+    cluster_uj: NonNegative = 0.0
     source: Source
 
 
@@ -328,6 +330,12 @@ class DeviceProfile(_Record):
         if self.default_cluster is not None and self.default_cluster not in {c.name for c in self.clusters}:
             raise ValueError(f"default_cluster {self.default_cluster!r} is not the name of a cluster")
         return self
+
+    @property
+    def cluster_names(self) -> tuple[str, ...]:
+        """All clusters, the default one first."""
+        home = self.cluster().name
+        return (home, *(cluster.name for cluster in self.clusters if cluster.name != home))
 
     def cluster(self, name: str | None = None) -> Cluster:
         """A cluster by name; the profile's default (or its first) where none is named."""

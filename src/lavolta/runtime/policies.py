@@ -73,7 +73,7 @@ def rt3(scenario: Scenario, margin: float = 0.0) -> ModesPolicy:
     fitting = [
         option
         for option in scenario.fitting(margin) or scenario.fitting(margin, with_switch=False)
-        if option.choice.threads == scenario.threads[0]
+        if (option.choice.threads, option.choice.cluster) == (scenario.threads[0], scenario.used_cluster.name)
     ]
     if not fitting:
         raise scenario.refuse()
@@ -118,7 +118,7 @@ def _fixed_level(scenario: Scenario, name: str | None) -> LevelWork:
 
 
 def _choice(scenario: Scenario, freq_mhz: float, level: LevelWork) -> Choice:
-    return Choice(freq_mhz, scenario.threads[0], level.name)
+    return Choice(freq_mhz, scenario.threads[0], level.name, scenario.used_cluster.name)
 
 
 def _mode_words(modes: tuple[Choice, ...]) -> str:
