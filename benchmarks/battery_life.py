@@ -171,6 +171,8 @@ def run_case(
     best = max(keeping, key=lambda name: keeping[name]) if keeping else None
     dense_best = max((n for name, n in keeping.items() if name == BASELINE or f":{DENSE}" in name), default=None)
     others = [n for name, n in fair.items() if name != OURS]
+    home = case.scenario.used_cluster.name
+    at_home = [n for name, n in keeping.items() if " on " not in name or name.endswith(f" on {home}")]
     alone = {name: r.on_time for name, r in one_cluster(case).items() if r.deadline_misses <= oracle.misses}
     as_int8 = replace(case.scenario, levels=(subject.dense_int8,))
     dense_int8 = case.run(no_reconfiguration(as_int8), scenario=as_int8)
@@ -191,9 +193,13 @@ def run_case(
         "vs_dense_best_clock": _ratio(ours.on_time, dense_best),
         "vs_best_non_reconfiguring": _ratio(ours.on_time, keeping[best] if best else None),
         "best_non_reconfiguring": best,
+        "vs_best_non_reconfiguring_on_the_default_cluster": (
+            _ratio(alone[home], max(at_home, default=None)) if home in alone else None
+        ),
+        "oracle_vs_best_non_reconfiguring": _ratio(oracle.inferences - oracle.misses, keeping[best] if best else None),
         "vs_best_of_the_others": _ratio(ours.on_time, max(others, default=None)),
         "vs_best_fixed_choice_in_hindsight": _ratio(ours.on_time, fixed.on_time if fixed else None),
-        "vs_ours_on_the_default_cluster": _ratio(ours.on_time, alone.get(case.scenario.used_cluster.name)),
+        "vs_ours_on_the_default_cluster": _ratio(ours.on_time, alone.get(home)),
         "vs_ours_on_the_best_single_cluster": _ratio(ours.on_time, max(alone.values(), default=None)),
         "vs_ours_without_raising": _ratio(ours.on_time, unraised.on_time),
         "oracle_gap": round(1 - ours.on_time / (oracle.inferences - oracle.misses), 4),
@@ -282,7 +288,7 @@ def _mean(cases: list[dict[str, Any]], key: str) -> float | None:
 
 def _combine(cases: list[dict[str, Any]]) -> dict[str, Any]:
     """Seeds of one case: means of ratios, sums of misses, the spread of the main ratio."""
-    ratios = [key for key in cases[0] if key.startswith(("vs_", "oracle_gap")) or key == "misses_ours_lognormal_share"]
+    ratios = [key for key in cases[0] if key.startswith(("vs_", "oracle_")) or key == "misses_ours_lognormal_share"]
     combined: dict[str, Any] = {key: _mean(cases, key) for key in ratios}
     first = [case["vs_no_reconfiguration"] for case in cases if case["vs_no_reconfiguration"] is not None]
     combined["spread"] = round(max(first) - min(first), 4) if first else None
@@ -293,12 +299,19 @@ def _combine(cases: list[dict[str, Any]]) -> dict[str, Any]:
     return combined
 
 
+def requests_of(device: str, quick: bool) -> int:
+    """Dense runs that a charge is large enough for."""
+    if quick:
+        return 60
+    return 150 if device.startswith("odroid") else 100
+
+
 def jobs(names: list[str], quick: bool) -> list[tuple[str, str, str, int, int, Accounting]]:
     """Every case. On the Odroid all models and three seeds; on a phone chip one seed, the demo alone in all traffic."""
-    requests = 60 if quick else 150
     found = []
     for device in names:
         thorough = device.startswith("odroid")
+        requests = requests_of(device, quick)
         models = list(subjects()) if thorough else ["demo", "demo-int8", "stsb", "wikitext2"]
         for model in models:
             for kind in (*TRAFFIC, PAPER) if thorough else TRAFFIC:
@@ -341,6 +354,7 @@ def summarize(by_device: dict[str, Any], missions: dict[str, Any]) -> dict[str, 
             model: kinds[PAPER]["vs_no_reconfiguration_int8"] for model, kinds in odroid.items()
         },
         "median_soc_vs_best_non_reconfiguring": median("vs_best_non_reconfiguring"),
+        "median_soc_oracle_vs_best_non_reconfiguring": median("oracle_vs_best_non_reconfiguring"),
         "median_soc_vs_best_non_reconfiguring_by_traffic": {
             kind: median("vs_best_non_reconfiguring", kind) for kind in TRAFFIC
         },
@@ -357,6 +371,9 @@ def summarize(by_device: dict[str, Any], missions: dict[str, Any]) -> dict[str, 
         "oracle_gap": round(statistics.median(gaps), 4),
         "oracle_gap_worst": max(gaps),
         "oracle_gap_worst_without_raising": max(case["oracle_gap_without_raising"] for case in every),
+        "median_soc_vs_best_non_reconfiguring_on_the_default_cluster": median(
+            "vs_best_non_reconfiguring_on_the_default_cluster"
+        ),
         "median_soc_vs_ours_on_the_default_cluster": median("vs_ours_on_the_default_cluster"),
         "median_soc_vs_ours_on_the_best_single_cluster": median("vs_ours_on_the_best_single_cluster"),
         "mission_oracle_gap": round(statistics.median(m["oracle_gap"] for m in missions.values()), 4),
@@ -386,7 +403,8 @@ def main(arguments: list[str] | None = None) -> int:
     work = jobs(names, args.quick)
     with ProcessPoolExecutor(args.jobs) as pool:
         cases = list(pool.map(run_case, *zip(*work, strict=True)))
-        each = (names, ["demo"] * len(names), [0] * len(names), [work[0][4]] * len(names))
+        sizes = [requests_of(name, args.quick) for name in names]
+        each = (names, ["demo"] * len(names), [0] * len(names), sizes)
         found = list(pool.map(run_mission, *each))
         equal = list(pool.map(run_same_score, *each))
     grouped: dict[str, Any] = {}

@@ -12,7 +12,13 @@ TARGETS = (
     ("odroid_xu3_improvement", "Odroid-XU3, the demo's levels, against no reconfiguration", "4", lambda v: v >= 4),
     (
         "median_soc_vs_best_non_reconfiguring",
-        "median phone chip, against the best policy that keeps its level",
+        "median phone chip, against the best policy that keeps its level, on its best cluster in hindsight",
+        "1.25",
+        lambda value: value >= 1.25,
+    ),
+    (
+        "median_soc_vs_best_non_reconfiguring_on_the_default_cluster",
+        "the same with everybody, ours too, on the default cluster",
         "1.25",
         lambda value: value >= 1.25,
     ),
@@ -82,8 +88,9 @@ def _chips(result: dict[str, Any]) -> str:
     lines = [
         f"{len(chips)} phone chips, the demo's levels: lowest / median / highest ratio of answers in time, ours over",
         "",
-        "| traffic | no reconfiguration | best that keeps its level | best clock and level in hindsight | oracle gap |",
-        "|---|---|---|---|---|",
+        "| traffic | no reconfiguration | best that keeps its level | the same, all on the default cluster | "
+        "best clock, cluster and level in hindsight | oracle gap |",
+        "|---|---|---|---|---|---|",
     ]
     for kind in kinds:
         cells = [
@@ -91,11 +98,14 @@ def _chips(result: dict[str, Any]) -> str:
             for key in (
                 "vs_no_reconfiguration",
                 "vs_best_non_reconfiguring",
+                "vs_best_non_reconfiguring_on_the_default_cluster",
                 "vs_best_fixed_choice_in_hindsight",
                 "oracle_gap",
             )
         ]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
+    most = result["median_soc_oracle_vs_best_non_reconfiguring"]
+    lines += ["", f"The oracle has {most:.2f} times the answers of the best that keeps its level, periodic, median."]
     return "\n".join(lines)
 
 
@@ -109,7 +119,7 @@ def _parts(result: dict[str, Any]) -> str:
         ("oracle gap without raising", "oracle_gap_without_raising"),
     )
     lines = [
-        "What the choice of a cluster and a clock that is raised in mid-run bring, phone chips, periodic: lowest / median / "
+        "What the choice of a cluster and a clock raised in mid-run bring, phone chips, periodic: lowest / median / "
         "highest ratio of answers in time, ours over ours with less to choose from.",
         "",
         "| model | " + " | ".join(words for words, _ in columns) + " |",

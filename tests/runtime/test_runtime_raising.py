@@ -102,7 +102,10 @@ def test_one_run_by_hand() -> None:
     def p99_ns(option: Option) -> int:
         return round(1.2 * option.latency_ns)
 
-    found = {r.option.choice.freq_mhz: r for r in raised_options(given_scenario, [low, high], p99_ns, 0.2)}
+    def room_ns(_option: Option) -> int:
+        return given_scenario.limit_ns - given_scenario.full_switch_ns
+
+    found = {r.option.choice.freq_mhz: r for r in raised_options(given_scenario, [low, high], p99_ns, room_ns, 0.2)}
     raised = found[1200.0]
     assert raised.option.choice.raise_mhz == 1400.0
     expected_ms = (75 - 0.24 - 0.14 - 1.2 * high.latency_ns / MS) / (1 - high.latency_ns / low.latency_ns)

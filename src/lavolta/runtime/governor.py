@@ -22,12 +22,14 @@ from lavolta.errors import UserInputError
 from lavolta.runtime.governor_memory import ONE_MILLI, Memory
 from lavolta.runtime.policy import Outcome, State
 from lavolta.runtime.raising import raised_options
-from lavolta.runtime.scenario import Option, Scenario
+from lavolta.runtime.scenario import Choice, Option, Scenario
 
 HYSTERESIS_MILLI = 10
 """A denser choice than the present one must be affordable with 1 % to spare; so a plan does not flutter."""
 BLOCK = 32
 """Requests for which the better level is kept before saving begins again, while a mean score is kept."""
+MOST_MENUS = 256
+"""Menus that are kept for when the same corrections and limits come again."""
 Demand = Callable[[int, int], float]
 """Expected number of requests between two times in ns."""
 
@@ -117,6 +119,7 @@ class Menu:
     """The options that meet the deadline under one set of corrections.
 
     Args:
+        current: the choice in force: at its level and cluster a change of clock is all that a run may have to wait for.
         margin: with it, options whose clock is raised in mid-run are added to the plan.
 
     Attributes:
@@ -131,11 +134,16 @@ class Menu:
         scenario: Scenario,
         options: Sequence[Option],
         p99_ns: Callable[[Option], int],
+        current: Choice | None = None,
         margin: float | None = None,
     ) -> None:
+        def room_ns(option: Option) -> int:
+            near = current is not None and option.choice.kind == current.kind
+            return scenario.limit_ns - (scenario.clock_switch_ns if near else scenario.full_switch_ns)
+
         self.p99_ns = {option.choice: p99_ns(option) for option in options}
         tight = [o for o in options if self.p99_ns[o.choice] <= scenario.limit_ns]
-        roomy = [o for o in tight if self.p99_ns[o.choice] + scenario.full_switch_ns <= scenario.limit_ns]
+        roomy = [o for o in tight if self.p99_ns[o.choice] <= room_ns(o)]
         self.in_time = bool(tight)
         self.fastest = min(roomy or tight or options, key=lambda o: (self.p99_ns[o.choice], o.cell_uw, o.choice))
         idle_uw = scenario.idle_uw[1]
@@ -145,9 +153,9 @@ class Menu:
         self.usable = roomy or [self._cheapest(tight) if tight else self.fastest]
         planned = list(self.usable)
         if margin is not None and roomy:
-            for raised in raised_options(scenario, options, p99_ns, margin):
+            for raised in raised_options(scenario, options, p99_ns, room_ns, margin):
                 choice = raised.option.choice
-                self.p99_ns[choice] = scenario.limit_ns - scenario.full_switch_ns
+                self.p99_ns[choice] = room_ns(raised.option)
                 self.above_fj[choice] = raised.above_fj
                 self.energy_fj[choice] = raised.above_fj + idle_uw * scenario.period_ns
                 planned.append(raised.option)
@@ -231,7 +239,8 @@ class Governor:
     def _menu(self, state: State, memory: Memory) -> Menu:
         margin = self.goal.margin
         factors = {place: memory.factor_milli(*place, margin) for place in self._places}
-        key = (tuple(state.clock_mhz.items()), tuple(state.limit_mhz.items()), *factors.values())
+        near = None if state.current is None else state.current.kind
+        key = (tuple(state.clock_mhz.items()), tuple(state.limit_mhz.items()), near, *factors.values())
         menu = self._menus.get(key)
         if menu is None:
 
@@ -241,8 +250,8 @@ class Governor:
 
             # A clock that the system chooses cannot be raised.
             raised = margin if self._raises and not state.clock_mhz else None
-            menu = Menu(self.scenario, self._allowed(state), p99_ns, raised)
-            if len(self._menus) >= 64:
+            menu = Menu(self.scenario, self._allowed(state), p99_ns, state.current, raised)
+            if len(self._menus) >= MOST_MENUS:
                 self._menus.clear()
             self._menus[key] = menu
         return menu

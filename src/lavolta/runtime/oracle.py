@@ -143,11 +143,10 @@ def _mixed(options: Iterable[Option], idle_uw: int) -> list[tuple[int, int]]:
     with the shortest time and the least energy of its piece: no mix is better than the item of its piece.
     """
 
-    def kind(option: Option) -> tuple[str, str, int]:
-        return option.choice.level, option.choice.cluster, option.choice.threads
-
     found: list[tuple[int, int]] = []
-    for _, group in itertools.groupby(sorted(options, key=lambda o: (kind(o), o.latency_ns)), key=kind):
+    for _, group in itertools.groupby(
+        sorted(options, key=lambda o: (o.choice.kind, o.latency_ns)), key=lambda o: o.choice.kind
+    ):
         points = [(o.latency_ns, o.cell_uw - idle_uw) for o in group]
         found += points
         hull: list[tuple[int, int]] = []

@@ -62,28 +62,31 @@ class RaisedOption:
 
 
 def raised_options(
-    scenario: Scenario, options: Sequence[Option], p99_ns: Callable[[Option], int], margin: float
+    scenario: Scenario,
+    options: Sequence[Option],
+    p99_ns: Callable[[Option], int],
+    room_ns: Callable[[Option], int],
+    margin: float,
 ) -> Iterator[RaisedOption]:
     """For each level, cluster and thread count: options that begin below the lowest clock that always fits.
 
     Args:
         options: without raises.
         p99_ns: the longest that an option may take.
+        room_ns: how long it may take to be in time; the same for all options of a level, cluster and thread count.
         margin: share by which a run may take longer or shorter than usual.
     """
-    room_ns = scenario.limit_ns - scenario.full_switch_ns
-
-    def kind(option: Option) -> tuple[str, str, int]:
-        return option.choice.level, option.choice.cluster, option.choice.threads
-
-    for _, group in groupby(sorted(options, key=lambda o: (kind(o), o.choice.freq_mhz)), key=kind):
+    for _, group in groupby(
+        sorted(options, key=lambda o: (o.choice.kind, o.choice.freq_mhz)), key=lambda o: o.choice.kind
+    ):
         same = list(group)
-        fits = next((place for place, option in enumerate(same) if p99_ns(option) <= room_ns), 0)
+        room = room_ns(same[0])
+        fits = next((place for place, option in enumerate(same) if p99_ns(option) <= room), 0)
         for low in same[max(0, fits - LOWER_CLOCKS) : fits]:
             found = [
                 raised
                 for high in same[fits:]
-                if (raised := _raised(scenario, low, high, p99_ns, margin, room_ns)) is not None
+                if (raised := _raised(scenario, low, high, p99_ns, margin, room)) is not None
             ]
             if found:
                 yield min(found, key=lambda raised: (raised.above_fj, raised.option.choice))

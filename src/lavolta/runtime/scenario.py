@@ -47,6 +47,11 @@ class Choice:
         return replace(self, raise_mhz=0.0, raise_after_ns=0) if self.raise_mhz else self
 
     @property
+    def kind(self) -> tuple[str, str, int]:
+        """What choices share that differ in their clocks alone."""
+        return self.level, self.cluster, self.threads
+
+    @property
     def raised(self) -> Choice:
         """What the run goes on with, once its clock was raised."""
         return replace(self, freq_mhz=self.raise_mhz, raise_mhz=0.0, raise_after_ns=0)
@@ -187,21 +192,32 @@ class Scenario:
 
     def switch_ns(self, before: Choice | None, after: Choice) -> int:
         """Time that going from one choice to another takes; the first choice of a charge is free."""
-        cost = self.profile.switching
-        times = (to_ns(us / 1e3) for us in (cost.frequency_us, cost.level_us, cost.cluster_us))
-        return _changed(before, after, *times)
+        return 0 if before is None else _changed(before, after, *self._switch_times_ns)
 
     def switch_fj(self, before: Choice | None, after: Choice) -> int:
         """Energy that it takes beside the idle power of that time."""
+        return 0 if before is None else _changed(before, after, *self._switch_energies_fj)
+
+    @cached_property
+    def _switch_times_ns(self) -> tuple[int, int, int]:
         cost = self.profile.switching
-        return _changed(before, after, *(round(uj * 1e9) for uj in (cost.frequency_uj, cost.level_uj, cost.cluster_uj)))
+        return to_ns(cost.frequency_us / 1e3), to_ns(cost.level_us / 1e3), to_ns(cost.cluster_us / 1e3)
+
+    @cached_property
+    def _switch_energies_fj(self) -> tuple[int, int, int]:
+        cost = self.profile.switching
+        return round(cost.frequency_uj * 1e9), round(cost.level_uj * 1e9), round(cost.cluster_uj * 1e9)
 
     @cached_property
     def full_switch_ns(self) -> int:
         """Time of a change of everything that can change: frequency, level, and cluster where there are several."""
-        cost = self.profile.switching
-        move_us = cost.cluster_us if len(self.used_clusters) > 1 else 0.0
-        return to_ns(cost.frequency_us / 1e3) + to_ns(cost.level_us / 1e3) + to_ns(move_us / 1e3)
+        frequency, level, cluster = self._switch_times_ns
+        return frequency + level + cluster * (len(self.used_clusters) > 1)
+
+    @cached_property
+    def clock_switch_ns(self) -> int:
+        """Time of a change of frequency alone."""
+        return self._switch_times_ns[0]
 
     def period_fj(self, option: Option) -> int:
         """Energy of one period: the run and the idle time after it (none, where the run is longer)."""
@@ -252,13 +268,8 @@ class Scenario:
         return load_uw, max(load_uw, to_uw(self.profile.battery.cell_mw(load_mw)))
 
 
-def _changed(before: Choice | None, after: Choice, frequency: int, level: int, cluster: int) -> int:
+def _changed(before: Choice, after: Choice, frequency: int, level: int, cluster: int) -> int:
     """What a change costs; another cluster has another clock, which is set too."""
-    if before is None:
-        return 0
     moved = before.cluster != after.cluster
-    return (
-        frequency * (moved or before.freq_mhz != after.freq_mhz)
-        + level * (before.level != after.level)
-        + cluster * moved
-    )
+    clock = moved or before.freq_mhz != after.freq_mhz
+    return frequency * clock + level * (before.level != after.level) + cluster * moved

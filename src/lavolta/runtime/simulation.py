@@ -7,14 +7,12 @@ requests are taken at once; the result is exactly that of taking them one by one
 from __future__ import annotations
 
 import bisect
-import itertools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from lavolta.devices.charge import Charge, to_mwh, to_ns
+from lavolta.devices.charge import Charge, to_mwh
 from lavolta.errors import UserInputError
 from lavolta.runtime.policies import POLICIES
 from lavolta.runtime.policy import Learner, Outcome, OwnClock, Policy, State
@@ -60,10 +58,10 @@ def simulate(
         raise UserInputError(f"a noise of {noise} is outside 0 <= noise < 1.")
     if noise and rng is None:
         raise UserInputError("noise needs a random generator; pass rng=numpy.random.default_rng(seed).")
-    if slowdowns is not None and not (len(slowdowns) and all(math.isfinite(s) and s > 0 for s in slowdowns)):
+    if slowdowns is not None and not (len(slowdowns) and np.isfinite(slowdowns).all() and np.min(slowdowns) > 0):
         raise UserInputError("slowdowns must be positive numbers, at least one; 1.0 is a run that takes as predicted.")
-    arrivals = None if arrivals_ms is None else [to_ns(arrival) for arrival in arrivals_ms]
-    if arrivals is not None and any(b < a for a, b in itertools.pairwise([0, *arrivals])):
+    arrivals = None if arrivals_ms is None else _times_ns(arrivals_ms)
+    if arrivals is not None and (np.diff(arrivals, prepend=0) < 0).any():
         raise UserInputError("arrivals_ms must rise from 0 or later; sort them.")
     run = _Run(scenario, policy, Charge(scenario.profile.battery, charge))
     exact = batch and not noise and slowdowns is None and policy.breaks_ns is not None
@@ -123,7 +121,7 @@ class _Run:
     cluster_switches: int = 0
     curve: list[tuple[int, int]] = field(default_factory=list)
     next_point: int = 1
-    same_level: dict[Choice, dict[float, Option]] = field(default_factory=dict)
+    same_level: dict[tuple[str, str, int], dict[float, Option]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.clock = self.policy if isinstance(self.policy, OwnClock) else None
@@ -152,8 +150,8 @@ class _Run:
     def choose(self, arrival: int, behind: tuple[int, ...] = ()) -> tuple[Option, bool]:
         """The policy's option for the request that starts now, and whether it is a change."""
         self._mark_curve()
-        state = self._state(self.charge.remaining_fj, self.time_ns, self.time_ns - arrival)
-        choice = self.policy.choose(replace(state, behind_ns=behind) if behind else state)
+        state = self._state(self.charge.remaining_fj, self.time_ns, self.time_ns - arrival, behind)
+        choice = self.policy.choose(state)
         if self.current is None:
             self.current = choice.plain
         return self.scenario.option(choice), choice != self.current
@@ -214,11 +212,10 @@ class _Run:
 
     def _run_own_clock(self, clock: OwnClock, option: Option, slowdown: float) -> bool:
         """A run during which the policy's clock moves."""
-        kind = replace(option.choice, freq_mhz=0.0)
+        kind = option.choice.kind
         same = self.same_level.get(kind)
         if same is None:
-            every = self.scenario.options.values()
-            same = {o.choice.freq_mhz: o for o in every if replace(o.choice, freq_mhz=0.0) == kind}
+            same = {o.choice.freq_mhz: o for o in self.scenario.options.values() if o.choice.kind == kind}
             self.same_level[kind] = same
         times = {freq_mhz: _slowed(o.latency_ns, slowdown) for freq_mhz, o in same.items()}
         for freq_mhz, time_ns in clock.run(self.time_ns, times):
@@ -304,8 +301,8 @@ class _Run:
             curve=[(time / _NS_PER_H, energy / capacity) for time, energy in self.curve],
         )
 
-    def _state(self, charge_fj: int, time_ns: int, waited_ns: int) -> State:
-        return State(charge_fj, self.charge.capacity_fj, time_ns, waited_ns, self.current)
+    def _state(self, charge_fj: int, time_ns: int, waited_ns: int, behind: tuple[int, ...] = ()) -> State:
+        return State(charge_fj, self.charge.capacity_fj, time_ns, waited_ns, self.current, behind)
 
     def _until_change(self, choice: Choice, most: int, step_fj: int, step_ns: int, waited: int, drift: int) -> int:
         """How many requests from now on the policy answers with ``choice``, at most ``most``."""
@@ -360,6 +357,12 @@ class _Run:
             left_fj = start - k * step_fj
             self.curve.append((self.time_ns + k * step_ns, left_fj))
             self.next_point = (initial - left_fj) * CURVE_POINTS // initial + 1
+
+
+def _times_ns(times_ms: Sequence[float]) -> list[int]:
+    """`to_ns` of many times at once."""
+    times: list[int] = np.rint(np.asarray(times_ms, dtype=np.float64) * 1e6).astype(np.int64).tolist()
+    return times
 
 
 def _slowed(latency_ns: int, slowdown: float) -> int:

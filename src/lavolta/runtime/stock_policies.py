@@ -39,7 +39,7 @@ def fixed_choices(scenario: Scenario, level: str, threads: int, cluster: str | N
     if level not in names:
         raise UserInputError(f"unknown level {level!r}; the levels are {', '.join(names)}.")
     home = scenario.used_cluster.name if cluster is None else cluster
-    found = sorted(c for c in scenario.options if (c.level, c.threads, c.cluster) == (level, threads, home))
+    found = sorted(choice for choice in scenario.options if choice.kind == (level, home, threads))
     if not found:
         raise UserInputError(f"nothing runs {threads} thread(s) on cluster {home!r} here; name one of the scenario's.")
     return found
