@@ -76,7 +76,9 @@ def rt3(scenario: Scenario, margin: float = 0.0) -> ModesPolicy:
         if (option.choice.threads, option.choice.cluster) == (scenario.threads[0], scenario.used_cluster.name)
     ]
     if not fitting:
-        raise scenario.refuse()
+        raise scenario.refuse(
+            f" with a margin of {100 * margin:g} %; lower it or allow a longer deadline" if margin else ""
+        )
     order = {level.name: level.work.kept_macs for level in scenario.levels}
     modes = []
     for freq in mode_frequencies(scenario):
