@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lavolta.errors import UserInputError
 from lavolta.runtime.deadline import Clock
 from lavolta.runtime.engine import Model
 from lavolta.runtime.governor_loop import Answer
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """A text whose tokens are known already.
+
+    Args:
+        token_ids: 1 to ``max_tokens`` of them.
+        type_ids: one a token, for models with token types.
+    """
+
+    token_ids: Sequence[int]
+    type_ids: Sequence[int] | None = None
 
 
 class EngineRunner:
@@ -41,7 +55,7 @@ class EngineRunner:
             self._model = self._models[cluster]
 
     def __call__(self, request: Any, level: str, within_ms: float, /) -> Answer:
-        """One run; the request is a text, a pair of texts, or a sequence of token ids."""
+        """One run; the request is a text, a pair of texts, a sequence of token ids, or a `Tokenized`."""
         return self._answer(request, level, within_ms, None)
 
     def run_raised(
@@ -84,6 +98,9 @@ class EngineRunner:
         self._model.switch(level)
         if isinstance(request, (str, tuple)):
             run = self._model.encode_within([request], within_ms, clock=clock)
+        elif isinstance(request, Tokenized):
+            types = None if request.type_ids is None else [request.type_ids]
+            run = self._model.run_within([request.token_ids], within_ms, types, clock=clock)
         else:
             run = self._model.run_within([request], within_ms, clock=clock)
         kept = bool((run.levels == self._model.level).all())
