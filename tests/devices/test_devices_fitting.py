@@ -1,5 +1,7 @@
 """The fit finds known coefficients again, and is honest about noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -95,3 +97,21 @@ def test_nnls_is_as_good_as_scipys(rows: int, columns: int, seed: int) -> None:
     assert (ours >= 0).all()
     # Both minimize the same convex function; sizes are of order 1.
     assert np.linalg.norm(matrix @ ours - target) == pytest.approx(residual, abs=1e-9)
+
+
+def test_errors_are_told_by_kind() -> None:
+    """Cells of one row are measured 30 % too slow in every second sample: the error is theirs, and shows there."""
+    samples = _samples(np.random.default_rng(2), 300, 0.0, (400.0, 800.0, 1400.0), max_threads=2)
+    disturbed = [
+        replace(sample, measured_ms=1.3 * sample.measured_ms)
+        if sample.work.cell_rows == 1 and index % 4 == 0
+        else sample
+        for index, sample in enumerate(samples)
+    ]
+    fit = devices.fit_latency(disturbed, "neon", SOURCE)
+    found = {each.kind: each for each in fit.by_kind}
+    # All are fp32 and have 16 tokens: no kinds.
+    assert list(found) == ["cells of 1 row", "cells of 8 rows", "1 thread", "2 threads"]
+    assert found["cells of 1 row"].p95_percent > 15 > found["cells of 8 rows"].p95_percent
+    assert found["cells of 1 row"].samples + found["cells of 8 rows"].samples == 300
+    assert found["1 thread"].samples + found["2 threads"].samples == 300

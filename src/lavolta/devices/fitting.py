@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,16 @@ class Details:
 
 
 @dataclass(frozen=True)
+class KindError:
+    """Held-out errors of the samples of one kind, such as ``int8`` or ``8 tokens``."""
+
+    kind: str
+    samples: int
+    median_percent: float
+    p95_percent: float
+
+
+@dataclass(frozen=True)
 class LatencyFit:
     """Fitted coefficients and how far to trust them.
 
@@ -63,6 +73,7 @@ class LatencyFit:
         median_error_percent, p95_error_percent, max_error_percent: relative error of samples that the fit had not seen
             (cross-validation: shapes are left out one by one where there are `FOLDS` of them or more, else samples are
             left out in turn).
+        by_kind: the same errors by precision, cell height, tokens and threads; where a model is weak shows here.
     """
 
     coefficients: LatencyCoefficients
@@ -70,6 +81,7 @@ class LatencyFit:
     median_error_percent: float
     p95_error_percent: float
     max_error_percent: float
+    by_kind: tuple[KindError, ...] = ()
 
 
 def nnls(matrix: Array, target: Array) -> Array:
@@ -152,7 +164,24 @@ def fit_latency(
     coefficients = _coefficients(columns, solution, efficiency, isa, source, details).model_copy(
         update={"median_error_percent": median, "p95_error_percent": p95}
     )
-    return LatencyFit(coefficients, len(samples), median, p95, float(100 * errors.max()))
+    by_kind = tuple(_errors_by_kind(samples, errors))
+    return LatencyFit(coefficients, len(samples), median, p95, float(100 * errors.max()), by_kind)
+
+
+def _errors_by_kind(samples: Sequence[LatencySample], errors: Array) -> Iterator[KindError]:
+    """Each way to tell samples apart that has at least two kinds, in its order."""
+    ways: list[Callable[[LatencySample], tuple[int, str]]] = [
+        lambda s: (int(s.work.int8_macs > 0), "int8" if s.work.int8_macs > 0 else "fp32"),
+        lambda s: (s.work.cell_rows, f"cells of {s.work.cell_rows} row{'s' * (s.work.cell_rows > 1)}"),
+        lambda s: (s.work.tokens, f"{s.work.tokens} token{'s' * (s.work.tokens > 1)}"),
+        lambda s: (s.threads, f"{s.threads} thread{'s' * (s.threads > 1)}"),
+    ]
+    for way in ways:
+        kinds = [way(sample) for sample in samples]
+        for kind in sorted(set(kinds)) if len(set(kinds)) > 1 else ():
+            these = errors[[other == kind for other in kinds]]
+            median, p95 = (float(100 * np.quantile(these, q)) for q in (0.5, 0.95))
+            yield KindError(kind[1], len(these), median, p95)
 
 
 _Column = tuple[str, bool, int]
