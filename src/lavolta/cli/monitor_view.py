@@ -136,7 +136,7 @@ class Seen:
         more = "" if median is None else f"p99 of {deadline_ms:g} ms; median {_unit(median, 'ms')}"
         yield "Latency", spark([a["response_ms"] for a in answers], 0, deadline_ms), _unit(p99, "ms"), late, more
         refused = sum(totals["refused"].values())
-        waiting = f"{now['queue']['depth']} of {now['queue']['limit']} wait"
+        waiting = f"{now['queue']['depth']} wait or run"
         more = f"of {totals['answers']:,}; {refused:,} without answer; {waiting}"
         yield "Late", "", f"{totals['late']:,}", totals["late"] > 0, more
         drawn = recent["drawn_mj_per_answer"]

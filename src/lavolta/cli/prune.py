@@ -16,6 +16,14 @@ from lavolta.systems.spd import defaults
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lavolta.models.batching import Encoded
+    from lavolta.models.loaded import LoadedModel
+    from lavolta.progress import Progress
+    from lavolta.systems.spd.output import RatioSearch
+
+
+METHOD_WORDS = f"One of {', '.join([*defaults.METHODS, *defaults.SEARCHED])}."
+
 
 def prune(
     model: Annotated[str, typer.Argument(help="A model folder, or the name of a model that is installed.")],
@@ -23,16 +31,25 @@ def prune(
     data: Annotated[Path, typer.Option("--data", help="The folder that holds the task's files.")],
     out: Annotated[
         Path,
-        typer.Option("--out", help="A folder for bundle and result; or a .lavolta file, the bundle alone."),
+        typer.Option(
+            "--out",
+            help="A folder for bundle, Hugging Face folder, result and page; or a .lavolta file, the bundle alone.",
+        ),
     ],
     sparsity: Annotated[
-        float, typer.Option("--sparsity", help="Share of the encoder's linear weights that goes, 0 to below 1.")
+        float,
+        typer.Option(
+            "--sparsity", "--overall-ratio", help="Share of the encoder's linear weights that goes, 0 to below 1."
+        ),
     ] = defaults.SPARSITY,
-    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(defaults.METHODS)}.")] = defaults.METHOD,
+    method: Annotated[str, typer.Option("--method", help=METHOD_WORDS)] = defaults.METHOD,
     ratios: Annotated[
         Path | None,
         typer.Option("--ratios", help="JSON file with a sparsity for each linear layer, in place of one for all."),
     ] = None,
+    candidates: Annotated[
+        int, typer.Option("--candidates", min=1, help="Ratio vectors that the aebert methods look at.")
+    ] = defaults.CANDIDATES,
     levels: Annotated[
         str, typer.Option("--levels", help="Denser levels of the same bundle, such as 0.5,0.7,0.8; trained at the end.")
     ] = "",
@@ -80,7 +97,7 @@ def prune(
     check_parents(out)
     given: dict[str, Any] = {
         "sparsity": sparsity,
-        "method": method,
+        "method": defaults.SEARCHED.get(method, method),
         "levels": _levels(levels),
         "steps": steps,
         "epochs": epochs,
@@ -102,12 +119,18 @@ def prune(
 
     # A wrong value should not be found out after torch is loaded.
     PruneOptions(model, task, str(data), **given)
-    chosen = None if ratios is None else read_ratios(ratios)
+    if ratios is not None and method in defaults.SEARCHED:
+        raise UserInputError(f"{method} searches for ratios, and --ratios gives them; leave one of them out.")
+    chosen: Any = None if ratios is None else read_ratios(ratios)
     from lavolta.cli.progress import open_progress
 
     with quiet_stdout():
         from lavolta.systems.spd.recipe import prune as prune_model
 
+        if method in defaults.SEARCHED:
+            chosen = _search(
+                sparsity, min(candidates, defaults.QUICK_CANDIDATES) if quick else candidates, cell_rows, seed
+            )
         result = prune_model(model, task=task, data=data, out=out, ratios=chosen, progress=open_progress(), **given)
 
     def draw(console: Console) -> None:
@@ -130,6 +153,24 @@ def prune(
         say(console, f"Look inside: lavolta explain {bundle}")
 
     show(as_json, result, draw)
+
+
+def _search(overall_ratio: float, candidates: int, cell_rows: int, seed: int) -> RatioSearch:
+    """AE-BERT's ratios as a step of the pruning; a search that was cut off continues."""
+    from lavolta.systems.aebert import choose_ratios
+    from lavolta.systems.spd.output import RatioSearch
+
+    options: dict[str, Any] = {
+        "overall_ratio": overall_ratio,
+        "candidates": candidates,
+        "cell_rows": cell_rows,
+        "seed": seed,
+    }
+
+    def run(dense: LoadedModel, train: Encoded, work: Path, progress: Progress) -> dict[str, float]:
+        return choose_ratios(dense, train, storage=work / "ratios.db", progress=progress, **options).per_linear
+
+    return RatioSearch(json.dumps(options, sort_keys=True), run)
 
 
 def _levels(text: str) -> tuple[float, ...]:

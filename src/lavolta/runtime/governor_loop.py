@@ -176,11 +176,6 @@ class LiveGovernor:
         self._last_s: float | None = None
 
     @property
-    def degree(self) -> Degree:
-        """How far the clock can be controlled at present."""
-        return self._control.degree
-
-    @property
     def pinned(self) -> str | None:
         """The level that an operator set; none while the governor chooses."""
         pinned = self._pinned

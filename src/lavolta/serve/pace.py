@@ -61,7 +61,7 @@ class SimulatedTime:
         governed: the device.
         speed: its seconds in a second of this computer; 60 empties a battery of eight hours in eight minutes.
         clock: this computer's seconds.
-        wait: pauses for so many seconds; `threading.Event.wait`, so that a stop ends the pause.
+        wait: pauses for so many seconds.
 
     Raises:
         UserInputError: a speed that is not a positive number.

@@ -146,7 +146,7 @@
     say("latency-more", known(recent.response_ms_p50) ? `median ${unit(recent.response_ms_p50, "ms")}, of ${unit(now.deadline_ms, "ms", 0)}` : "");
     say("late", String(totals.late), totals.late > 0);
     const refused = Object.values(totals.refused).reduce((sum, each) => sum + each, 0);
-    say("late-more", `of ${totals.answers.toLocaleString("en")}; ${refused} without answer; ${now.queue.depth} of ${now.queue.limit} wait`);
+    say("late-more", `of ${totals.answers.toLocaleString("en")}; ${refused} without answer; ${now.queue.depth} wait or run`);
     say("energy", energy(recent.energy_mj));
     say("energy-more", known(recent.drawn_mj_per_answer) ? `${energy(recent.drawn_mj_per_answer)} with idle time` : "predicted, idle time left out");
     say("truth", known(recent.run_over_predicted) ? number(recent.run_over_predicted, 2) + " ×" : "–");

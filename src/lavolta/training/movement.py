@@ -56,7 +56,7 @@ class MovementPruning:
     """
 
     def __init__(self, masked: MaskedLinears, targets: Mapping[str, float], schedule: CubicSparsity) -> None:
-        self._masked, self._targets, self._schedule = masked, check_targets(masked, targets), schedule
+        self._masked, self._targets, self._schedule = masked, check_targets(masked.linears, targets), schedule
         self._scored: dict[str, _Scored] = {}
         for name, linear in masked.linears.items():
             self._scored[name] = _Scored(masked.grids[name], masked.dense_weight(name).device)

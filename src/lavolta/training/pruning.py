@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -89,7 +89,7 @@ class GradualMagnitude:
     """
 
     def __init__(self, masked: MaskedLinears, targets: Mapping[str, float], schedule: CubicSparsity) -> None:
-        self._masked, self._targets, self._schedule = masked, check_targets(masked, targets), schedule
+        self._masked, self._targets, self._schedule = masked, check_targets(masked.linears, targets), schedule
         self._share = 0.0
         self._event = 0
         self._dropped_at: dict[str, NDArray[np.int16]] = {
@@ -173,13 +173,13 @@ def bake(masked: MaskedLinears, masks: LevelMasks) -> None:
     masked.detach()
 
 
-def check_targets(masked: MaskedLinears, targets: Mapping[str, float]) -> dict[str, float]:
+def check_targets(names: Iterable[str], targets: Mapping[str, float]) -> dict[str, float]:
     """One target for every layer.
 
     Raises:
         UserInputError: a layer without a target, an unknown layer, a target outside 0 to below 1.
     """
-    if different := sorted(set(targets) ^ set(masked.linears)):
+    if different := sorted(set(targets) ^ set(names)):
         raise UserInputError(f"{different[0]} has a target sparsity or is a layer, not both; give one for every layer.")
     for name, target in targets.items():
         if not 0.0 <= target < 1.0:

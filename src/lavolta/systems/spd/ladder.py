@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 
 from lavolta.models.batching import StepBatches
@@ -65,5 +64,5 @@ def train_ladder(
             JointConfig(steps=steps, lr=LR, seed=opts.seed, checkpoint_every=50),
             work / f"{splits.task.name}-ladder-{opts.seed}.checkpoint",
             teller(stage),
-            identity=json.dumps([asdict(opts), [sorted(cut.items()) for cut in cuts]], sort_keys=True),
+            identity=json.dumps([opts.identity(), [sorted(cut.items()) for cut in cuts]], sort_keys=True),
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from lavolta.errors import UserInputError
 from lavolta.sparsity.cells import CELL_ROWS
@@ -90,6 +91,16 @@ class PruneOptions:
             raise UserInputError(
                 f"the levels {list(self.levels)} do not lead to {self.sparsity:g}; give rising sparsities below it."
             )
+
+        if self.levels and self.method not in defaults.LADDERS:
+            raise UserInputError(
+                f"{self.method} leaves no order in which cells were dropped; take one of {', '.join(defaults.LADDERS)} "
+                "for several levels."
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """The options that change the result: to insist on a teacher changes nothing."""
+        return {name: value for name, value in asdict(self).items() if name != "force"}
 
     def step_count(self, rows: int) -> int:
         """Steps of the training on so many rows."""

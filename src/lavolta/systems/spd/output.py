@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,31 @@ from lavolta.errors import UserInputError
 from lavolta.files import write_whole
 from lavolta.models.batching import Encoded
 from lavolta.models.export import export_bundle
+from lavolta.models.hf_out import save_pretrained
 from lavolta.models.loaded import LoadedModel
 from lavolta.models.marks import model_mark, task_mark
 from lavolta.models.tasks import TaskData
+from lavolta.progress import Progress
+from lavolta.report.training import write_training_page
 from lavolta.runtime.bundle import BundleFile
 from lavolta.sparsity.ranking import LevelMasks
 from lavolta.systems.spd.options import PruneOptions
 
-Ratios = Callable[[LoadedModel, Encoded], Mapping[str, float]]
-"""From the fine-tuned teacher and its training rows to a sparsity for each linear layer."""
+
+@dataclass(frozen=True)
+class RatioSearch:
+    """How much of each layer goes, found from the fine-tuned teacher.
+
+    Args:
+        mark: names the search and its options; another mark is another run.
+        run: from the teacher, its training rows, a folder for unfinished work and a listener to a sparsity by linear.
+    """
+
+    mark: str
+    run: Callable[[LoadedModel, Encoded, Path, Progress], Mapping[str, float]]
+
+
+Ratios = Mapping[str, float] | RatioSearch
 
 
 @dataclass
@@ -37,9 +53,10 @@ class Pruned:
     facts: dict[str, Any]
 
 
-def mark_of(opts: PruneOptions, task: TaskData, ratios: Ratios | Mapping[str, float] | None) -> str:
-    given = sorted(ratios.items()) if isinstance(ratios, Mapping) else getattr(ratios, "__qualname__", None)
-    content = [__version__, asdict(opts), task_mark(task), model_mark(opts.source), given]
+def mark_of(opts: PruneOptions, task: TaskData, ratios: Ratios | None) -> str:
+    """Names a run by its options, its data, its model and its ratios."""
+    given = ratios.mark if isinstance(ratios, RatioSearch) else None if ratios is None else sorted(ratios.items())
+    content = [__version__, opts.identity(), task_mark(task), model_mark(opts.source), given]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -66,11 +83,15 @@ def finished(out: Path, mark: str) -> dict[str, Any] | None:
     return result if result.get("mark") == mark else None
 
 
-def write(out: Path, work: Path, pruned: Pruned, opts: PruneOptions, result: dict[str, Any]) -> None:
+def write(out: Path, work: Path, pruned: Pruned, opts: PruneOptions, result: dict[str, Any]) -> dict[str, Any]:
+    """Put the result where it was asked for, whole; returns it with what is known of the Hugging Face folder."""
     alone = out.suffix == ".lavolta"
     folder = work / "result"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
+    if not alone:
+        saved = save_pretrained(pruned.student, folder / "huggingface", pruned.masks[-1], opts.cell_rows)
+        result = {**result, "huggingface": {"architecture": saved.architecture, "head": saved.head}}
     export_bundle(
         pruned.student,
         pruned.masks,
@@ -81,8 +102,10 @@ def write(out: Path, work: Path, pruned: Pruned, opts: PruneOptions, result: dic
         provenance={"prune": result},
     )
     if alone:
-        return
+        return result
     write_whole(folder / "result.json", f"{json.dumps(result, indent=1)}\n".encode())
+    write_training_page(result, folder / "report.html")
     if out.exists():
         shutil.rmtree(out)
     os.replace(folder, out)
+    return result

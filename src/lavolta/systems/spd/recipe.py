@@ -14,6 +14,7 @@ import torch
 from lavolta import __version__
 from lavolta.errors import UserInputError
 from lavolta.models.batching import StepBatches, sorted_batches
+from lavolta.models.hf import load_encoder
 from lavolta.models.loaded import LoadedModel
 from lavolta.models.marks import model_mark, task_mark
 from lavolta.models.tasks import TaskData, load_task
@@ -23,11 +24,11 @@ from lavolta.systems.spd import defaults
 from lavolta.systems.spd.ladder import train_ladder
 from lavolta.systems.spd.methods import METHODS, PRUNE_SHARE, SCORE_LR, Method, make_pruning, trained
 from lavolta.systems.spd.options import PruneOptions, pruned_steps, rate_ends
-from lavolta.systems.spd.output import Pruned, Ratios, finished, mark_of, write
+from lavolta.systems.spd.output import Pruned, Ratios, RatioSearch, finished, mark_of, write
 from lavolta.systems.spd.stages import Clock, teller
 from lavolta.training.grafting import GraftedModel, GraftingObjective, freeze
 from lavolta.training.masking import MaskedLinears
-from lavolta.training.pruning import GradualMagnitude, Pruning, apply_masks
+from lavolta.training.pruning import GradualMagnitude, Pruning, apply_masks, check_targets
 from lavolta.training.schedules import RestartedDecay
 from lavolta.training.sparse import SparseConfig, SparseRun, train_sparse
 from lavolta.training.task_data import TaskSplits, at_chance, split_task, task_score
@@ -64,7 +65,7 @@ def prune(
     task: str,
     data: str | Path,
     out: str | Path,
-    ratios: Ratios | Mapping[str, float] | None = None,
+    ratios: Ratios | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -72,9 +73,10 @@ def prune(
 
     Args:
         source: a folder with a BERT, DistilBERT or RoBERTa encoder, or the packaged ``all-MiniLM-L6-v2``.
-        out: a folder for the bundle ``model.lavolta`` and ``result.json``, or, ending in ``.lavolta``, the bundle
-            alone. Work in progress is kept beside it in ``<out>.work``.
-        ratios: a sparsity for each linear layer in place of one for all, or what computes them from the teacher.
+        out: a folder for the bundle ``model.lavolta``, the folder ``huggingface``, ``result.json`` and
+            ``report.html``; or, ending in ``.lavolta``, the bundle alone. Work in progress is kept beside it in
+            ``<out>.work``.
+        ratios: a sparsity for each linear layer in place of one for all, or a search for them.
         options: see `PruneOptions`.
 
     Returns:
@@ -92,15 +94,19 @@ def prune(
     if done is not None:
         progress.say(f"{out} is already made with these options")
         return done
+    if isinstance(ratios, Mapping):
+        # Fine-tuning takes long; that a layer has no ratio should not come out after it.
+        shapes = load_encoder(opts.source, "embedding").linear_shapes
+        check_targets(shapes, ratios)
     work = out.with_name(out.name + ".work")
     begin_work(work, mark)
     clock = Clock()
     teacher = make_teacher(opts, task_data, work, clock, progress)
-    targets = _targets(opts, teacher, ratios, clock, progress)
+    targets = _targets(opts, teacher, ratios, work, progress)
     pruned = prune_teacher(opts, teacher, targets, work, clock, progress)
     result = {"kind": "prune", "mark": mark, **pruned.facts, "seconds": dict(clock.seconds), "out": str(out)}
     with clock.stage(progress, "write the result"):
-        write(out, work, pruned, opts, result)
+        result = write(out, work, pruned, opts, result)
     remove_work(work)
     return result
 
@@ -215,7 +221,7 @@ def prune_teacher(
         return {**looks(student, splits, opts.accelerator), "sparsity": model_sparsity(grids, pruning.masks())}
 
     with clock.stage(progress, f"train with {opts.method}", steps) as stage:
-        identity = json.dumps([asdict(opts), sorted(targets.items()), __version__], sort_keys=True)
+        identity = json.dumps([opts.identity(), sorted(targets.items()), __version__], sort_keys=True)
         run = train_sparse(objective, pruning, trainable, config, look, checkpoint, teller(stage), identity)
     student.module.eval()
     masks, info = _levels(opts, teacher, masked, pruning, targets, work, clock, progress, student)
@@ -233,7 +239,7 @@ def prune_teacher(
     for parameter in student.module.parameters():
         parameter.requires_grad_(True)
     student.module.to("cpu")
-    facts = _facts(opts, method, teacher, run, student, masked, masks, info, steps)
+    facts = _facts(opts, method, teacher, run, student, masked, masks, info, steps, targets)
     return Pruned(student, masks, info, facts)
 
 
@@ -244,18 +250,17 @@ def check_accelerator(accelerator: str) -> None:
 
 
 def _targets(
-    opts: PruneOptions,
-    teacher: Teacher,
-    ratios: Ratios | Mapping[str, float] | None,
-    clock: Clock,
-    progress: Progress,
+    opts: PruneOptions, teacher: Teacher, ratios: Ratios | None, work: Path, progress: Progress
 ) -> Mapping[str, float]:
     if ratios is None:
         return dict.fromkeys(teacher.loaded.linear_shapes, opts.sparsity)
-    if isinstance(ratios, Mapping):
-        return ratios
-    with clock.stage(progress, "choose the ratios"):
-        return ratios(teacher.loaded, teacher.splits.train)
+    if isinstance(ratios, RatioSearch):
+        # A search works where its processes can share the model.
+        teacher.loaded.module.to("cpu")
+        found = ratios.run(teacher.loaded, teacher.splits.train, work, progress)
+        teacher.loaded.module.to(opts.accelerator)
+        return found
+    return ratios
 
 
 def _levels(
@@ -272,10 +277,8 @@ def _levels(
     """The masks of the result, densest first; a ladder is trained jointly before."""
     if not opts.levels:
         return [pruning.masks()], [{"name": "L0"}]
-    if not isinstance(pruning, GradualMagnitude):
-        raise UserInputError(
-            f"{opts.method} leaves no order in which cells were dropped; take spd or gmp for several levels."
-        )
+    # `PruneOptions` has refused levels for any other kind.
+    assert isinstance(pruning, GradualMagnitude)
     rankings = pruning.rankings()
     # The last level is the masks that the training ended with, whatever rounding says.
     final = {name: int(mask.sum()) for name, mask in pruning.masks().items()}
@@ -297,6 +300,7 @@ def _facts(
     masks: list[LevelMasks],
     info: list[dict[str, Any]],
     steps: int,
+    targets: Mapping[str, float],
 ) -> dict[str, Any]:
     removed = [model_sparsity(masked.grids, level) for level in masks]
     linear = sum(grid.out_features * grid.in_features for grid in masked.grids.values())
@@ -323,6 +327,7 @@ def _facts(
         "encoder_sparsity": levels[-1]["encoder_sparsity"],
         "model_sparsity": levels[-1]["model_sparsity"],
         "levels": levels,
+        "targets": dict(targets),
         "teacher_doubt": teacher.doubt,
         "chosen_step": run.chosen,
         "curve": run.curve,
