@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -197,6 +198,14 @@ def serving(service: Service, path: Path, port: int | None = None) -> Iterator[C
             stop()
             thread.join(TIMEOUT_S)
     assert not thread.is_alive()
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until something that another thread does has happened."""
+    end_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end_s, "it did not happen"
+        time.sleep(0.001)
 
 
 class Gate:

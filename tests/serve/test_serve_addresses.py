@@ -100,6 +100,12 @@ def test_an_address_of_another_computer_cannot_be_had() -> None:
         listening(None, "192.0.2.1", 8421, remote=True).__enter__()
 
 
+def test_answers_of_a_port_are_sent_at_once() -> None:
+    with listening(None, "127.0.0.1", 0) as where:
+        # What asyncio looks at before it turns off the wait for more to send.
+        assert where.sockets[0].proto == socket.IPPROTO_TCP
+
+
 def test_localhost_by_name() -> None:
     with listening(None, "localhost", 0) as where:
         assert where.names[0].startswith("http://127.0.0.1:")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from serve_tools import LONG_MS, TIMEOUT_S, Client, Fake, Gate, ManualClock, governed_by, serving
+from serve_tools import LONG_MS, TIMEOUT_S, Client, Fake, Gate, ManualClock, governed_by, serving, until
 
 from lavolta.devices.sources import Reading
 from lavolta.errors import CancelledError
@@ -326,8 +325,7 @@ def test_backpressure_has_a_time_to_ask_again(model: Model, tmp_path: Path) -> N
         clients[0].send("POST", "/v1/encode", body)
         gate.wait()
         clients[1].send("POST", "/v1/encode", body)
-        while service.depth < 2:
-            time.sleep(0.001)
+        until(lambda: service.depth == 2)
         refused = clients[2].ask("POST", "/v1/encode", body)
         assert refused.error == (503, "busy", "1 requests wait already; ask again in about 1 s.")
         assert refused.headers["retry-after"] == "1"
@@ -347,14 +345,11 @@ def test_a_client_that_leaves_is_not_answered(model: Model, tmp_path: Path, monk
         runs.send("POST", "/v1/encode", json.dumps({"token_ids": [1]}).encode())
         gate.wait()
         waits.send("POST", "/v1/encode", json.dumps({"token_ids": [2]}).encode())
-        while service.depth < 2:
-            time.sleep(0.001)
+        until(lambda: service.depth == 2)
         stays.send("POST", "/v1/encode", json.dumps({"token_ids": [3]}).encode())
-        while service.depth < 3:
-            time.sleep(0.001)
+        until(lambda: service.depth == 3)
         waits.close()
-        while service.depth > 2:
-            time.sleep(0.001)
+        until(lambda: service.depth == 2)
         runs.close()
         assert cancelled.wait(TIMEOUT_S)
         gate.fail = CancelledError("another thread cancelled the run.")
@@ -384,11 +379,9 @@ def test_a_stop_answers_what_waits_and_ends_monitors(model: Model, tmp_path: Pat
         for place, client in enumerate(clients[:3]):
             client.send("POST", "/v1/encode", json.dumps({"token_ids": [place]}).encode())
         gate.wait()
-        while service.depth < 3:
-            time.sleep(0.001)
+        until(lambda: service.depth == 3)
         stop()
-        while not service.stopping:
-            time.sleep(0.001)
+        until(lambda: service.stopping)
         gate.open.release(3)
         assert sorted(client.receive().data["index"] for client in clients[:3]) == [0, 1, 2]
         thread.join(TIMEOUT_S)
@@ -418,8 +411,7 @@ def test_a_second_stop_waits_for_nobody(model: Model, tmp_path: Path) -> None:
             first.send("POST", "/v1/encode", json.dumps({"token_ids": [1]}).encode())
             gate.wait()
             second.send("POST", "/v1/encode", json.dumps({"token_ids": [2]}).encode())
-            while service.depth < 2:
-                time.sleep(0.001)
+            until(lambda: service.depth == 2)
             stop()
             stop()
             assert second.receive().error[:2] == (503, "stopping")
@@ -469,16 +461,14 @@ def test_monitors_are_limited_and_leave_room(service: Service, tmp_path: Path, m
             while b"history" not in found:
                 found += listener.socket.recv(1 << 16)
             assert other.get("/v1/events").error[:2] == (503, "busy")
-        for _ in range(10_000):
-            other.send("GET", "/v1/events")
-            if b"200" in other.socket.recv(15):
-                break
-            other.close()
-            other = connect()
-            time.sleep(0.01)
-        else:
-            pytest.fail("the monitor that left still counts")
-        other.close()
+
+        def accepted() -> bool:
+            with connect() as again:
+                again.send("GET", "/v1/events")
+                return b"200" in again.socket.recv(15)
+
+        # The place of the monitor that left is free again.
+        until(accepted)
 
 
 def test_only_names_of_this_computer_reach_a_port(service: Service, tmp_path: Path) -> None:

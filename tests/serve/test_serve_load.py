@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 from serve_tools import governed_by, serving
 
 from lavolta.runtime.engine import Model
@@ -19,9 +21,8 @@ REQUESTS, CLIENTS = 10_000, 8
 SEQUENCES = 40
 
 
+@pytest.mark.slow
 def test_no_answer_is_lost_or_wrong_under_concurrent_switches(model: Model, tmp_path: Path) -> None:
-    import time
-
     chance = np.random.default_rng(7)
     texts = [chance.integers(0, model.spec.vocab, 1 + place % 16).tolist() for place in range(SEQUENCES)]
     expected = {}

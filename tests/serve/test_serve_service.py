@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serve_tools import LONG_MS, TIMEOUT_S, Fake, Gate, ManualClock, governed_by, in_numbers
+from serve_tools import LONG_MS, TIMEOUT_S, Fake, Gate, ManualClock, governed_by, in_numbers, until
 
 from lavolta.devices.sources import Reading
 from lavolta.errors import CancelledError, EngineError, InfeasibleError, UserInputError
@@ -234,13 +233,17 @@ def test_an_empty_battery_refuses_until_it_is_plugged_in(model: Model) -> None:
         assert (refusal.value.status, refusal.value.kind) == (503, "battery-empty")
         service.plug(True)
         clock.now_s += 10.0
-        for _ in itertools.count():
+
+        def ready() -> bool:
             try:
-                job = service.submit("x", service.now_s())
-                break
+                service.require_ready()
             except RefusedError:
-                # The engine's thread has not looked at the battery yet.
-                continue
+                return False
+            return True
+
+        # The engine's thread looks at the battery again by itself.
+        until(ready)
+        job = service.submit("x", service.now_s())
         assert job.done.result(TIMEOUT_S).on_ac
 
 
@@ -252,9 +255,7 @@ def test_the_device_is_looked_at_between_requests(model: Model) -> None:
         source.reading = Reading(1.0, charge_share=0.4, charge_mwh=400.0, on_ac=False)
         clock.now_s += 1.0
         service.submit("x", clock.now_s).done.result(TIMEOUT_S)
-        for _ in itertools.count():
-            if service.recorder.reading is source.reading:
-                break
+        until(lambda: service.recorder.reading is source.reading)
 
 
 @given(st.lists(st.floats(0, 1000), max_size=12))

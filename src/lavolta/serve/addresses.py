@@ -81,7 +81,8 @@ def _address(host: str, remote: bool) -> str:
 @contextmanager
 def _port(address: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as found:
+    # asyncio sends small answers at once only on sockets whose protocol is named; else they wait 40 ms for the client.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as found:
         # A port that was just given up can be had again at once.
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -48,19 +48,20 @@ class Endpoints:
         self._service = service
         self._stopping = asyncio.Event()
         self._monitors = 0
+        routes: tuple[tuple[str, str, _Endpoint], ...] = (
+            ("GET", "/", self._page),
+            ("GET", "/healthz", self._alive),
+            ("GET", "/readyz", self._ready),
+            ("GET", "/metrics", self._metrics),
+            ("POST", "/v1/encode", self._encode),
+            ("GET", "/v1/levels", self._levels),
+            ("POST", "/v1/level", self._level),
+            ("POST", "/v1/plug", self._plug),
+            ("GET", "/v1/status", self._status),
+            ("GET", "/v1/events", self._events),
+        )
         self.app: ASGIApp = Starlette(
-            routes=[
-                Route("/", self._page),
-                Route("/healthz", _guarded(self._alive)),
-                Route("/readyz", _guarded(self._ready)),
-                Route("/metrics", self._metrics),
-                Route("/v1/encode", _guarded(self._encode), methods=["POST"]),
-                Route("/v1/levels", self._levels),
-                Route("/v1/level", _guarded(self._level), methods=["POST"]),
-                Route("/v1/plug", _guarded(self._plug), methods=["POST"]),
-                Route("/v1/status", self._status),
-                Route("/v1/events", _guarded(self._events)),
-            ],
+            routes=[Route(path, _guarded(endpoint), methods=[method]) for method, path, endpoint in routes],
             exception_handlers={HTTPException: _no_such},
         )
         if hosts is not None:

@@ -106,6 +106,8 @@ async def _serve(
             await server.serve(sockets=list(where.sockets))
         finally:
             telling.cancel()
+            # Whoever still waits has lost its connection.
+            service.abort()
 
 
 async def _tell(

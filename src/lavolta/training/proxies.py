@@ -53,10 +53,11 @@ class Calibration:
 def calibrate(dense: LoadedModel, batches: Sequence[Batch], cell_rows: int) -> Calibration:
     """Collect the statistics that every proxy starts from; padding does not count."""
     dense.module.eval()
+    device = next(dense.module.parameters()).device
     stats = collect_stats(
         dense.linears,
         batches,
-        lambda batch: run_module(dense, batch),
+        lambda batch: run_module(dense, batch.to(device)),
         lambda batch: batch.attention_mask,
         hessians=True,
     )
@@ -147,7 +148,8 @@ class ForwardProxy:
         self._grids = calibration.grids
         self._dense = {name: linear.weight.detach().clone() for name, linear in dense.linears.items()}
         self._bias = {name: linear.bias.detach().clone() for name, linear in dense.linears.items()}
-        self._mean = {name: stats.mean.float() for name, stats in calibration.stats.items()}
+        self._device = next(dense.module.parameters()).device
+        self._mean = {name: stats.mean.float().to(self._device) for name, stats in calibration.stats.items()}
         self._student = copy.deepcopy(dense)
         self._student.module.eval()
         self._weights = self._dense
@@ -157,10 +159,10 @@ class ForwardProxy:
             found = compensate_linears(
                 dense.linears, self._grids, calibration.stats, levels, iterations=LADDER_ITERATIONS
             )
-            self._weights = {name: made.weight for name, made in found.items()}
+            self._weights = {name: made.weight.to(self._device) for name, made in found.items()}
         else:
             rankings = magnitude_rankings(dense, self._grids)
-        self._ranks = {name: expanded_rank(ranking) for name, ranking in rankings.items()}
+        self._ranks = {name: expanded_rank(ranking).to(self._device) for name, ranking in rankings.items()}
         with torch.no_grad():
             self._targets = [self._output(batch) for batch in self._batches]
 
@@ -194,7 +196,7 @@ class ForwardProxy:
                 linear.bias.copy_(self._bias[name])
 
     def _output(self, batch: Batch) -> Tensor:
-        output = run_module(self._student, batch).output
+        output = run_module(self._student, batch.to(self._device)).output
         if output is None:
             raise UserInputError(f"{self._student.spec.name} has no output to compare; give it a head.")
         return output
@@ -202,7 +204,7 @@ class ForwardProxy:
     def _distance(self, output: Tensor, target: Tensor, batch: Batch) -> float:
         task = self._student.spec.task
         if self._kind == "loss":
-            return float(label_loss(output, batch, task))
+            return float(label_loss(output, batch.to(self._device), task))
         if task == "embedding":
             return float(embedding_loss(output, target))
         if task == "regression":
