@@ -75,15 +75,14 @@ def summarize(folder: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {"device": DEVICE, "baseline": BASELINE, "rows": rows}
     for model in ("wikitext2", "rte", "stsb"):
         table = {row["row"]: row for row in rows if row["model"] == model}
-        ours = [row for row in table.values() if row["kind"] in ("ranked", "ranked-upstream")]
+        ours = [row for row in table.values() if row["kind"] == "ranked"]
         if not ours:
             continue
         # The headline is our longest training, whatever it scored; the other rows compare at equal steps.
-        mine = max(ours, key=lambda row: (row["upstream_steps"] + row["steps"], row["extra_pairs"]))
+        mine = max(ours, key=lambda row: (row["steps"], row["extra_pairs"]))
         summary[model] = {
             "row": mine["row"],
             "steps": mine["steps"],
-            "upstream_steps": mine["upstream_steps"],
             "dense_score": mine["dense_score"],
             "worst_level_score": mine["levels"][-1]["score"],
             "worst_level_sparsity": mine["levels"][-1]["sparsity"],

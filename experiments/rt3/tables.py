@@ -57,7 +57,7 @@ def _answers(summary: dict[str, Any]) -> list[str]:
         words = (
             f"* **{model}**: dense {answer['dense_score']:.2f}; the sparsest level "
             f"({_percent(answer['worst_level_sparsity'])}) scores {answer['worst_level_score']:.2f} after "
-            f"{_steps(answer)} steps, a loss of {answer['loss_points']:.2f} points ({spread}; target {target}: {met})."
+            f"{answer['steps']} steps, a loss of {answer['loss_points']:.2f} points ({spread}; target {target}: {met})."
         )
         compared = [
             f"{what} {answer[key]:.2f}"
