@@ -18,6 +18,8 @@ def served(index: int = 0, **changes: Any) -> Served:
     usual: dict[str, Any] = {
         "index": index,
         "level": "L1",
+        "cluster": "little",
+        "raised_mhz": None,
         "threads": 1,
         "freq_mhz": 800.0,
         "deadline_ms": 100.0,

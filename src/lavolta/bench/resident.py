@@ -96,10 +96,12 @@ def only_there(action: Callable[..., object], there: tuple[object, ...], elsewhe
     """Pages that a call writes every time with one set of arguments, and never with another."""
     every: set[int] | None = None
     never: set[int] = set()
-    for _ in range(REPEATS):
+    for turn in range(REPEATS):
+        # Where the interpreter puts its next object depends on what it did before: either call comes first in turn.
+        first = written_by(action, elsewhere) if turn % 2 else set()
         written = written_by(action, there)
         every = written if every is None else every & written
-        never |= written_by(action, elsewhere)
+        never |= first if turn % 2 else written_by(action, elsewhere)
     return (every or set()) - never
 
 
