@@ -14,7 +14,7 @@ help:  ## list the commands
 $(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE_SOURCES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[compress,bench,demo,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[compress,bench,serve,demo,dev]'
 	@touch $@
 
 setup: $(VENV)/.installed  ## make .venv with all that demo, tests, benchmarks and experiments need

@@ -22,10 +22,13 @@ SCRIPTS: dict[str, list[str]] = {
     "encoder_latency": [],
     "where_it_loses": [],
     "ragged_lengths": [],
+    "model_parts": [],
     "cells": [],
+    "arm_throughput": [],
     "level_switch": [],
     "decode_throughput": [],
     "deadline": [],
+    "serving": [],
     "engine_levels": ["--cell-rows", "16", "8", "4", "2", "1", "--repetitions", "12"],
     "battery_life": [],
 }

@@ -32,7 +32,7 @@ from lavolta.runtime.engine import Model
 from lavolta.runtime.measure import cpu_name
 from lavolta.sparsity.cells import CELL_ROWS
 from lavolta.sparsity.ranking import level_masks, uniform_cuts
-from lavolta.systems.rt3.subjects import encoder_statistics
+from lavolta.training.encoder import encoder_statistics
 from lavolta.training.oneshot import compensate_linears, gradual_rankings
 from lavolta.training.saliency import LinearStats
 

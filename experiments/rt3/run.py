@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +25,15 @@ from lavolta.models.lm import LmConfig
 from lavolta.runtime.measure import switch_times
 from lavolta.systems.rt3.lm import LmTraining, train_lm
 from lavolta.systems.rt3.rows import ROWS, RowOptions, RowRun, run_row
-from lavolta.systems.rt3.subjects import GlueSubject, GlueTraining, Subject, glue_subject, lm_subject
+from lavolta.systems.rt3.subjects import (
+    GlueSubject,
+    GlueTraining,
+    Subject,
+    engine_score,
+    glue_subject,
+    lm_subject,
+)
+from lavolta.systems.rt3.upstream import UpstreamOptions, pair_text, upstream_ladder
 
 HERE = Path(__file__).parent
 LM = LmTraining(model=LmConfig(hidden=256, heads=4, ffn=512, tie=True, dropout=0.2), epochs=6.0)
@@ -37,6 +46,8 @@ LM_SCORE_WORDS = 80_000
 """Of the test text's 245,569: scoring over the whole vocabulary takes longer than a row trains."""
 STEPS = {"wikitext2": 400, "stsb": 200, "rte": 120, "mrpc": 200}
 LR = {"wikitext2": 1e-3, "stsb": 6e-4, "rte": 5e-4, "mrpc": 5e-4}
+UPSTREAM = UpstreamOptions()
+"""One ladder for all tasks and seeds, distilled on the training pairs of all of them, without labels."""
 
 
 def subject(model: str, data: Path, work: Path, source: str, extra: bool, say: bool) -> Subject:
@@ -54,7 +65,7 @@ def subject(model: str, data: Path, work: Path, source: str, extra: bool, say: b
     return glue_subject(source, model, data / "glue", work / "dense", GLUE[model], tell, extra_tasks=others)
 
 
-def native(run: RowRun, path: Path) -> dict[str, float | int]:
+def native(run: RowRun, path: Path) -> dict[str, Any]:
     """Pack the row's levels, open them with the engine, and time the switch between them."""
     info = [{"name": level["name"]} for level in run.result["levels"]]
     export_bundle(run.student, run.masks, info, run.result["cell_rows"], path)
@@ -68,6 +79,19 @@ def native(run: RowRun, path: Path) -> dict[str, float | int]:
         "bytes_moved_per_switch": times.bytes_moved,
         "bundle_bytes": size,
     }
+
+
+def int8_scores(run: RowRun, subject: GlueSubject, path: Path) -> list[float]:
+    """What the engine scores at each level with the weights in int8."""
+    info = [{"name": level["name"]} for level in run.result["levels"]]
+    export_bundle(run.student, run.masks, info, run.result["cell_rows"], path, precision="int8")
+    scores = []
+    with lavolta.open(path) as model:
+        for level in range(len(info)):
+            model.switch(level)
+            scores.append(engine_score(model, subject.task, subject.dev))
+    path.unlink()
+    return scores
 
 
 def main() -> int:
@@ -88,8 +112,12 @@ def main() -> int:
     # A longer training, or one on more text, is a row of its own: rows are compared at equal steps.
     variant = "" if args.steps in (None, STEPS[args.model]) else f"-{args.steps}"
     variant += "-extra" if args.extra_text else ""
-    if args.extra_text and args.model not in GLUE:
-        print(f"there is no text beside the corpus for {args.model}; leave --extra-text out", file=sys.stderr)
+    if args.model not in GLUE and (args.extra_text or args.row == "ranked-upstream"):
+        print(
+            f"there is no text beside the corpus for {args.model}; leave --extra-text out, and take another row than "
+            "ranked-upstream",
+            file=sys.stderr,
+        )
         return 2
     target = args.results / f"{args.model}-{args.row}{variant}-{args.seed}.json"
     if target.exists():
@@ -109,12 +137,19 @@ def main() -> int:
     try:
         model = subject(args.model, args.data, args.work, args.source, args.extra_text, say=True)
         options = RowOptions(args.row, steps=args.steps or STEPS[args.model], lr=LR[args.model], seed=args.seed)
-        run = run_row(model, options, args.work / target.stem, tell)
+        ladder = None
+        if args.row == "ranked-upstream":
+            file = args.work / f"upstream-{UPSTREAM.steps}-{UPSTREAM.seed}.safetensors"
+            ladder = upstream_ladder(args.source, pair_text(args.data / "glue", list(GLUE)), file, UPSTREAM, tell)
+        run = run_row(model, options, args.work / target.stem, tell, ladder)
     except LavoltaError as error:
         print(error, file=sys.stderr)
         return 2
     if run.masks:
-        run.result["native"] = native(run, args.work / "bundle.lavolta")
+        bundle = args.work / f"{target.stem}.lavolta"
+        run.result["native"] = native(run, bundle)
+        if isinstance(model, GlueSubject):
+            run.result["native"]["int8_scores"] = int8_scores(run, model, bundle)
     if isinstance(model, GlueSubject):
         run.result["loss_weights"] = asdict(model.weights)
         run.result["extra_pairs"] = 0 if model.extra is None else len(model.extra)

@@ -75,14 +75,15 @@ def summarize(folder: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {"device": DEVICE, "baseline": BASELINE, "rows": rows}
     for model in ("wikitext2", "rte", "stsb"):
         table = {row["row"]: row for row in rows if row["model"] == model}
-        ours = [row for row in table.values() if row["kind"] == "ranked"]
+        ours = [row for row in table.values() if row["kind"] in ("ranked", "ranked-upstream")]
         if not ours:
             continue
         # The headline is our longest training, whatever it scored; the other rows compare at equal steps.
-        mine = max(ours, key=lambda row: (row["steps"], row["extra_pairs"]))
+        mine = max(ours, key=lambda row: (row["upstream_steps"] + row["steps"], row["extra_pairs"]))
         summary[model] = {
             "row": mine["row"],
             "steps": mine["steps"],
+            "upstream_steps": mine["upstream_steps"],
             "dense_score": mine["dense_score"],
             "worst_level_score": mine["levels"][-1]["score"],
             "worst_level_sparsity": mine["levels"][-1]["sparsity"],
@@ -112,6 +113,7 @@ def _row(profile: DeviceProfile, model: str, row: str, runs: list[dict[str, Any]
         "row": row,
         "kind": first["row"],
         "extra_pairs": first.get("extra_pairs", 0),
+        "upstream_steps": first.get("upstream", {}).get("steps", 0),
         "lr": first["options"]["lr"],
         "title": first["title"],
         "seeds": [run["options"]["seed"] for run in runs],
@@ -143,6 +145,8 @@ def _row(profile: DeviceProfile, model: str, row: str, runs: list[dict[str, Any]
                 "device_energy_mj": _round(energy_mj(profile, freq, time_ms)),
             }
         )
+        if all("int8_scores" in run.get("native", {}) for run in runs):
+            out["levels"][-1]["int8_score"] = _mean([run["native"]["int8_scores"][index] for run in runs])
     if works:
         out["battery"] = _battery(profile, spec, tokens, works, out["dense_score"])
     if "native" in first:

@@ -22,6 +22,7 @@ ORDER = (
     "rt3-distilled",
     "ranked",
     "ranked-1",
+    "ranked-upstream",
     "upper-bound",
 )
 
@@ -56,7 +57,7 @@ def _answers(summary: dict[str, Any]) -> list[str]:
         words = (
             f"* **{model}**: dense {answer['dense_score']:.2f}; the sparsest level "
             f"({_percent(answer['worst_level_sparsity'])}) scores {answer['worst_level_score']:.2f} after "
-            f"{answer['steps']} steps, a loss of {answer['loss_points']:.2f} points ({spread}; target {target}: {met})."
+            f"{_steps(answer)} steps, a loss of {answer['loss_points']:.2f} points ({spread}; target {target}: {met})."
         )
         compared = [
             f"{what} {answer[key]:.2f}"
@@ -80,22 +81,24 @@ def _answers(summary: dict[str, Any]) -> list[str]:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| row | steps | seeds | cell rows | sparsity | score | loss (points) | predicted ms | predicted mJ |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| row | steps | seeds | cell rows | sparsity | score | loss (points) | score in int8 | predicted ms | "
+        "predicted mJ |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         levels = row["levels"]
         if not levels:
-            lines.append(f"| {row['row']} | - | {_seeds(row)} | - | 0 | {row['dense_score']:.2f} | 0 | - | - |")
+            lines.append(f"| {row['row']} | - | {_seeds(row)} | - | 0 | {row['dense_score']:.2f} | 0 | - | - | - |")
             continue
 
         def joined(key: str, digits: int, levels: list[dict[str, Any]] = levels) -> str:
             return " / ".join(f"{level[key]:.{digits}f}" for level in levels)
 
+        int8 = joined("int8_score", 2) if "int8_score" in levels[0] else "-"
         sparsity = " / ".join(_percent(level["sparsity"]) for level in levels)
         lines.append(
-            f"| {row['row']} | {row['steps']} | {_seeds(row)} | {row['cell_rows']} | {sparsity} | "
-            f"{joined('score', 2)} | {joined('loss_points', 2)} | "
+            f"| {row['row']} | {_steps(row)} | {_seeds(row)} | {row['cell_rows']} | {sparsity} | "
+            f"{joined('score', 2)} | {joined('loss_points', 2)} | {int8} | "
             f"{joined('device_latency_ms', 0)} | {joined('device_energy_mj', 0)} |"
         )
     return "\n".join(lines)
@@ -109,7 +112,7 @@ def _battery(summary: dict[str, Any]) -> str:
     ]
     for row in summary["rows"]:
         battery = row.get("battery")
-        if battery is None or row["row"] not in ("rt3", "ranked", "ranked-1"):
+        if battery is None or row["row"] not in ("rt3", "ranked", "ranked-1", "ranked-upstream"):
             continue
         gain, misses, bare = battery["improvement"], battery["deadline_misses"], battery["dynamic_power_improvement"]
         cells = [f"{gain[name]:.2f} ({misses[name]})" for name in ("hardware-only", "rt3", "lavolta")]
@@ -122,7 +125,13 @@ def _battery(summary: dict[str, Any]) -> str:
 
 def _order(row: dict[str, Any]) -> tuple[int, int, int]:
     """Place of a row in its table; its longer trainings, and those on more text, follow the usual one."""
-    return ORDER.index(row["kind"]), int(row["steps"]), int(row["extra_pairs"])
+    return ORDER.index(row["kind"]), int(row["upstream_steps"] + row["steps"]), int(row["extra_pairs"])
+
+
+def _steps(row: dict[str, Any]) -> str:
+    """Steps of the row; before the plus sign those before the task, which all tasks and seeds share."""
+    before = row["upstream_steps"]
+    return f"{before} + {row['steps']}" if before else str(row["steps"])
 
 
 def _seeds(row: dict[str, Any]) -> str:

@@ -43,7 +43,7 @@ struct Widening : Bytes128 {
 
     // 16 products in the instructions that they take below, for the measure of the peak.
     static Reg multiply(Reg sum, int8x16_t x, int8x16_t w) {
-        return vpadalq_s16(sum, vmlal_s8(vmull_s8(vget_low_s8(x), vget_low_s8(w)), vget_high_s8(x), vget_low_s8(w)));
+        return vpadalq_s16(sum, vmlal_s8(vmull_s8(vget_low_s8(x), vget_low_s8(w)), vget_low_s8(x), vget_low_s8(w)));
     }
 
     template <int R, int First, int T, size_t Width>
@@ -67,17 +67,19 @@ struct Widening : Bytes128 {
         each<R>([&](auto row) {
             constexpr int r = decltype(row)::value;
             const int8x16_t w01 = pairs(values + r * kQuad), w23 = pairs(values + r * kQuad + 2);
+            // All registers of tokens in each of three turns: a core that issues in order need not wait for the turn before.
+            int16x8_t products[T];
             each<T>([&](auto register_number) {
                 constexpr int t = decltype(register_number)::value, group = First + t;
-                const int8x16_t x = ab[group / 2], y = cd[group / 2];
-                int16x8_t products;
-                if constexpr (group % 2 == 0) {
-                    products = vmlal_s8(vmull_s8(vget_low_s8(x), vget_low_s8(w01)), vget_low_s8(y), vget_low_s8(w23));
-                } else {
-                    products = high(high_product(x, w01), y, w23);
-                }
-                acc[r][t] = vpadalq_s16(acc[r][t], products);
+                const int8x16_t x = ab[group / 2];
+                products[t] = group % 2 ? high_product(x, w01) : vmull_s8(vget_low_s8(x), vget_low_s8(w01));
             });
+            each<T>([&](auto register_number) {
+                constexpr int t = decltype(register_number)::value, group = First + t;
+                const int8x16_t y = cd[group / 2];
+                products[t] = group % 2 ? high(products[t], y, w23) : vmlal_s8(products[t], vget_low_s8(y), vget_low_s8(w23));
+            });
+            each<T>([&](auto t) { acc[r][t] = vpadalq_s16(acc[r][t], products[t]); });
         });
     }
 };

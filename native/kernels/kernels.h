@@ -124,11 +124,11 @@ struct DenseArgs {
 };
 
 // One head, queries [query_begin, query_end) of one sequence; q, k, v, out point at the head's first feature and the
-// sequence's first token. Writes nothing outside those queries.
+// sequence's first token. Writes nothing outside those queries. Scores that are not finite make their query NaN, and no other one.
 struct AttentionArgs {
     const float *q, *k, *v;  // (head_size, stride)
     float* out;              // (head_size, stride)
-    float* scratch;          // attention_scratch(tokens) floats
+    float* scratch;          // attention_scratch(head_size) floats
     size_t stride;
     size_t tokens;  // of the sequence
     size_t query_begin, query_end;
@@ -138,7 +138,12 @@ struct AttentionArgs {
 };
 
 constexpr size_t kQueryTile = 48;
-constexpr size_t attention_scratch(size_t tokens) { return (tokens + 16) * kQueryTile; }
+// Queries that a block of keys passes before the next block comes, and the keys of a block: scratch does not grow with the sequence.
+constexpr size_t kQueryGroup = 4 * kQueryTile;
+constexpr size_t kKeyBlock = 128;
+// Queries of one call: those that share a block of keys, or few, to be divided among threads, where there is one block.
+constexpr size_t query_share(size_t keys) { return keys > kKeyBlock ? kQueryGroup : kQueryTile; }
+constexpr size_t attention_scratch(size_t head_size) { return kKeyBlock * kQueryTile + kQueryGroup * (head_size + 2); }
 
 // New tokens of one sequence that look at its cache: query heads that share one head of keys and values, queries
 // [query_begin, query_end) of the new tokens; query t sees keys 0 to past + t, which are in the cache already. Keys lie in blocks
@@ -157,8 +162,9 @@ struct CachedAttentionArgs {
     float scale;
 };
 
+// A tile of queries, or the weights of two heads of one.
 constexpr size_t cached_attention_scratch(size_t keys, size_t head_size) {
-    return (keys + kTokenPad) * kQueryTile + 4 * (head_size + kTokenPad);
+    return attention_scratch(head_size) + 2 * (keys + kTokenPad + head_size);
 }
 
 // y = (x - mean) / sqrt(variance + eps) * weight + bias over the features of each token; with `rms`, mean and bias are 0.

@@ -14,18 +14,29 @@ inline typename V::Reg polynomial(typename V::Reg x, const float (&coefficients)
     return sum;
 }
 
-// exp(x) for x <= 0; 0 below -87, where the result would leave the normal floats. Relative error below 2^-22.
+// exp(x) for x <= 0; 0 below -87, where the result would leave the normal floats; NaN stays NaN. Relative error below 2^-22.
 // Cody and Waite's reduction x = n ln 2 + r, |r| <= ln 2 / 2, then the Taylor series of exp to r^7 (next term below 6e-9).
 template <class V>
 inline typename V::Reg exp_negative(typename V::Reg x) {
     static const float taylor[] = {1.0f, 1.0f, 1.0f / 2, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720, 1.0f / 5040};
     const auto lowest = V::set1(-87.0f);
-    const auto clamped = V::max(x, lowest);
+    const auto clamped = V::max(lowest, x);
     const auto n = V::round(V::mul(clamped, V::set1(1.44269504088896341f)));
     // ln 2 in two parts; the first has few enough bits that n times it is exact.
     auto r = V::fnma(n, V::set1(0.693359375f), clamped);
     r = V::fnma(n, V::set1(-2.12194440e-4f), r);
-    return V::where_ge(x, lowest, V::scale2(polynomial<V>(r, taylor), n));
+    return V::unless_less(x, lowest, V::scale2(polynomial<V>(r, taylor), n));
+}
+
+// 2^x for x <= 0, and 2^-126 below -126; NaN stays NaN. Relative error below 2^-22: x = n + r, |r| <= 1/2, then a polynomial that is
+// 1 at 0, fitted to 2^r (minimax by reweighted least squares, relative error 1.6e-8).
+template <class V>
+inline typename V::Reg exp2_negative(typename V::Reg x) {
+    static const float powers[] = {1.0f,           0.693147182f,   0.240226477f,   0.0555033237f,
+                                   0.00961843692f, 0.0013398875f, 0.00015353362f};
+    const auto clamped = V::max(V::set1(-126.0f), x);
+    const auto n = V::round(clamped);
+    return V::scale2(polynomial<V>(V::sub(clamped, n), powers), n);
 }
 
 // Quotient of two polynomials in z^2, fitted to erf(z) / z on |z| <= 3.92 (minimax by reweighted least squares, error of the
@@ -82,7 +93,8 @@ inline typename V::Reg activate(typename V::Reg x, Activation activation) {
         case Activation::gelu:
             return gelu<V>(x);
         case Activation::relu:
-            return V::max(x, V::zero());
+            // The second where one is NaN, which must not be lost.
+            return V::max(V::zero(), x);
         case Activation::tanh:
             return tanh<V>(x);
         case Activation::gelu_tanh:

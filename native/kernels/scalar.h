@@ -12,7 +12,7 @@ inline float activate(float x, Activation activation) {
         case Activation::gelu:
             return 0.5f * x * (1.0f + std::erf(x * 0.70710678118654752f));
         case Activation::relu:
-            return x > 0.0f ? x : 0.0f;
+            return x < 0.0f ? 0.0f : x;
         case Activation::tanh:
             return std::tanh(x);
         case Activation::gelu_tanh:

@@ -171,8 +171,9 @@ Output test_attention(const std::string& isa, const Matrix& q, const Matrix& k, 
     const lavolta::KernelSet kernels = kernels_of(isa);
     const Padded qs(q, NAN), ks(k, NAN), vs(v, NAN);
     Padded out(q.shape(0), q.shape(1), keep);
-    std::vector<float> scratch(lavolta::attention_scratch(tokens), NAN);
-    for (size_t query = 0; query < tokens; query += lavolta::kQueryTile) {
+    std::vector<float> scratch(lavolta::attention_scratch(q.shape(0)), NAN);
+    const size_t step = lavolta::query_share(tokens);
+    for (size_t query = 0; query < tokens; query += step) {
         lavolta::AttentionArgs args{};
         args.q = qs.values.data() + start;
         args.k = ks.values.data() + start;
@@ -182,7 +183,7 @@ Output test_attention(const std::string& isa, const Matrix& q, const Matrix& k, 
         args.stride = qs.stride;
         args.tokens = tokens;
         args.query_begin = query;
-        args.query_end = query + lavolta::kQueryTile < tokens ? query + lavolta::kQueryTile : tokens;
+        args.query_end = query + step < tokens ? query + step : tokens;
         args.head_size = static_cast<uint32_t>(q.shape(0));
         args.scale = scale;
         args.causal = causal;
@@ -218,8 +219,9 @@ Output test_cached_attention(const std::string& isa, const Matrix& q, const Matr
     args.heads = static_cast<uint32_t>(q.shape(0) / size);
     args.head_size = static_cast<uint32_t>(size);
     args.scale = scale;
+    const size_t step = lavolta::query_share(keys);
     for (args.query_begin = 0; args.query_begin < tokens; args.query_begin = args.query_end) {
-        args.query_end = args.query_begin + lavolta::kQueryTile < tokens ? args.query_begin + lavolta::kQueryTile : tokens;
+        args.query_end = args.query_begin + step < tokens ? args.query_begin + step : tokens;
         kernels.cached_attention(args);
     }
     return out.take(q.shape(0), tokens);

@@ -18,14 +18,6 @@ size_t stride_of(size_t tokens) { return (round_up(tokens, kTokenPad) / kTokenPa
 
 }  // namespace
 
-template <class Body>
-void Model::timed(double* ms, const Body& body) {
-    if (!ms) return body();
-    const auto start = std::chrono::steady_clock::now();
-    body();
-    *ms += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-}
-
 size_t Model::pass_sequences(const lavolta_batch& batch, size_t first) const {
     size_t sequences = 1;
     for (size_t tokens = batch.lengths[first]; first + sequences < batch.sequences; ++sequences) {
@@ -257,16 +249,15 @@ void Model::attend(const Pass& pass) {
         size_t query;
     };
     std::vector<Item> items;
-    size_t longest = 0;
     for (uint32_t s = 0; s < pass.sequences; ++s) {
-        longest = std::max<size_t>(longest, pass.lengths[s]);
+        const size_t step = query_share(pass.lengths[s]);
         for (uint32_t h = 0; h < spec.heads; ++h) {
-            for (size_t query = 0; query < pass.lengths[s]; query += kQueryTile) items.push_back({s, h, query});
+            for (size_t query = 0; query < pass.lengths[s]; query += step) items.push_back({s, h, query});
         }
     }
-    const size_t scratch_floats = round_up(attention_scratch(longest), 16);
-    float* scratch = scratch_.reserve(scratch_floats * pool_.threads());
     const uint32_t head_size = spec.head_size(), shared = spec.heads / spec.kv_heads;
+    const size_t scratch_floats = round_up(attention_scratch(head_size), 16);
+    float* scratch = scratch_.reserve(scratch_floats * pool_.threads());
     pool_.run(items.size(), [&](size_t index, uint32_t thread) {
         const Item& item = items[index];
         const size_t at = size_t{item.head} * head_size * pass.stride + pass.starts[item.sequence];
@@ -280,7 +271,7 @@ void Model::attend(const Pass& pass) {
         args.stride = pass.stride;
         args.tokens = pass.lengths[item.sequence];
         args.query_begin = item.query;
-        args.query_end = std::min(item.query + kQueryTile, args.tokens);
+        args.query_end = std::min(item.query + query_share(args.tokens), args.tokens);
         args.head_size = head_size;
         args.scale = 1.0f / std::sqrt(static_cast<float>(head_size));
         args.causal = spec.causal;

@@ -60,7 +60,8 @@ Model::Model(std::unique_ptr<MappedFile> file, const uint8_t* data, size_t bytes
       kernels_(select_kernels(isa_option(options.isa))),
       pool_(thread_option(options.threads), options.spin_us,
             choose_cores({options.cores, options.cores + options.core_count}, thread_option(options.threads))),
-      profiles_(bundle_.levels.size()) {}
+      profiles_(bundle_.levels.size()),
+      token_profiles_(bundle_.levels.size()) {}
 
 void Model::switch_level(uint32_t level) {
     if (level >= bundle_.levels.size()) {
@@ -138,9 +139,11 @@ Plan Model::blank_plan() const {
 void Model::profile(bool enabled) {
     std::lock_guard<std::mutex> lock(run_mutex_);
     profiling_ = enabled;
-    for (Profile& profile : profiles_) {
-        profile = {};
-        if (enabled) profile.layer_ms.resize(bundle_.layers.size());
+    for (std::vector<Profile>* profiles : {&profiles_, &token_profiles_}) {
+        for (Profile& profile : *profiles) {
+            profile = {};
+            if (enabled) profile.layer_ms.resize(bundle_.layers.size());
+        }
     }
 }
 

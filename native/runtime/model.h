@@ -90,6 +90,7 @@ class Model {
 
    private:
     struct Pass;  // sequences that go through the layers together
+    class Rows;   // of `explain`
 
     void check(const lavolta_batch& batch) const;
     void check_tokens(const int32_t* token_ids, size_t count, const std::string& where) const;
@@ -115,8 +116,16 @@ class Model {
                size_t tokens, size_t stride);
     float* head(const Pass& pass, size_t& rows, size_t& stride);
     void write_rows(const float* from, size_t stride, size_t rows, size_t columns, float* to);
+    void explain_token(Rows& rows, uint32_t level);
+    // How fast all threads together read the weights of the linear layers.
+    double weights_bytes_per_ns();
     template <class Body>
-    void timed(double* ms, const Body& body);
+    static void timed(double* ms, const Body& body) {
+        if (!ms) return body();
+        const auto start = std::chrono::steady_clock::now();
+        body();
+        *ms += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    }
 
     std::unique_ptr<MappedFile> file_;
     Bundle bundle_;
@@ -129,7 +138,8 @@ class Model {
     std::mutex run_mutex_;
     // Below: used by one run at a time.
     bool profiling_ = false;
-    std::vector<Profile> profiles_;  // (levels)
+    std::vector<Profile> profiles_, token_profiles_;  // (levels), of single tokens of sessions the latter
+    double weights_bytes_per_ns_ = 0.0;               // 0: not measured yet
     Buffer hidden_, next_, work_, angles_, scratch_, head_a_, head_b_, logits_, quantized_, token_scale_;
 };
 

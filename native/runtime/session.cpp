@@ -85,9 +85,8 @@ void Model::append(Session& session, const int32_t* token_ids, size_t count, flo
     }
     const Pool::Burst burst(pool_);
     PresentLevel course;
-    course.begin(level());
-    pass.profile = profiling_ ? &profiles_[level()] : nullptr;
-    if (pass.profile) ++pass.profile->runs;
+    const uint32_t present = level();
+    course.begin(present);
     pass.cache = &session.cache_;
     pass.sequences = 1;
     pass.starts.push_back(0);
@@ -98,6 +97,10 @@ void Model::append(Session& session, const int32_t* token_ids, size_t count, flo
             pass.tokens = std::min(kPassTokens, count - done);
             const uint32_t length = static_cast<uint32_t>(pass.tokens);
             pass.lengths = &length;
+            if (profiling_) {
+                pass.profile = &(pass.tokens == 1 ? token_profiles_ : profiles_)[present];
+                if (pass.tokens == 1 || done == 0) ++pass.profile->runs;
+            }
             reserve(pass);
             embed(pass);
             encode(pass, course);
@@ -131,7 +134,7 @@ void Model::attend_cached(const Pass& pass, size_t layer) {
             }
         }
     });
-    const size_t tiles = (pass.tokens + kQueryTile - 1) / kQueryTile;
+    const size_t step = query_share(pass.past + pass.tokens), tiles = (pass.tokens + step - 1) / step;
     const uint32_t shared = spec.heads / spec.kv_heads;
     const size_t scratch_floats = round_up(cached_attention_scratch(pass.past + pass.tokens, head_size), 16);
     float* scratch = scratch_.reserve(scratch_floats * pool_.threads());
@@ -146,8 +149,8 @@ void Model::attend_cached(const Pass& pass, size_t layer) {
         args.stride = pass.stride;
         args.value_stride = cache.value_stride();
         args.past = pass.past;
-        args.query_begin = tile * kQueryTile;
-        args.query_end = std::min(args.query_begin + kQueryTile, pass.tokens);
+        args.query_begin = tile * step;
+        args.query_end = std::min(args.query_begin + step, pass.tokens);
         args.heads = shared;
         args.head_size = head_size;
         args.scale = 1.0f / std::sqrt(static_cast<float>(head_size));

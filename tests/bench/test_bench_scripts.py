@@ -109,6 +109,21 @@ def test_a_ratio_that_cannot_be_formed_is_null_with_the_reason() -> None:
         assert found["reasons"][key]
 
 
+def test_model_parts_add_up() -> None:
+    module = script("model_parts")
+    result = module["measure"](arguments(), shapes=("odd",))
+    check_head(result, "model_parts")
+    found = [(row["precision"], row["tokens"], row["sparsity"]) for row in result["rows"]]
+    assert found == [(p, n, s) for p in ("fp32", "int8") for n in (128, 384) for s in (0.0, 0.75)]
+    for row in result["rows"]:
+        assert ("quantization" in row["parts_ms"]) == (row["precision"] == "int8")
+        assert sum(row["parts_ms"].values()) == pytest.approx(row["whole_ms"])
+        assert row["outside_linear"] == pytest.approx(1 - row["parts_ms"]["linear layers"] / row["whole_ms"])
+    lines = module["table"](result).splitlines()
+    assert len(lines) == 2 + len(result["rows"])
+    assert "odd, 384 tokens, int8, 75 %" in lines[-1]
+
+
 @pytest.mark.usefixtures("no_peers")
 def test_encoder_latency_with_missing_peers() -> None:
     module = script("encoder_latency")
@@ -216,6 +231,21 @@ def test_deadline() -> None:
         assert sparsity == (0.0 if share else 0.9)
 
 
+def test_serving() -> None:
+    pytest.importorskip("uvicorn")
+    module = script("serving")
+    module["measure"].__globals__.update(QUICK=8, WARM=1)
+    result = module["measure"](arguments(clients=2))
+    check_head(result, "serving")
+    assert result["transports"].keys() == {"unix", "tcp"}
+    for found in result["transports"].values():
+        assert 0 < found["added_p50_ms"] <= found["added_p99_ms"]
+        assert found["round_trip"]["median_ms"] > found["run"]["min_ms"]
+        assert found["at_once_per_s"] > 0
+    assert result["added_p99_ms"] == result["transports"]["unix"]["added_p99_ms"]
+    assert module["table"](result).count("\n") >= 4
+
+
 def test_burners_end_with_the_context() -> None:
     core = min(os.sched_getaffinity(0))
     children = Path(f"/proc/self/task/{os.getpid()}/children")
@@ -250,7 +280,7 @@ def test_break_even_lies_between_the_levels(peer_ms: float, expected: float | No
 
 
 @pytest.mark.parametrize(
-    "name", ["encoder_latency", "ragged_lengths", "cells", "level_switch", "where_it_loses", "deadline"]
+    "name", ["encoder_latency", "ragged_lengths", "cells", "level_switch", "where_it_loses", "deadline", "serving"]
 )
 def test_wrong_arguments_are_refused(name: str) -> None:
     with pytest.raises(UserInputError, match="this process may use 1 to"):

@@ -44,7 +44,22 @@ ALL = dict(commands())
 
 
 def test_the_commands_are_those_of_the_promise() -> None:
-    promised = ["compress", "run", "generate", "explain", "bench", "simulate", "govern", "report", "demo"]
+    promised = [
+        "compress",
+        "prune",
+        "export",
+        "import",
+        "run",
+        "generate",
+        "explain",
+        "bench",
+        "simulate",
+        "govern",
+        "serve",
+        "monitor",
+        "report",
+        "demo",
+    ]
     assert set(ALL) == {*promised, "device list", "device show", "device compare", "device profile", "rt3 train-lm"}
 
 
@@ -94,7 +109,8 @@ def test_every_example_on_the_pages_is_a_real_command_line() -> None:
 
 def test_nothing_heavy_is_loaded_for_help() -> None:
     code = (
-        "import sys; from lavolta.cli import main; main(['--help']); main(['compress', '--help']);"
+        "import sys; from lavolta.cli import main;"
+        "main(['--help']); main(['compress', '--help']); main(['prune', '--help']);"
         "heavy = {'torch', 'transformers', 'numpy', 'plotly', 'optuna', 'scipy'} & set(sys.modules);"
         "print(sorted(heavy), file=sys.stderr)"
     )

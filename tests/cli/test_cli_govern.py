@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,23 @@ def test_a_system_that_shows_nothing_is_served_all_the_same(invoke: Invoke, bund
     assert outcome.data["degree"] == "none"
     assert outcome.data["charge_share"] is None
     assert outcome.data["answers"][0]["in_time"]
+
+
+def test_a_fuel_gauge_that_never_answers_delays_no_request(invoke: Invoke, bundle: Path, tmp_path: Path) -> None:
+    battery = tmp_path / "class/power_supply/BAT0"
+    battery.mkdir(parents=True)
+    (battery / "type").write_text("Battery\n", encoding="utf-8")
+    # Whoever opens it waits for a writer, as for a device on a bus that hangs.
+    os.mkfifo(battery / "capacity")
+    outcome = invoke(
+        *("govern", bundle, "--deadline-ms", 60_000, "--sysfs", tmp_path, "--until", "8h", "--json"),
+        stdin=b"a cat\nthe dog\n",
+    )
+    # A writer that comes and leaves lets the look that was left behind end.
+    os.close(os.open(battery / "capacity", os.O_RDWR))
+    assert outcome.code == 0
+    assert outcome.data["requests"] == 2
+    assert outcome.data["charge_share"] is None
 
 
 def test_a_profile_measured_on_another_processor_is_refused(invoke: Invoke, bundle: Path, tmp_path: Path) -> None:

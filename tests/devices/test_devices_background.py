@@ -32,7 +32,7 @@ def test_it_answers_at_once_and_forgets_what_is_too_old() -> None:
     with Background(slow, interval_s=1e-6, stale_s=10.0, clock=lambda: now_s[0]) as source:
         reading = source.read()
         assert reading.charge_share is None
-        assert {reading.why(name) for name in MEASURED} == {"the device has not answered yet."}
+        assert {reading.why(name) for name in (*MEASURED, "time_s")} == {"the device has not answered yet."}
         slow.open.release()
         assert source.wait(TIMEOUT_S)
         assert source.read().charge_share == 0.5

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lavolta import devices
-from lavolta.devices.sources import MEASURED, LinuxSource, cluster_cpus
+from lavolta.devices.sources import MEASURED, LinuxClocks, LinuxSource, cluster_cpus
 from lavolta.devices.sources.checked import in_range
 
 
@@ -190,6 +190,16 @@ def test_a_cluster_of_many_policies_has_the_clock_of_its_busy_core(sysfs, clock)
     reading = LinuxSource(sysfs.root, clock.clocks, {"main": (0, 1, 2)}).read()
     assert reading.freq_mhz == {"main": 1400.0}
     assert reading.why("freq_mhz.main") is None
+
+
+def test_clocks_alone_look_at_nothing_else(sysfs, clock) -> None:
+    sysfs.battery()
+    sysfs.policy(0, "0 1", cur_khz=800_000)
+    source = LinuxClocks(sysfs.root, clock.clocks)
+    reading = source.read()
+    assert (reading.time_s, reading.freq_mhz, reading.charge_share) == (5000.0, {"policy0": 800.0}, None)
+    sysfs.put("devices/system/cpu/cpufreq/policy0", scaling_cur_freq=1_200_000)
+    assert source.read().freq_mhz == {"policy0": 1200.0}
 
 
 def test_suspend_is_told_once(sysfs, clock) -> None:

@@ -7,6 +7,9 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,3 +51,56 @@ def test_the_cell_table_is_made_from_its_result() -> None:
     readme = (folder / "README.md").read_text(encoding="utf-8")
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     assert render(readme, result) == readme
+
+
+def test_summary_and_readme_of_aebert_are_made_from_the_results() -> None:
+    script = ROOT / "experiments" / "aebert" / "summarize.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_summary_and_readme_of_spd_are_made_from_the_results() -> None:
+    script = ROOT / "experiments" / "spd" / "summarize.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ROOT / "experiments" / "spd"
+    monkeypatch.syspath_prepend(str(folder))
+    module = runpy.run_path(str(folder / "summarize.py"))
+
+    def result(task: str, method: str, seed: int, score: float, gap: float, sparsity: float = 0.9) -> dict[str, Any]:
+        look = {"step": 5, "train": score + gap, "held_out": score, "dev": score}
+        return {
+            "task": task,
+            "method": method,
+            "metric": "accuracy",
+            "steps": 5,
+            "score": score,
+            "dense_score": 70.0,
+            "teacher_doubt": None,
+            "options": {"seed": seed, "sparsity": 0.0 if method == "dense" else sparsity},
+            "curve": [look],
+        }
+
+    results = []
+    for seed, gain in enumerate((1.5, 2.5, 2.0)):
+        results += [
+            result("rte", "dense", seed, 70.0, 8.0),
+            result("rte", "gmp", seed, 55.0, 20.0 + seed),
+            result("rte", "gmp-kd", seed, 60.0, 12.0),
+            result("rte", "spd", seed, 60.0 + gain, 12.0 + (seed - 1)),
+            result("rte", "spd", seed, 99.0, 0.0, sparsity=0.5),
+        ]
+    # A pair without its other half counts nowhere.
+    results.append(result("mrpc", "spd", 0, 90.0, 0.0))
+    summary = module["summarize"](results)
+    # By hand: mean 2, standard deviation 0.5, t(0.975, 2) = 4.3027.
+    assert summary["gain_over_gmp_kd_at_90"] == 2.0
+    assert summary["interval"] == pytest.approx([2 - 4.3027 * 0.5 / 3**0.5, 2 + 4.3027 * 0.5 / 3**0.5], abs=1e-3)
+    assert (summary["pairs"], summary["by_task"]["rte"]["gain"], summary["by_task"]["mrpc"]["pairs"]) == (3, 2.0, 0)
+    claims = {claim: answer["verdict"] for claim, answer in summary["claims"].items()}
+    assert list(claims.values()) == ["confirmed", "undecided"]
+    assert module["verdict"]([-3.0, -3.1, -2.9])["verdict"] == "contradicted"
+    assert module["verdict"]([5.0])["verdict"] == "undecided"

@@ -36,7 +36,7 @@ def test_ranked_levels(cell_rows: int, loaded: LoadedModel, tmp_path: Path) -> N
     export_bundle(loaded, masks, info(3), cell_rows, path, provenance={"seed": 3}, device={"name": "board"})
     bundle = BundleFile.open(path)
     assert bundle.manifest["sparsity"] == {"kind": "ranked"}
-    assert bundle.manifest["provenance"] == {"seed": 3}
+    assert bundle.manifest["provenance"] == {"architecture": "BertModel", "pad_token_id": 0, "seed": 3}
     assert bundle.manifest["device"] == {"name": "board"}
     for level, level_mask in enumerate(masks):
         entry = bundle.levels[level]

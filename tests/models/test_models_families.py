@@ -11,6 +11,7 @@ import torch
 from tiny_families import FAMILIES, VOCAB, export, padded, random_masks, tiny_model, tolerance
 
 from lavolta.models.hf import from_transformers, with_head
+from lavolta.models.hf_sentence import SentenceModules
 from lavolta.models.lm import END_OF_LINE, UNKNOWN, LmConfig, Vocabulary, build_lm
 from lavolta.models.loaded import LoadedModel
 
@@ -71,7 +72,7 @@ def test_canonical_module_equals_the_reference_at_every_level(
     family: str, pooling: tuple[str, bool], level: int, tmp_path: Path
 ) -> None:
     keep = (1.0, 0.6, 0.0)
-    loaded = from_transformers(tiny_model(family), name=family, pooling=pooling)
+    loaded = from_transformers(tiny_model(family), name=family, modules=SentenceModules(*pooling))
     reference = export(loaded, tmp_path / "m.lavolta", keep)
     apply_masks(loaded, random_masks(loaded, 4, keep)[level], 4)
     rows, types, batch = inputs(family)

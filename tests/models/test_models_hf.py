@@ -300,7 +300,7 @@ def test_pooling_of_a_sentence_encoder_is_read(
     ("modules", "pooling", "words"),
     [
         ([TRANSFORMER, POOLING], {"pooling_mode_max_tokens": True}, "pools by max_tokens"),
-        ([TRANSFORMER, POOLING, {"path": "3", "type": "x.Dense"}], {}, "has a Dense module"),
+        ([TRANSFORMER, POOLING, {"path": "3", "type": "x.CNN"}], {}, "has a CNN module"),
         ([{"path": ""}], {}, "cannot be read"),
         ({"a": 1}, {}, "cannot be read"),
     ],

@@ -60,7 +60,8 @@ def test_rotate(isa: str, head_size: int, tokens: int) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("head_size", [1, 5, 16, 17, 64, 72])
 @pytest.mark.parametrize(
-    ("past", "tokens"), [(0, 1), (1, 1), (14, 1), (15, 1), (16, 1), (40, 1), (0, 33), (13, 7), (31, 97)]
+    ("past", "tokens"),
+    [(0, 1), (1, 1), (14, 1), (15, 1), (16, 1), (40, 1), (0, 33), (13, 7), (31, 97), (129, 1), (90, 97), (250, 200)],
 )
 @pytest.mark.parametrize("heads", [1, 3])
 def test_cached_attention(isa: str, head_size: int, past: int, tokens: int, heads: int) -> None:

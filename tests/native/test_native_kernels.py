@@ -20,6 +20,8 @@ FAST = [isa for isa in ISAS if isa != "reference"]
 EPS = float(np.finfo(np.float32).eps)
 # One less, equal and one more than a register (8, 16), a tile (24, 48, 64, 96, 128 tokens), and a prime.
 TOKENS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 65, 97, 127, 128, 129)
+# Around one and two of attention's blocks of 128 keys, and its groups of 192 queries.
+LONG = (127, 128, 129, 191, 193, 257, 389)
 
 
 def product_bound(
@@ -103,7 +105,7 @@ def attention_float64(q: NDArray, k: NDArray, v: NDArray, scale: float, causal: 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("head_size", [1, 4, 5, 32])
-@pytest.mark.parametrize("tokens", [1, 2, 15, 17, 33, 47, 48, 49, 97])
+@pytest.mark.parametrize("tokens", [1, 2, 15, 17, 33, 47, 48, 49, 97, *LONG])
 def test_attention(isa: str, causal: bool, head_size: int, tokens: int) -> None:
     generator = np.random.default_rng(tokens)
     start, around = 5, 11
@@ -132,6 +134,40 @@ def test_attention_survives_scores_of_any_size(isa: str) -> None:
     k = np.array([[1.0, 90.0, -90.0]], dtype=np.float32)
     v = np.array([[3.0, 5.0, 7.0]], dtype=np.float32)
     assert (_native.attention(isa, q, k, v, 0, 3, 1.0, False, 0.0) == 5.0).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_corrects_earlier_blocks(isa: str, causal: bool) -> None:
+    """Scores that rise from block to block by hundreds: all that was summed before is worth nothing."""
+    keys = np.arange(400, dtype=np.float32)[None]
+    q = np.ones((1, 400), dtype=np.float32)
+    out = _native.attention(isa, q, keys, keys, 0, 400, 1.0, causal, 0.0)[0]
+    # Each key weighs e times what the one before does: the mean is 1 / (e - 1) below the last key that is seen.
+    last = keys[0] if causal else np.full(400, 399.0)
+    expected = last - (last > 40) / (math.e - 1)
+    assert (np.abs(out - expected) <= np.where(last > 40, 400 * 8 * EPS, 1.0)).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("where", ["query", "key", "value"])
+@pytest.mark.parametrize("at", [0, 20, 128, 149])
+def test_attention_keeps_nan_where_it_belongs(isa: str, causal: bool, where: str, at: int) -> None:
+    """A query that meets NaN is NaN; one that does not see its key is what it was, and other sequences always are."""
+    generator = np.random.default_rng(at)
+    arrays = generator.standard_normal((3, 5, 160)).astype(np.float32)
+    before = _native.attention(isa, *arrays, 3, 150, 0.5, causal, -7.0)
+    arrays[("query", "key", "value").index(where), 2, 3 + at] = np.nan
+    after = _native.attention(isa, *arrays, 3, 150, 0.5, causal, -7.0)
+    sees = np.arange(150) == at if where == "query" else (np.arange(150) >= at) | (not causal)
+    inside = slice(3, 153)
+    assert (np.isnan(after[:, inside]).any(axis=0) >= sees).all()
+    if where != "value":
+        # A weight of 0 times NaN is NaN: values alone reach the queries before them that share their tile.
+        np.testing.assert_array_equal(after[:, inside][:, ~sees], before[:, inside][:, ~sees])
+    outside = np.r_[:3, 153:160]
+    assert (after[:, outside] == -7.0).all()
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -164,6 +200,14 @@ def test_activation_error(isa: str, name: str) -> None:
     exact = x.astype(np.float64)
     own = activation_bound(name, exact, np.zeros_like(exact))
     assert (np.abs(_native.activation(isa, x, name) - ACTIVATIONS[name](exact)) <= own + 1e-38).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "relu", "silu", "tanh"])
+def test_activations_keep_nan(isa: str, name: str) -> None:
+    x = np.full((1, 37), 2.0, dtype=np.float32)
+    x[0, [0, 18, 36]] = np.nan
+    np.testing.assert_array_equal(np.isnan(_native.activation(isa, x, name)), np.isnan(x))
 
 
 @pytest.mark.parametrize("isa", FAST)

@@ -9,7 +9,7 @@ from lavolta import devices
 from lavolta.devices import Accounting, Work
 from lavolta.devices.cell import load_cell
 from lavolta.devices.sources import Degree, NoFrequencyControl, Reading, SimulatedDevice
-from lavolta.errors import InfeasibleError
+from lavolta.errors import InfeasibleError, UserInputError
 from lavolta.runtime import traffic
 from lavolta.runtime.governor import Goal, Reason
 from lavolta.runtime.governor_loop import Answer, LiveGovernor, Served
@@ -272,3 +272,98 @@ def test_a_deadline_that_nothing_keeps_is_refused_at_the_start() -> None:
     runner = SimulatedRunner(device, LEVELS)
     with pytest.raises(InfeasibleError, match="no level meets 5 ms"):
         LiveGovernor(tight, Goal(), runner, device, device, runner.now_s)
+
+
+def test_a_request_with_a_deadline_of_its_own() -> None:
+    device = SimulatedDevice(profile(), load_cell())
+    governor, _ = governed(device, Goal())
+    usual, short = governor.serve("x"), governor.serve("x", deadline_ms=20.0)
+    # M4 takes 58.3 ms at 400 MHz and 19.4 at 1200.
+    assert (usual.level, usual.freq_mhz, usual.deadline_ms) == ("M4", 400.0, 80.0)
+    assert (short.level, short.freq_mhz, short.deadline_ms) == ("M4", 1200.0, 20.0)
+    assert short.in_time
+    hopeless = governor.serve("x", deadline_ms=10.0)
+    assert (hopeless.reason, hopeless.in_time) == (Reason.LATE.value, False)
+
+
+def test_a_longer_deadline_gives_time_to_wait() -> None:
+    device = SimulatedDevice(profile(), load_cell(), start_s=100.0)
+    governor, runner = governed(device, Goal())
+    waited_s = 0.1
+    patient = governor.serve("x", runner.now_s() - waited_s, deadline_ms=200.0)
+    assert (patient.freq_mhz, patient.reason, patient.in_time) == (400.0, Reason.CHEAPEST.value, True)
+    assert governor.serve("x", runner.now_s() - waited_s).reason == Reason.LATE.value
+
+
+def test_the_runner_is_told_what_is_left_of_the_request_s_own_deadline() -> None:
+    device = SimulatedDevice(profile(), load_cell(), start_s=100.0)
+    told: list[float] = []
+
+    def run(_request: object, _level: str, within_ms: float, /) -> Answer:
+        told.append(within_ms)
+        return Answer(None)
+
+    governor = LiveGovernor(scenario(device), Goal(), run, device, device, lambda: device.time_s)
+    governor.serve("x", device.time_s - 0.03, deadline_ms=50.0)
+    assert told == [pytest.approx(20.0)]
+
+
+def test_a_pinned_level_runs_at_the_clock_that_costs_least() -> None:
+    device = SimulatedDevice(profile(), load_cell())
+    governor, _ = governed(device, Goal(mean_score=0.8))
+    assert governor.pinned is None
+    credit = governor.memory.credit
+    governor.pin("M3")
+    served = governor.serve("x")
+    # 77.8 ms at 600 MHz.
+    assert (served.level, served.freq_mhz, served.reason) == ("M3", 600.0, Reason.PINNED.value)
+    assert governor.pinned == "M3"
+    # What the operator chose is not charged to the mean score.
+    assert governor.memory.credit == credit
+    assert governor.memory.requests == 1
+    governor.pin(None)
+    assert governor.serve("x").reason == Reason.MEAN.value
+
+
+def test_a_level_that_is_not_there_or_too_slow_is_not_pinned() -> None:
+    device = SimulatedDevice(profile(), load_cell())
+    tight = Scenario(device.profile, LEVELS, 40.0, 40.0, gap_ms=0.0)
+    runner = SimulatedRunner(device, LEVELS)
+    governor = LiveGovernor(tight, Goal(), runner, device, device, runner.now_s)
+    with pytest.raises(UserInputError, match="there is no level 'M9'; the bundle has M1, M2, M3, M4"):
+        governor.pin("M9")
+    with pytest.raises(InfeasibleError, match="no level meets 40 ms"):
+        governor.pin("M1")
+    assert governor.pinned is None
+    assert governor.serve("x").level == "M4"
+
+
+def test_the_busy_clock_is_asked_for_after_the_run() -> None:
+    class Busy:
+        def read(self) -> Reading:
+            return Reading(0.0, freq_mhz={CLUSTER: 1000.0})
+
+    device = SimulatedDevice(profile(), load_cell(), degree=Degree.FOLLOWS)
+    device.follow(CLUSTER, 600.0)
+    runner = SimulatedRunner(device, LEVELS)
+    governor = LiveGovernor(scenario(device), Goal(), runner, device, device, runner.now_s, Busy())
+    assert [governor.serve("x").freq_mhz for _ in range(3)] == [600.0, 1000.0, 1000.0]
+
+
+def test_the_plan_begins_when_the_device_first_tells_the_time() -> None:
+    class Slow:
+        looks = 0
+
+        def read(self) -> Reading:
+            self.looks += 1
+            if self.looks == 1:
+                return Reading(0.0, missing={"time_s": "the device has not answered yet."})
+            return Reading(time_s=1e6, charge_mwh=1000.0, capacity_mwh=1000.0)
+
+    device = SimulatedDevice(profile(), load_cell())
+    runner = SimulatedRunner(device, LEVELS)
+    goal = Goal(until_h=1e6)
+    governor = LiveGovernor(scenario(device), goal, runner, Slow(), device, runner.now_s)
+    assert governor.serve("x").reason == Reason.CHEAPEST.value
+    # Counted from zero, the wanted time would be over and the best level affordable.
+    assert governor.serve("x").level == "M4"

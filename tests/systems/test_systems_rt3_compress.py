@@ -26,6 +26,7 @@ from lavolta.errors import BundleError, InfeasibleError, LavoltaError, UserInput
 from lavolta.models.batching import encode_texts, predict
 from lavolta.models.hf import load_encoder
 from lavolta.models.loaded import LoadedModel
+from lavolta.models.tasks import load_task
 from lavolta.progress import SilentProgress
 from lavolta.runtime.bundle import BundleFile
 from lavolta.runtime.engine import open_bundle
@@ -37,7 +38,7 @@ from lavolta.systems.rt3.recipe import compress
 from lavolta.training.masking import MaskedLinears
 
 STEPS, CHECKPOINT_EVERY = 11, 4
-SMALL = {"tokens": 16, "levels": 3, "steps": STEPS, "batch_size": 4, "lr": 1e-3}
+SMALL = {"tokens": 16, "levels": 3, "steps": STEPS, "batch_size": 4, "lr": 1e-3, "precision": "fp32"}
 TRAINING = "distil all levels"
 
 
@@ -158,7 +159,9 @@ def test_every_level_keeps_the_deadline_on_the_device(made: Made) -> None:
 def test_int8_is_planned_stored_and_run(tiny_folder: Path, tiny_text: Path, tmp_path: Path) -> None:
     options = {**SMALL, "mode": "one-shot"}
     plain = compress(str(tiny_folder), out=tmp_path / "fp32.lavolta", text=tiny_text, **options)
-    int8 = compress(str(tiny_folder), out=tmp_path / "int8.lavolta", text=tiny_text, **options, precision="int8")
+    # Without being told, weights are stored as int8.
+    del options["precision"]
+    int8 = compress(str(tiny_folder), out=tmp_path / "int8.lavolta", text=tiny_text, **options)
     # The dense model is faster, so the deadline that it keeps is shorter.
     assert int8["deadline_ms"] < plain["deadline_ms"]
     bundle = BundleFile.open(tmp_path / "int8.lavolta")
@@ -263,7 +266,7 @@ def test_the_mark_is_of_options_model_and_text(tiny_folder: Path, tiny_text: Pat
 
 def test_a_task_is_learned_scored_and_continued(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
     out = tmp_path / "rte.lavolta"
-    task = {"task": "rte", "data": tiny_glue, **SMALL, "steps": 4}
+    task = {"task": "rte", "data": tiny_glue, **SMALL, "steps": 4, "precision": "int8"}
     with pytest.raises(InterruptedWorkError):
         compress(str(tiny_folder), out=out, progress=Watch("search the cuts", 1), **task)
     dense = tmp_path / "rte.lavolta.work" / "rte-dense-0.safetensors"
@@ -275,10 +278,13 @@ def test_a_task_is_learned_scored_and_continued(tiny_folder: Path, tiny_glue: Pa
     assert dense.stat().st_mtime_ns == first
     assert result["score_name"] == "accuracy"
     assert progress.said == [f"the dense model scores {result['dense_score']:.2f} (accuracy)"]
-    assert all(0.0 <= level["score"] <= 100.0 for level in result["levels"])
+    dev = load_task("rte", tiny_glue).dev
     with open_bundle(out) as model:
         assert model.spec.labels == ["entailment", "not_entailment"]
-        assert model.encode([("baluna", "bea bori")]).shape == (1, 2)
+        for index, level in enumerate(result["levels"]):
+            model.switch(index)
+            found = model.encode(list(zip(dev.first, dev.second, strict=True))).argmax(axis=1)
+            assert level["score"] == pytest.approx(100.0 * float((found == dev.labels).mean()))
 
 
 def refuse(kind: type[LavoltaError], words: str, folder: Path, call: Callable[[], object]) -> None:

@@ -15,8 +15,8 @@ from lavolta.models.hf import load_encoder
 from lavolta.models.loaded import LoadedModel
 from lavolta.sparsity.ranking import LevelMasks
 from lavolta.systems.rt3.probe import CutProbe, compensate
-from lavolta.systems.rt3.subjects import encoder_statistics
 from lavolta.training.distill import embedding_loss
+from lavolta.training.encoder import encoder_statistics
 from lavolta.training.masking import MaskedLinears
 from lavolta.training.saliency import LinearStats
 

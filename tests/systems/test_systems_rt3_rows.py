@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_files import save_model
 
 from lavolta.errors import UserInputError
+from lavolta.models.batching import StepBatches
 from lavolta.models.lm import LmConfig
 from lavolta.models.tasks import load_task
 from lavolta.sparsity.ranking import are_nested, model_sparsity
@@ -21,7 +22,7 @@ from lavolta.systems.rt3.backbone import BackboneOptions
 from lavolta.systems.rt3.lm import LmTraining, load_trained_lm, train_lm
 from lavolta.systems.rt3.published import PatternOptions
 from lavolta.systems.rt3.rows import ROWS, RowOptions, run_row
-from lavolta.systems.rt3.subjects import GlueSubject, GlueTraining, StepBatches, fresh_student, glue_subject, lm_subject
+from lavolta.systems.rt3.subjects import GlueSubject, GlueTraining, fresh_student, glue_subject, lm_subject
 
 TRAINING = GlueTraining(epochs=1, batch_size=8, max_tokens=16)
 LM = LmTraining(LmConfig(hidden=16, heads=2, ffn=24, max_tokens=32, tie=True), 2.0, 4, 8, samples=20)
@@ -49,7 +50,7 @@ def trained_lm(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
-@pytest.mark.parametrize("row", list(ROWS))
+@pytest.mark.parametrize("row", [row for row in ROWS if row != "ranked-upstream"])
 def test_every_row_runs(row: str, subject: GlueSubject, tmp_path: Path) -> None:
     run = run_row(subject, RowOptions(row, **SMALL), tmp_path)
     result = json.loads(json.dumps(run.result))

@@ -4,25 +4,34 @@
 #include "../kernels.h"
 
 namespace lavolta {
+namespace {
 
+float score(const AttentionArgs& a, size_t query, size_t key) {
+    float sum = 0.0f;
+    for (size_t f = 0; f < a.head_size; ++f) sum += a.k[f * a.stride + key] * a.q[f * a.stride + query];
+    return sum * a.scale;
+}
+
+}  // namespace
+
+// Scores are computed twice rather than kept: room for a sequence of any length is not needed.
 void attention_reference(const AttentionArgs& a) {
-    float* p = a.scratch;  // (tokens,)
+    float* mixed = a.scratch;  // (head_size,)
     for (size_t query = a.query_begin; query < a.query_end; ++query) {
         const size_t keys = a.causal ? query + 1 : a.tokens;
         float largest = -INFINITY;
         for (size_t key = 0; key < keys; ++key) {
-            float score = 0.0f;
-            for (size_t f = 0; f < a.head_size; ++f) score += a.k[f * a.stride + key] * a.q[f * a.stride + query];
-            p[key] = score * a.scale;
-            largest = p[key] > largest ? p[key] : largest;
+            const float s = score(a, query, key);
+            largest = s > largest ? s : largest;
         }
+        for (size_t f = 0; f < a.head_size; ++f) mixed[f] = 0.0f;
         float sum = 0.0f;
-        for (size_t key = 0; key < keys; ++key) sum += p[key] = std::exp(p[key] - largest);
-        for (size_t f = 0; f < a.head_size; ++f) {
-            float value = 0.0f;
-            for (size_t key = 0; key < keys; ++key) value += a.v[f * a.stride + key] * p[key];
-            a.out[f * a.stride + query] = value / sum;
+        for (size_t key = 0; key < keys; ++key) {
+            const float weight = std::exp(score(a, query, key) - largest);
+            sum += weight;
+            for (size_t f = 0; f < a.head_size; ++f) mixed[f] += a.v[f * a.stride + key] * weight;
         }
+        for (size_t f = 0; f < a.head_size; ++f) a.out[f * a.stride + query] = mixed[f] / sum;
     }
 }
 

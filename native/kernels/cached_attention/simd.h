@@ -1,86 +1,23 @@
-// Attention of new tokens over a cache, for any register type. Many queries take the tile of a linear layer, lanes being
-// queries, as in attention/simd.h. One query would fill one lane of it: there lanes are keys, then features, and every number
-// of the cache is loaded once for all the heads that share it, in the order in which it lies.
+// Attention of new tokens over a cache, for any register type. Many queries take tiles whose lanes are queries. One query would
+// fill one lane of them: there lanes are keys, then features, and every number of the cache is loaded once for two of the heads
+// that share it, in the order in which it lies.
 #pragma once
 
-#include "../math.h"
-#include "../tile.h"
+#include "../attention_tile.h"
 
 namespace lavolta {
 namespace {
 
-template <class V>
-constexpr int tile_rows() {
-    return V::registers == 32 ? 8 : 4;
-}
+struct Cache {
+    const float *blocks, *rows;
+    size_t head_size, stride;
 
-// Rows [f, f + R) of the result: sum over keys of value * p, times `inverse` of each query.
-template <class V, int R, int T>
-inline void weigh_values(const CachedAttentionArgs& a, uint32_t f, const float* p, size_t keys,
-                         const typename V::Reg (&inverse)[T], float* out, size_t queries) {
-    typename V::Reg acc[R][T];
-    for (int r = 0; r < R; ++r) {
-        for (int t = 0; t < T; ++t) acc[r][t] = V::zero();
-    }
-    accumulate<V, R, T, false>(acc, a.values + f, 1, a.value_stride, nullptr, keys, p, kQueryTile);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-        // The padding of a value is no feature.
-        if (f + r >= a.head_size) break;
-#pragma GCC unroll 16
-        for (int t = 0; t < T; ++t) {
-            if (t * V::width >= queries) break;
-            V::store_first(out + (f + r) * a.stride + t * V::width, V::mul(acc[r][t], inverse[t]), queries - t * V::width);
-        }
-    }
-}
-
-// Queries [query, query + T registers) of one head.
-template <class V, int T>
-__attribute__((noinline)) void attend_tile(const CachedAttentionArgs& a, const float* q, float* out, size_t query, size_t queries) {
-    constexpr int R = tile_rows<V>();
-    float* p = a.scratch;  // (keys rounded up to R, kQueryTile)
-    const size_t keys = a.past + query + queries;
-    for (size_t key = 0; key < keys; key += R) {
-        typename V::Reg acc[R][T];
-        for (int r = 0; r < R; ++r) {
-            for (int t = 0; t < T; ++t) acc[r][t] = V::zero();
-        }
-        const float* block = a.keys + key / kTokenPad * a.head_size * kTokenPad + key % kTokenPad;
-        accumulate<V, R, T, false>(acc, block, 1, kTokenPad, nullptr, a.head_size, q + query, a.stride);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 16
-            for (int t = 0; t < T; ++t) V::store(p + (key + r) * kQueryTile + t * V::width, acc[r][t]);
-        }
-    }
-    // Key k is hidden from the queries before it: the first k - past - query lanes of the tile.
-    const auto hidden_lanes = [&](size_t key, int t) -> size_t {
-        const size_t first = a.past + query + t * V::width;
-        return key > first ? key - first : 0;
-    };
-    typename V::Reg inverse[T];
-    const auto scale = V::set1(a.scale);
-    for (int t = 0; t < T; ++t) {
-        float* column = p + t * V::width;
-        auto largest = V::load(column);
-        for (size_t key = 1; key < keys; ++key) {
-            const size_t hidden = hidden_lanes(key, t);
-            const auto score = V::load(column + key * kQueryTile);
-            largest = V::max(largest, hidden ? V::replace_first(score, largest, hidden) : score);
-        }
-        auto sum = V::zero();
-        for (size_t key = 0; key < keys; ++key) {
-            const size_t hidden = hidden_lanes(key, t);
-            auto e = exp_negative<V>(V::mul(V::sub(V::load(column + key * kQueryTile), largest), scale));
-            if (hidden) e = V::replace_first(e, V::zero(), hidden);
-            sum = V::add(sum, e);
-            V::store(column + key * kQueryTile, e);
-        }
-        inverse[t] = V::div(V::set1(1.0f), sum);
-    }
-    for (uint32_t f = 0; f < a.head_size; f += R) weigh_values<V, R, T>(a, f, p, keys, inverse, out + query, queries);
-}
+    const float* keys(size_t key) const { return blocks + key / kTokenPad * head_size * kTokenPad + key % kTokenPad; }
+    size_t key_step() const { return kTokenPad; }
+    const float* values(size_t f, size_t key) const { return rows + key * stride + f; }
+    size_t value_row_step() const { return 1; }
+    size_t value_step() const { return stride; }
+};
 
 // Scores of H heads for all keys, times scale: p[h * row + key]. Partial sums hide the latency of a multiply-add.
 template <class V, int H>
@@ -193,7 +130,6 @@ __attribute__((noinline)) void attend_one(const CachedAttentionArgs& a, const fl
 
 template <class V>
 void cached_attention(const CachedAttentionArgs& a) {
-    constexpr size_t most = 3 * V::width;
     const size_t head_floats = size_t{a.head_size} * a.stride;
     if (a.query_end - a.query_begin == 1) {
         uint32_t head = 0;
@@ -201,21 +137,16 @@ void cached_attention(const CachedAttentionArgs& a) {
         if (head < a.heads) attend_one<V, 1>(a, a.q + head * head_floats, a.out + head * head_floats, a.query_begin);
         return;
     }
+    QueryTile tile{};
+    tile.stride = a.stride;
+    tile.head_size = a.head_size;
+    tile.scale = a.scale;
+    tile.causal = true;
     for (uint32_t head = 0; head < a.heads; ++head) {
-        const float* q = a.q + head * head_floats;
-        float* out = a.out + head * head_floats;
-        for (size_t query = a.query_begin; query < a.query_end;) {
-            const size_t left = a.query_end - query;
-            const size_t queries = left < most ? left : most;
-            if (queries > 2 * V::width) {
-                attend_tile<V, 3>(a, q, out, query, queries);
-            } else if (queries > V::width) {
-                attend_tile<V, 2>(a, q, out, query, queries);
-            } else {
-                attend_tile<V, 1>(a, q, out, query, queries);
-            }
-            query += queries;
-        }
+        tile.q = a.q + head * head_floats;
+        tile.out = a.out + head * head_floats;
+        attend_queries<V>(tile, Cache{a.keys, a.values, a.head_size, a.value_stride}, a.query_begin, a.query_end, a.past,
+                          a.scratch);
     }
 }
 

@@ -16,9 +16,10 @@ uint64_t peak(uint64_t rounds) {
     typename V::Reg acc[sums];
 #pragma GCC unroll 16
     for (int i = 0; i < sums; ++i) acc[i] = V::set1(static_cast<float>(i));
+    // Sums are added to, as in a product: some processors have no other multiply-add.
     for (uint64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 16
-        for (int i = 0; i < sums; ++i) acc[i] = V::fma(acc[i], factor, factor);
+        for (int i = 0; i < sums; ++i) acc[i] = V::fma(factor, factor, acc[i]);
     }
     auto total = V::zero();
 #pragma GCC unroll 16

@@ -71,8 +71,10 @@ inline void band_sums(const TokenLinearArgs& a, uint32_t band, float (&sums)[16]
 template <class V, int R>
 inline void tall_sums(const TokenLinearArgs& a, uint32_t band, float (&sums)[16]) {
     constexpr int T = R / static_cast<int>(V::width);
-    typename V::Reg acc[4][T];
-    for (int i = 0; i < 4; ++i) {
+    // Eight sums hide the latency of a multiply-add.
+    constexpr int partial = T >= 4 ? 2 : 4;
+    typename V::Reg acc[partial][T];
+    for (int i = 0; i < partial; ++i) {
         for (int t = 0; t < T; ++t) acc[i][t] = V::zero();
     }
     for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
@@ -80,11 +82,11 @@ inline void tall_sums(const TokenLinearArgs& a, uint32_t band, float (&sums)[16]
         const float* values = a.values + size_t{a.runs[r].first} * R;
         const size_t cells = a.runs[r].count;
         size_t cell = 0;
-        for (; cell + 4 <= cells; cell += 4) {
+        for (; cell + partial <= cells; cell += partial) {
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; ++i) {
+            for (int i = 0; i < partial; ++i) {
                 const auto x = V::set1(a.x[columns[cell + i]]);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
                 for (int t = 0; t < T; ++t) acc[i][t] = V::fma(V::load(values + (cell + i) * R + t * V::width), x, acc[i][t]);
             }
         }
@@ -94,7 +96,9 @@ inline void tall_sums(const TokenLinearArgs& a, uint32_t band, float (&sums)[16]
         }
     }
     for (int t = 0; t < T; ++t) {
-        V::store(sums + t * V::width, V::add(V::add(acc[0][t], acc[1][t]), V::add(acc[2][t], acc[3][t])));
+        auto sum = V::add(acc[0][t], acc[1][t]);
+        if constexpr (partial == 4) sum = V::add(sum, V::add(acc[2][t], acc[3][t]));
+        V::store(sums + t * V::width, sum);
     }
 }
 
@@ -207,8 +211,8 @@ void token_quantize(const TokenQuantizeArgs& a) {
     V::store(lanes, largest);
     float most = 0.0f;
     for (size_t i = 0; i < V::width; ++i) most = lanes[i] > most ? lanes[i] : most;
-    // NaN and infinity take the way on which nothing is lost.
-    if (!(sum_lanes<V>(finite) == 0.0f)) return token_quantize_reference(a);
+    // NaN and infinity take the way on which nothing is lost, and so do numbers so small that ARMv7 would flush some to 0.
+    if (!(sum_lanes<V>(finite) == 0.0f) || most < 1e-30f) return token_quantize_reference(a);
     const bool zero = most / 127.0f < FLT_MIN;
     const auto inverse = V::set1(zero ? 0.0f : 127.0f / most);
     *a.scale = zero ? 0.0f : most / 127.0f;

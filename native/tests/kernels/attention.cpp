@@ -1,4 +1,6 @@
 // Attention, of whole sequences and over a cache.
+#include <algorithm>
+
 #include "check.h"
 
 namespace lavolta {
@@ -16,7 +18,8 @@ double attention_bound(uint32_t head_size, float scale, size_t keys) {
 void test_attention(Isa isa, AttentionKernel* kernel, AttentionKernel* reference) {
     for (const bool causal : {false, true}) {
         for (const uint32_t head_size : {1u, 4u, 5u, 32u}) {
-            for (const size_t tokens : {1, 2, 3, 4, 5, 11, 12, 13, 16, 17, 33, 47, 48, 49, 61}) {
+            // Around a register, a tile of queries, one and two blocks of keys.
+            for (const size_t tokens : {1, 2, 3, 4, 5, 11, 12, 13, 16, 17, 33, 47, 48, 49, 61, 127, 128, 129, 131, 257}) {
                 Numbers numbers(head_size * 1000 + tokens + causal);
                 // The sequence lies between others, which are NaN and must neither be read into the result nor written.
                 const size_t before = 5, all = before + tokens + 11, stride = stride_of(all);
@@ -26,7 +29,7 @@ void test_attention(Isa isa, AttentionKernel* kernel, AttentionKernel* reference
                         for (size_t t = 0; t < tokens; ++t) (*values)[f * stride + before + t] = numbers.number();
                     }
                 }
-                std::vector<float> scratch(attention_scratch(tokens), kNan);
+                std::vector<float> scratch(attention_scratch(head_size), kNan);
                 AttentionArgs args{};
                 args.q = q.data() + before;
                 args.k = k.data() + before;
@@ -39,9 +42,9 @@ void test_attention(Isa isa, AttentionKernel* kernel, AttentionKernel* reference
                 args.causal = causal;
                 for (auto* out : {&expected, &y}) {
                     args.out = out->data() + before;
-                    for (size_t query = 0; query < tokens; query += kQueryTile) {
+                    for (size_t query = 0; query < tokens; query += query_share(tokens)) {
                         args.query_begin = query;
-                        args.query_end = query + kQueryTile < tokens ? query + kQueryTile : tokens;
+                        args.query_end = std::min(query + query_share(tokens), tokens);
                         (out == &y ? kernel : reference)(args);
                     }
                 }
@@ -60,7 +63,7 @@ void test_attention(Isa isa, AttentionKernel* kernel, AttentionKernel* reference
 void test_cached_attention(Isa isa, CachedAttentionKernel* kernel, CachedAttentionKernel* reference) {
     for (const uint32_t heads : {1u, 2u, 3u}) {
         for (const uint32_t head_size : {1u, 4u, 5u, 20u}) {
-            for (const size_t past : {0, 1, 15, 16, 40}) {
+            for (const size_t past : {0, 1, 15, 16, 40, 127, 230}) {
                 for (const size_t tokens : {1, 2, 5, 13, 49}) {
                     Numbers numbers(heads * 10000 + head_size * 1000 + past * 50 + tokens);
                     const size_t keys = past + tokens;
@@ -87,9 +90,9 @@ void test_cached_attention(Isa isa, CachedAttentionKernel* kernel, CachedAttenti
                     args.scale = 1.0f / std::sqrt(static_cast<float>(head_size));
                     for (auto* out : {&expected, &y}) {
                         args.out = out->data();
-                        for (size_t query = 0; query < tokens; query += kQueryTile) {
+                        for (size_t query = 0; query < tokens; query += query_share(keys)) {
                             args.query_begin = query;
-                            args.query_end = query + kQueryTile < tokens ? query + kQueryTile : tokens;
+                            args.query_end = std::min(query + query_share(keys), tokens);
                             (out == &y ? kernel : reference)(args);
                         }
                     }

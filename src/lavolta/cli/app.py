@@ -10,7 +10,23 @@ from typing import Annotated
 
 import typer
 
-from lavolta.cli import bench, compress, demo, device, explain, generate, govern, report, rt3, run_bundle, simulate
+from lavolta.cli import (
+    bench,
+    compress,
+    demo,
+    device,
+    explain,
+    export,
+    generate,
+    govern,
+    monitor,
+    prune,
+    report,
+    rt3,
+    run_bundle,
+    serve,
+    simulate,
+)
 from lavolta.errors import LavoltaError
 
 REFUSED = 2
@@ -54,12 +70,17 @@ def build_app(settings: _Global) -> typer.Typer:
     app.callback()(root)
     commands: tuple[tuple[str, Callable[..., None]], ...] = (
         ("compress", compress.compress),
+        ("prune", prune.prune),
+        ("export", export.export),
+        ("import", export.import_sparse),
         ("run", run_bundle.run),
         ("generate", generate.generate),
         ("explain", explain.explain),
         ("bench", bench.bench),
         ("simulate", simulate.simulate),
         ("govern", govern.govern),
+        ("serve", serve.serve),
+        ("monitor", monitor.monitor),
         ("report", report.report),
         ("demo", demo.demo),
     )
@@ -135,7 +156,8 @@ def _sentence(error: Exception) -> str | None:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", "lavolta"):
             return None
-        return f"this command needs the package {missing}; install it with `pip install 'lavolta[compress]'`."
+        extra = "serve" if missing in ("starlette", "uvicorn", "prometheus_client") else "compress"
+        return f"this command needs the package {missing}; install it with `pip install 'lavolta[{extra}]'`."
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         why = (error.strerror or str(error)).lower()

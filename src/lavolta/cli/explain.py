@@ -10,6 +10,7 @@ import typer
 from lavolta.cli.compress import draw_levels
 from lavolta.cli.output import JsonOption, say, show, table
 from lavolta.errors import UserInputError
+from lavolta.runtime.parts import of_one_token, part_of, part_times_ms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +55,26 @@ def explain(
 
 
 def _draw_steps(console: Console, levels: Sequence[str], records: Sequence[dict[str, Any]], tokens: int) -> None:
-    """One row for each step of the computation, one column for each level; then sums, and why each kernel runs."""
+    """The steps of a run, those of a single token where there are sessions, and why each kernel runs."""
+    run = [record for record in records if not of_one_token(record)]
+    token = [record for record in records if of_one_token(record)]
+    title = "Steps: kept share of the cells"
+    measured = f"; milliseconds with {tokens} tokens; share of the peak measured for the kernel's instructions"
+    _draw_table(console, title + measured * bool(tokens), levels, run, bool(tokens))
+    if token:
+        console.print()
+        title = "One token of a session: kept share of the cells"
+        measured = f"; milliseconds behind {tokens} tokens; share of the rate at which the weights can be read"
+        _draw_table(console, title + measured * bool(tokens), levels, token, bool(tokens))
+    console.print()
+    reasons = dict.fromkeys((str(record["kernel"]), str(record["reason"])) for record in records)
+    table(console, "Why these kernels", ["kernel", "reason"], [list(pair) for pair in reasons], text_columns=2)
+
+
+def _draw_table(
+    console: Console, title: str, levels: Sequence[str], records: Sequence[dict[str, Any]], measured: bool
+) -> None:
+    """One row for each step of the computation, one column for each level; then the sums of the parts."""
     steps: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for record in records:
         steps.setdefault((str(record["layer"]), str(record["op"])), {})[str(record["level"])] = record
@@ -62,19 +82,12 @@ def _draw_steps(console: Console, levels: Sequence[str], records: Sequence[dict[
     for (layer, operation), by_level in steps.items():
         kernels = dict.fromkeys(str(record["kernel"]) for record in by_level.values())
         rows.append([layer, operation, ", ".join(kernels), *(_step(by_level.get(level)) for level in levels)])
-    if tokens:
-        for words, chosen in (
-            ("linear layers", [r for r in records if r["op"] == "linear"]),
-            ("all the rest", [r for r in records if r["op"] != "linear"]),
-        ):
-            rows.append([words, "", "", *(_sum(chosen, level) for level in levels)])
-    title = "Steps: kept share of the cells"
-    if tokens:
-        title += f"; milliseconds with {tokens} tokens; share of the peak measured for the kernel's instructions"
+    if measured:
+        times = {level: part_times_ms(records, level) for level in levels}
+        for part in times[levels[0]]:
+            rows.append([part, "", "", *(_part(part, times[level], records, level) for level in levels)])
+        rows.append(["everything", "", "", *(f"{sum(times[level].values()):.3f} ms" for level in levels)])
     table(console, title, ["layer", "step", "kernel", *levels], rows, text_columns=3)
-    console.print()
-    reasons = dict.fromkeys((str(record["kernel"]), str(record["reason"])) for record in records)
-    table(console, "Why these kernels", ["kernel", "reason"], [list(pair) for pair in reasons], text_columns=2)
 
 
 def _step(record: dict[str, Any] | None) -> str:
@@ -85,19 +98,21 @@ def _step(record: dict[str, Any] | None) -> str:
         parts.append(_percent(1 - record["sparsity"]))
     if record.get("measured_ms") is not None:
         parts.append(f"{record['measured_ms']:.3f} ms")
-    if record.get("share_of_peak") is not None:
-        parts.append(_percent(record["share_of_peak"]))
+    for share in ("share_of_peak", "share_of_bandwidth"):
+        if record.get(share) is not None:
+            parts.append(_percent(record[share]))
     return "  ".join(parts) or "–"
 
 
-def _sum(records: Sequence[dict[str, Any]], level: str) -> str:
-    """Time of some steps of a level; for linear layers also the share of the peak that they reach together."""
-    chosen = [record for record in records if record["level"] == level]
-    measured_ms = sum(record["measured_ms"] for record in chosen)
-    expected_ms = [record.get("expected_ms") for record in chosen]
-    known = [value for value in expected_ms if value is not None]
-    share = f"  {_percent(sum(known) / measured_ms)}" if known and len(known) == len(chosen) and measured_ms > 0 else ""
-    return f"{measured_ms:.3f} ms{share}"
+def _part(part: str, times: dict[str, float], records: Sequence[dict[str, Any]], level: str) -> str:
+    """Time of a part and its share of everything; of linear layers also what they reach of their limit."""
+    whole = sum(times.values())
+    text = f"{times[part]:.3f} ms" + (f" = {_percent(times[part] / whole)}" if whole > 0 else "")
+    expected = [r.get("expected_ms") for r in records if r["level"] == level and part_of(r) == part]
+    known = [value for value in expected if value is not None]
+    if part != "linear layers" or len(known) != len(expected) or times[part] <= 0:
+        return text
+    return f"{text}  {_percent(sum(known) / times[part])}"
 
 
 def _percent(share: float) -> str:

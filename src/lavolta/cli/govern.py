@@ -3,68 +3,46 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lavolta.cli import governing
 from lavolta.cli.compress import check_positive
 from lavolta.cli.output import JsonOption, cell, plain, say, show, table
-from lavolta.cli.simulate import USUAL_TOKENS, count_of, levels_of
 from lavolta.errors import UserInputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lavolta.runtime.governor_loop import LiveGovernor, Served
-    from lavolta.runtime.scenario import Scenario
-
-_HOURS = {"h": 1.0, "m": 1 / 60, "min": 1 / 60, "s": 1 / 3600}
-_NOISE = 0.2
-HEAT_BAND_C = 15.0
-"""How far below the limit of a profile the clock begins to fall."""
+    from lavolta.runtime.governed import Governed
+    from lavolta.runtime.governor_loop import Served
 
 
 def govern(
     bundle: Annotated[Path, typer.Argument(help="A bundle that `lavolta compress` wrote.")],
-    deadline_ms: Annotated[float, typer.Option("--deadline-ms", help="Longest allowed time of one answer, in ms.")],
-    until: Annotated[
-        str | None, typer.Option("--until", help="How long the charge has to last, such as 8h or 90min; best score.")
-    ] = None,
-    reserve: Annotated[
-        str | None, typer.Option("--reserve", help="Share of the charge to keep, such as 10%; best score until then.")
-    ] = None,
-    min_score: Annotated[float | None, typer.Option("--min-score", help="Use no level below this score.")] = None,
-    mean_score: Annotated[
-        float | None, typer.Option("--mean-score", help="Lowest energy with at least this score on average.")
-    ] = None,
-    margin: Annotated[
-        float, typer.Option("--margin", min=0.0, help="Share by which a run may take longer than predicted.")
-    ] = _NOISE,
-    device: Annotated[
-        str | None, typer.Option("--device", help="A device name or a .toml profile; absent: that of the bundle.")
-    ] = None,
-    simulate: Annotated[
-        bool, typer.Option("--simulate", help="A device in numbers: its time and battery, this computer's answers.")
-    ] = False,
+    deadline_ms: governing.Deadline,
+    until: governing.Until = None,
+    reserve: governing.Reserve = None,
+    min_score: governing.MinScore = None,
+    mean_score: governing.MeanScore = None,
+    margin: governing.Margin = governing.MARGIN,
+    device: governing.Device = None,
+    simulate: governing.Simulate = False,
     period_ms: Annotated[
         float | None,
         typer.Option("--period-ms", help="Ask for a test text every so many ms; absent: a text a line from stdin."),
     ] = None,
     requests: Annotated[int, typer.Option("--requests", min=1, help="How many test texts.")] = 100,
-    tokens: Annotated[
-        int | None, typer.Option("--tokens", min=1, help="Tokens of one request; absent: as the bundle was made for.")
-    ] = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads of the engine.")] = 1,
-    keep_clock: Annotated[bool, typer.Option("--keep-clock", help="Leave the clock to the system.")] = False,
-    sysfs: Annotated[Path, typer.Option("--sysfs", help="Where the system shows its devices.")] = Path("/sys"),
-    seed: Annotated[int, typer.Option("--seed", help="Of the simulated device's timing noise.")] = 0,
+    tokens: governing.Tokens = None,
+    threads: governing.Threads = 1,
+    keep_clock: governing.KeepClock = False,
+    sysfs: governing.Sysfs = Path("/sys"),
+    seed: governing.Seed = 0,
     lines: Annotated[bool, typer.Option("--lines", help="Print a JSON object for every answer as it comes.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -79,38 +57,18 @@ def govern(
         check_positive("--period-ms", period_ms)
     if lines and as_json:
         raise UserInputError("--lines and --json exclude one another; give one of them.")
-    from lavolta.devices import DEFAULT, Accounting, load
+    from lavolta.runtime import governed
     from lavolta.runtime.engine import open_bundle
-    from lavolta.runtime.governor import Goal
-    from lavolta.runtime.scenario import Scenario
 
-    goal = Goal(_hours(until), _share(reserve), min_score, mean_score, margin)
+    goal = governing.goal_of(until, reserve, min_score, mean_score, margin)
     with open_bundle(bundle, threads=threads) as model:
-        from lavolta.runtime.bundle import BundleFile
-
-        opened = BundleFile.open(bundle)
-        made_for = opened.manifest["device"]
-        profile = load(device or str(made_for.get("name", DEFAULT)))
-        if profile.thermal is not None:
-            limit_c = profile.thermal.limit_c
-            goal = replace(goal, warn_c=limit_c - HEAT_BAND_C, max_c=limit_c)
-        length = tokens or count_of(made_for.get("tokens"), min(USUAL_TOKENS, opened.spec.max_tokens))
-        scenario = Scenario(
-            profile,
-            levels_of(opened, length),
-            deadline_ms,
-            period_ms or deadline_ms,
-            (min(threads, profile.cluster().cores),),
-            accounting=Accounting.BOARD,
-            # The rhythm of texts on stdin is not known: it is learned.
-            gap_ms=0.0 if period_ms is None else None,
-        )
+        scenario, goal, length = governing.scenario_of(bundle, device, deadline_ms, period_ms, tokens, threads, goal)
         place = (
-            _simulated(scenario, goal, model, length, seed)
+            governed.simulated(scenario, goal, model, length, seed=seed)
             if simulate
-            else _here(scenario, goal, model, length, sysfs, not keep_clock)
+            else governed.here(scenario, goal, model, length, sysfs, set_clock=not keep_clock)
         )
-        test = [index % opened.spec.vocab for index in range(length)]
+        test = [index % model.spec.vocab for index in range(length)]
         served = []
         try:
             for arrived_s, request in _requests(place, test, period_ms, requests):
@@ -121,10 +79,10 @@ def govern(
                 if place.over():
                     break
         finally:
-            place.governor.close()
+            place.close()
     data = {
         "bundle": bundle,
-        "device": profile.name,
+        "device": scenario.profile.name,
         "simulated": simulate,
         "deadline_ms": deadline_ms,
         "goal": goal,
@@ -138,64 +96,8 @@ def govern(
         show(as_json, data, lambda console: _draw(console, data, served))
 
 
-@dataclass
-class _Place:
-    """Where requests are served: a real device or a simulated one."""
-
-    governor: LiveGovernor
-    now_s: Callable[[], float]
-    wait_until: Callable[[float], None]
-    over: Callable[[], bool]
-
-
-def _simulated(scenario: Scenario, goal: Any, model: Any, tokens: int, seed: int) -> _Place:
-    import numpy as np
-
-    from lavolta.devices.cell import load_cell
-    from lavolta.devices.sources import SimulatedDevice
-    from lavolta.runtime.governor_engine import EngineRunner
-    from lavolta.runtime.governor_loop import LiveGovernor
-    from lavolta.runtime.governor_simulated import SimulatedRunner
-    from lavolta.runtime.traffic import uniform_noise
-
-    engine = EngineRunner(model, tokens)
-    noise = uniform_noise(_NOISE, 997, np.random.default_rng(seed))
-    device = SimulatedDevice(scenario.profile, load_cell())
-    runner = SimulatedRunner(
-        device,
-        scenario.levels,
-        scenario.threads[0],
-        noise,
-        # The answer is this computer's; how long it takes here does not matter to the device.
-        compute=lambda request, level: engine(request, level, float("inf")).output,
-    )
-    governor = LiveGovernor(scenario, goal, runner, device, device, runner.now_s)
-    return _Place(governor, runner.now_s, runner.wait_until, lambda: device.empty)
-
-
-def _here(scenario: Scenario, goal: Any, model: Any, tokens: int, sysfs: Path, set_clock: bool) -> _Place:
-    from lavolta.devices import read_identity, require_same_cpu
-    from lavolta.devices.sources import Checked, LinuxFrequencyControl, LinuxSource, cluster_cpus
-    from lavolta.runtime.engine import instruction_sets
-    from lavolta.runtime.governor_engine import EngineRunner
-    from lavolta.runtime.governor_loop import LiveGovernor
-
-    if scenario.profile.cpu is not None:
-        # Profiles that were never measured anywhere are starting points: corrections are learned.
-        require_same_cpu(scenario.profile, read_identity(instruction_sets()))
-    clusters = cluster_cpus(scenario.profile)
-    source = Checked(LinuxSource(sysfs, clusters=clusters))
-    control = LinuxFrequencyControl(sysfs, clusters, allowed=set_clock)
-    governor = LiveGovernor(scenario, goal, EngineRunner(model, tokens), source, control, time.monotonic)
-
-    def wait_until(time_s: float) -> None:
-        time.sleep(max(0.0, time_s - time.monotonic()))
-
-    return _Place(governor, time.monotonic, wait_until, lambda: False)
-
-
 def _requests(
-    place: _Place, test: list[int], period_ms: float | None, count: int
+    place: Governed, test: list[int], period_ms: float | None, count: int
 ) -> Iterator[tuple[float, str | list[int]]]:
     """When each request came, and what it asks."""
     if period_ms is not None:
@@ -225,24 +127,6 @@ def _text_of(line: str, number: int) -> str:
     if not isinstance(text, str):
         raise UserInputError(f"the `text` of line {number} of stdin is no string; correct it.")
     return text
-
-
-def _hours(words: str | None) -> float | None:
-    if words is None:
-        return None
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(h|min|m|s)\s*", words)
-    if found is None:
-        raise UserInputError(f"--until {words} is no time; write it as 8h, 90min or 45s.")
-    return float(found[1]) * _HOURS[found[2]]
-
-
-def _share(words: str | None) -> float | None:
-    if words is None:
-        return None
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", words)
-    if found is None:
-        raise UserInputError(f"--reserve {words} is no share; write it as 10% or 0.1.")
-    return float(found[1]) / (100 if found[2] else 1)
 
 
 def _summary(served: list[Served]) -> dict[str, Any]:

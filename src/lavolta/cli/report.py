@@ -25,9 +25,12 @@ def report(
     Example: `lavolta report runs/demo`
     """
     from lavolta.report import load_result, write_report
+    from lavolta.report.training import read_prune_result, write_training_page
 
     source = run / "result.json" if run.is_dir() or run.suffix != ".json" else run
-    page = write_report(load_result(source), out if out is not None else source.parent / "report.html")
+    target = out if out is not None else source.parent / "report.html"
+    pruned = read_prune_result(source)
+    page = write_report(load_result(source), target) if pruned is None else write_training_page(pruned, target)
 
     def draw(console: Console) -> None:
         say(console, f"Wrote {page} ({page.stat().st_size / 1e6:.1f} MB); open it in any browser.")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lavolta.models.hf import with_head as with_head
     from lavolta.models.hf_decoders import decoder_from_transformers as decoder_from_transformers
     from lavolta.models.hf_decoders import load_decoder as load_decoder
+    from lavolta.models.hf_out import SavedFolder as SavedFolder
+    from lavolta.models.hf_out import save_pretrained as save_pretrained
     from lavolta.models.lm import LmConfig as LmConfig
     from lavolta.models.lm import LmCorpus as LmCorpus
     from lavolta.models.lm import Vocabulary as Vocabulary
@@ -46,6 +48,7 @@ _HOME = {
     "LmConfig": "lm",
     "LmCorpus": "lm",
     "LoadedModel": "loaded",
+    "SavedFolder": "hf_out",
     "Split": "tasks",
     "TaskData": "tasks",
     "TextData": "text",
@@ -66,6 +69,7 @@ _HOME = {
     "random_batches": "batching",
     "read_text": "text",
     "run_module": "loaded",
+    "save_pretrained": "hf_out",
     "sorted_batches": "batching",
     "user_text": "text",
     "with_head": "hf",

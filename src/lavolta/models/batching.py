@@ -42,6 +42,16 @@ class Encoded:
         """Tokens of each sequence, ``(n,)``."""
         return np.array([len(sequence) for sequence in self.ids], dtype=np.int64)
 
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Encoded:
+        """The sequences of ``rows``, in that order."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        return Encoded(
+            [self.ids[row] for row in chosen],
+            None if self.types is None else [self.types[row] for row in chosen],
+            None if self.labels is None else self.labels[chosen],
+            self.pad_id,
+        )
+
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> Batch:
         """The sequences of ``rows``, padded on the right to the longest of them."""
         chosen = [int(row) for row in rows]
@@ -92,6 +102,23 @@ def random_batches(encoded: Encoded, batch_size: int, seed: int) -> Iterator[Bat
         batches.extend(pool[i : i + batch_size] for i in range(0, len(pool), batch_size))
     for place in generator.permutation(len(batches)):
         yield encoded.batch(batches[place])
+
+
+class StepBatches:
+    """Batches by step: every epoch in its own order, a function of the seed and the step alone."""
+
+    def __init__(self, encoded: Encoded, batch_size: int, seed: int) -> None:
+        self._encoded, self._batch_size, self._seed = encoded, batch_size, seed
+        self.per_epoch = -(-len(encoded) // batch_size)
+        self._epoch = -1
+        self._batches: list[Batch] = []
+
+    def __call__(self, step: int) -> Batch:
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._batches = list(random_batches(self._encoded, self._batch_size, self._seed * 1009 + epoch))
+            self._epoch = epoch
+        return self._batches[place]
 
 
 def sorted_batches(encoded: Encoded, batch_size: int) -> Iterator[Batch]:

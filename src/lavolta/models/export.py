@@ -47,6 +47,11 @@ def export_bundle(
     """
     if len(masks) != len(level_info):
         raise UserInputError(f"{len(masks)} levels of masks have {len(level_info)} descriptions; give one for each.")
+    if model.spec.head_norm:
+        raise UserInputError(
+            f"{model.spec.name} has a masked language model's head, which the engine does not run; load it with "
+            "task='embedding', or export it as a Hugging Face folder or an ONNX graph."
+        )
     model.check_finite()
     grids = model.grids(cell_rows)
     for level, level_masks in enumerate(masks):

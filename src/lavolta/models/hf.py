@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,97 +10,21 @@ import torch
 from torch import nn
 
 from lavolta.errors import UserInputError
-from lavolta.models.hf_files import find_model, load_config, load_model, load_tokenizer, pooling_of
+from lavolta.models.hf_families import FAMILIES, Family, family_name, head_kind
+from lavolta.models.hf_files import find_model, load_config, load_model, load_tokenizer
+from lavolta.models.hf_sentence import SentenceModules, read_modules
 from lavolta.models.loaded import LoadedModel, check_cuttable
 from lavolta.models.transformer import Dropout, Transformer
 from lavolta.runtime.spec import ModelSpec
 
-LOAD_TASKS = (None, "embedding", "classification", "regression")
-
-
-@dataclass(frozen=True)
-class Family:
-    """Where one model type keeps what the canonical model has; paths are relative to the base model of transformers.
-
-    Args:
-        word, position, type, norm: the embeddings; ``type`` may be ``None``.
-        layers: the list of layers.
-        parts: canonical name inside a layer to path inside a layer.
-        base: attribute that holds the base model in the classification model.
-        head_dense, head_out: paths in the classification model.
-        head_activation: between these two.
-        fields: canonical configuration name to the name in this family's configuration.
-    """
-
-    base: str
-    layers: str
-    parts: Mapping[str, str]
-    head_dense: str
-    head_out: str
-    head_activation: str
-    fields: Mapping[str, str]
-    type: str | None = "embeddings.token_type_embeddings"
-    word: str = "embeddings.word_embeddings"
-    position: str = "embeddings.position_embeddings"
-    norm: str = "embeddings.LayerNorm"
-    pooler: str | None = "pooler.dense"
-
-
-_BERT_PARTS = {
-    "attention.query": "attention.self.query",
-    "attention.key": "attention.self.key",
-    "attention.value": "attention.self.value",
-    "attention.output": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "ffn.up": "intermediate.dense",
-    "ffn.down": "output.dense",
-    "ffn_norm": "output.LayerNorm",
+LOAD_TASKS = (None, "embedding", "classification", "regression", "token-classification", "masked-lm")
+_NEEDED = {
+    "classification": ("sequence", "sentence"),
+    "regression": ("sequence", "sentence"),
+    "token-classification": ("token",),
+    "masked-lm": ("masked-lm",),
 }
-_BERT_FIELDS = {
-    "layers": "num_hidden_layers",
-    "hidden": "hidden_size",
-    "heads": "num_attention_heads",
-    "ffn": "intermediate_size",
-    "activation": "hidden_act",
-    "dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-}
-_DISTILBERT_PARTS = {
-    "attention.query": "attention.q_lin",
-    "attention.key": "attention.k_lin",
-    "attention.value": "attention.v_lin",
-    "attention.output": "attention.out_lin",
-    "attention_norm": "sa_layer_norm",
-    "ffn.up": "ffn.lin1",
-    "ffn.down": "ffn.lin2",
-    "ffn_norm": "output_layer_norm",
-}
-_DISTILBERT_FIELDS = {
-    "layers": "n_layers",
-    "hidden": "dim",
-    "heads": "n_heads",
-    "ffn": "hidden_dim",
-    "activation": "activation",
-    "dropout": "dropout",
-    "attention_dropout": "attention_dropout",
-}
-FAMILIES = {
-    "bert": Family("bert", "encoder.layer", _BERT_PARTS, "bert.pooler.dense", "classifier", "tanh", _BERT_FIELDS),
-    "distilbert": Family(
-        "distilbert",
-        "transformer.layer",
-        _DISTILBERT_PARTS,
-        "pre_classifier",
-        "classifier",
-        "relu",
-        _DISTILBERT_FIELDS,
-        type=None,
-        pooler=None,
-    ),
-    "roberta": Family(
-        "roberta", "encoder.layer", _BERT_PARTS, "classifier.dense", "classifier.out_proj", "tanh", _BERT_FIELDS
-    ),
-}
+"""Task to the kinds of head that serve it; ``"sentence"`` is the dense layers of a sentence-transformers folder."""
 
 
 def load_encoder(source: str, task: str | None = None) -> LoadedModel:
@@ -110,8 +33,9 @@ def load_encoder(source: str, task: str | None = None) -> LoadedModel:
     Args:
         source: a folder with ``config.json`` and weights, a packaged model (``all-MiniLM-L6-v2``), or a name that
             transformers finds in its local cache.
-        task: ``"embedding"`` (pooled and normalised sentence vectors), ``"classification"`` or ``"regression"`` (the
-            checkpoint's own head), or ``None`` for what the checkpoint was saved as.
+        task: ``"embedding"`` (pooled and normalised sentence vectors, without the checkpoint's head),
+            ``"classification"``, ``"regression"``, ``"token-classification"`` or ``"masked-lm"`` (with it), or ``None``
+            for what the checkpoint was saved as.
 
     Raises:
         UserInputError: an unknown model or family, a damaged checkpoint, NaN weights, a layer that cannot be cut.
@@ -121,36 +45,46 @@ def load_encoder(source: str, task: str | None = None) -> LoadedModel:
     folder = find_model(source)
     config = load_config(folder, source)
     names = config.architectures if isinstance(config.architectures, list) else []
-    has_head = any(str(name).endswith("ForSequenceClassification") for name in names)
-    if task in ("classification", "regression") and not has_head:
+    modules = read_modules(folder, source)
+    kind = "sentence" if modules.dense else next(filter(None, (head_kind(str(name)) for name in names)), None)
+    if task in _NEEDED and kind not in _NEEDED[task]:
+        words = "classification" if task == "regression" else task
         raise UserInputError(
-            f"{source} has no classification head; load it with task='embedding' and add one with with_head()."
+            f"{source} has no {words} head; load it with task='embedding' and add one with with_head()."
         )
-    with_classifier = has_head if task is None else task != "embedding"
-    model, missing = load_model(folder, source, "classifier" if with_classifier else "base")
-    loaded = from_transformers(model, name=Path(source).name, missing=missing, pooling=pooling_of(folder, source))
+    if task == "embedding":
+        kind = None
+    model, missing = load_model(folder, source, "base" if kind in (None, "sentence") else str(kind))
+    loaded = from_transformers(model, name=Path(source).name, missing=missing, modules=modules)
+    if kind == "sentence":
+        loaded = _with_sentence_head(loaded, modules, config, source)
     if task in ("classification", "regression") and loaded.spec.task != task:
         raise UserInputError(
             f"{source} has {loaded.spec.outputs} outputs and is a {loaded.spec.task} model, not {task}."
         )
     loaded.tokenizer = load_tokenizer(folder, loaded.spec.max_tokens)
-    loaded.provenance = {"source": source, "architecture": type(model).__name__}
+    loaded.provenance |= {"source": source}
     return loaded
 
 
 def from_transformers(
-    model: Any, *, name: str, missing: frozenset[str] = frozenset(), pooling: tuple[str, bool] = ("mean", True)
+    model: Any,
+    *,
+    name: str,
+    missing: frozenset[str] = frozenset(),
+    modules: SentenceModules | None = None,
 ) -> LoadedModel:
     """A canonical copy of a model of transformers, float32, without tokenizer.
 
     Args:
-        model: a base model or a ``...ForSequenceClassification`` of a supported family.
+        model: a base model, or one for sequence classification, token classification or masked language modelling, of a
+            supported family.
         name: for the spec and for messages.
         missing: parameters that the checkpoint lacked; needing one of them is an error.
-        pooling: of a base model, the kind of pooling and whether the vector is normalised.
+        modules: what follows a base model; by default mean pooling and normalisation. Its dense layers are not copied.
 
     Raises:
-        UserInputError: an unsupported family or option, NaN weights, a layer that cannot be cut.
+        UserInputError: an unsupported family, class or option, NaN weights, a layer that cannot be cut.
     """
     config: Any = model.config
     family = FAMILIES.get(config.model_type)
@@ -158,32 +92,34 @@ def from_transformers(
         raise UserInputError(
             f"{name} is a {config.model_type} model; the supported families are {', '.join(sorted(FAMILIES))}."
         )
-    classifier = hasattr(model, family.base)
-    base = model.get_submodule(family.base) if classifier else model
-    prefix = f"{family.base}." if classifier else ""
-    spec = _spec(config, family, base, name, pooling, classifier)
-    module = Transformer(spec, _dropout(config, family, classifier))
+    headed = hasattr(model, family.base)
+    kind = head_kind(type(model).__name__) if headed else None
+    if headed and kind is None:
+        raise UserInputError(
+            f"{name} is a {type(model).__name__}; the supported heads are sequence classification, token "
+            "classification and masked language modelling; load it with task='embedding' to leave its head out."
+        )
+    base = model.get_submodule(family.base) if headed else model
+    prefix = f"{family.base}." if headed else ""
+    spec = _spec(config, family, base, name, modules or SentenceModules(), kind)
+    tied = kind == "masked-lm" and model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    module = Transformer(spec, _dropout(config, family, kind), tie=tied)
     copier = _Copier(missing)
-    word, position = base.get_submodule(family.word), base.get_submodule(family.position)
-    copier.copy(module.embeddings.word, word, prefix + family.word)
+    position = base.get_submodule(family.position)
     # RoBERTa's first real token has position padding_idx + 1: the rows before it are never used.
     skipped = position.weight.shape[0] - spec.max_tokens
     copier.copy(module.get_submodule("embeddings.position"), position, prefix + family.position, skip_rows=skipped)
-    if family.type is not None and module.embeddings.token_type is not None:
-        copier.copy(module.embeddings.token_type, base.get_submodule(family.type), prefix + family.type)
-    if module.embeddings.norm is not None:
-        copier.copy(module.embeddings.norm, base.get_submodule(family.norm), prefix + family.norm)
-    for index in range(spec.layers):
-        for part, path in family.parts.items():
-            canonical, full = f"layers.{index}.{part}", f"{family.layers}.{index}.{path}"
-            theirs = base.get_submodule(full)
-            if not part.endswith("_norm"):
-                check_cuttable(canonical, theirs)
-            copier.copy(module.get_submodule(canonical), theirs, prefix + full)
-    if classifier:
-        copier.copy(module.get_submodule("head.dense"), model.get_submodule(family.head_dense), family.head_dense)
-        copier.copy(module.get_submodule("head.out"), model.get_submodule(family.head_out), family.head_out)
-    loaded = LoadedModel(module.eval(), spec, pooler=None if classifier else _pooler(base, family, missing))
+    linears = spec.linear_shapes()
+    for canonical, path in family.encoder_pairs(spec.layers, spec.types):
+        theirs = base.get_submodule(path)
+        if canonical in linears:
+            check_cuttable(canonical, theirs)
+        copier.copy(module.get_submodule(canonical), theirs, prefix + path)
+    for canonical, path in family.head_pairs(kind) if kind is not None else ():
+        copier.copy(module.get_submodule(canonical), model.get_submodule(path), path)
+    provenance = {"architecture": type(model).__name__, "pad_token_id": config.pad_token_id}
+    pooler = None if headed else _pooler(base, family, missing)
+    loaded = LoadedModel(module.eval(), spec, pooler=pooler, provenance=provenance)
     loaded.check_finite()
     return loaded
 
@@ -198,7 +134,10 @@ def with_head(
     pooling: str = "cls",
     dropout: float = 0.1,
 ) -> LoadedModel:
-    """A copy of an encoder with a new head: pooling, dense with tanh, dropout, linear (BERT's own kind of head).
+    """A copy of an encoder with a new head: pooling, dense with activation, dropout, linear.
+
+    The activation is tanh; a DistilBERT pooled by its first token gets the relu of its own class, so that transformers
+    has a class for the result.
 
     Args:
         outputs: number of classes, or 1 for a regression.
@@ -214,11 +153,14 @@ def with_head(
             f"a head for {task!r} with {outputs} outputs cannot be made; use classification with at least one "
             "output or regression with exactly one."
         )
+    own = FAMILIES.get(family_name(str(loaded.provenance.get("architecture"))) or "")
+    activation = own.heads["sequence"].activation if own is not None and pooling == "cls" else "tanh"
     spec = replace(
         loaded.spec,
         pooling=pooling,
         normalize=False,
-        head_dense="tanh",
+        head_dense=activation,
+        head_norm=False,
         outputs=outputs,
         task=task,
         labels=list(labels or []),
@@ -259,7 +201,46 @@ class _Copier:
                 parameter.copy_(source[skip_rows:])
 
 
-def _spec(config: Any, family: Family, base: Any, name: str, pooling: tuple[str, bool], classifier: bool) -> ModelSpec:
+def _with_sentence_head(loaded: LoadedModel, modules: SentenceModules, config: Any, source: str) -> LoadedModel:
+    """The encoder with the dense layers of its folder as its head."""
+    hidden = loaded.spec.hidden
+    first, last = modules.dense[:-1], modules.dense[-1]
+    fits = len(first) <= 1 and last.activation is None and last.weight.shape[1] == hidden
+    if not fits or any(layer.activation is None or layer.weight.shape != (hidden, hidden) for layer in first):
+        raise UserInputError(
+            f"{source} has {len(modules.dense)} Dense modules; supported are one without activation, and before it one "
+            "of the encoder's width with an activation."
+        )
+    problem = getattr(config, "problem_type", None)
+    tasks = {"regression": "regression", "single_label_classification": "classification"}
+    task = tasks.get(str(problem), "embedding")
+    outputs = int(last.weight.shape[0])
+    spec = replace(
+        loaded.spec,
+        head_dense=first[0].activation if first else None,
+        outputs=outputs,
+        task=task,
+        labels=_labels(config, outputs) if task == "classification" else [],
+    )
+    module = Transformer(spec, loaded.module.dropout_rates)
+    module.load_state_dict(loaded.module.state_dict(), strict=False)
+    with torch.no_grad():
+        parts = [module.head.dense, module.head.out] if first else [module.head.out]
+        for part, layer in zip(parts, modules.dense, strict=True):
+            if part is not None:
+                part.weight.copy_(layer.weight)
+                part.bias.copy_(layer.bias)
+    made = replace(loaded, module=module.eval(), spec=spec, pooler=None)
+    made.check_finite()
+    return made
+
+
+def _labels(config: Any, outputs: int) -> list[str]:
+    names = getattr(config, "id2label", None) or {}
+    return [str(names.get(i, f"LABEL_{i}")) for i in range(outputs)]
+
+
+def _spec(config: Any, family: Family, base: Any, name: str, modules: SentenceModules, kind: str | None) -> ModelSpec:
     get = {ours: getattr(config, theirs) for ours, theirs in family.fields.items()}
     if get["activation"] not in ("gelu", "relu"):
         raise UserInputError(f"{name} uses the activation {get['activation']!r}; gelu (exact) and relu are supported.")
@@ -275,33 +256,49 @@ def _spec(config: Any, family: Family, base: Any, name: str, pooling: tuple[str,
     positions = int(base.get_submodule(family.position).weight.shape[0])
     if config.model_type == "roberta":
         positions -= int(config.pad_token_id) + 1
-    norm = base.get_submodule(family.norm)
-    outputs = int(config.num_labels) if classifier else 0
-    regression = outputs == 1 or getattr(config, "problem_type", None) == "regression"
-    label_names = getattr(config, "id2label", None) or {}
-    return ModelSpec(
+    vocab = int(base.get_submodule(family.word).weight.shape[0])
+    encoder = ModelSpec(
         name=name,
         layers=int(get["layers"]),
         hidden=int(get["hidden"]),
         heads=int(get["heads"]),
         ffn=int(get["ffn"]),
-        vocab=int(base.get_submodule(family.word).weight.shape[0]),
+        vocab=vocab,
         max_tokens=positions,
         types=int(types),
         activation=str(get["activation"]),
-        norm_eps=float(norm.eps),
-        pooling="cls" if classifier else pooling[0],
-        normalize=False if classifier else pooling[1],
-        head_dense=family.head_activation if classifier else None,
+        norm_eps=float(base.get_submodule(family.norm).eps),
+        pooling=modules.pooling,
+        normalize=modules.normalize,
+    )
+    if kind is None:
+        return encoder
+    place = family.heads[kind]
+    head = replace(encoder, pooling="cls" if kind == "sequence" else "none", normalize=False)
+    if kind == "masked-lm":
+        activation = place.activation or encoder.activation
+        return replace(head, head_dense=activation, head_norm=True, outputs=vocab, task="language-model")
+    outputs = int(config.num_labels)
+    one_score = outputs == 1 or getattr(config, "problem_type", None) == "regression"
+    regression = kind == "sequence" and one_score
+    return replace(
+        head,
+        head_dense=place.activation,
         outputs=outputs,
-        task=("regression" if regression else "classification") if classifier else "embedding",
-        labels=[str(label_names.get(i, f"LABEL_{i}")) for i in range(outputs)] if classifier and not regression else [],
+        task="regression" if regression else "classification",
+        labels=[] if regression else _labels(config, outputs),
     )
 
 
-def _dropout(config: Any, family: Family, classifier: bool) -> Dropout:
+def _dropout(config: Any, family: Family, kind: str | None) -> Dropout:
     hidden = float(getattr(config, family.fields["dropout"]))
-    head = getattr(config, "seq_classif_dropout", getattr(config, "classifier_dropout", None)) if classifier else None
+    head = None
+    if kind == "masked-lm":
+        head = 0.0
+    elif kind is not None:
+        head = getattr(config, "classifier_dropout", None)
+        if kind == "sequence":
+            head = getattr(config, "seq_classif_dropout", head)
     return Dropout(
         hidden,
         float(getattr(config, family.fields["attention_dropout"])),

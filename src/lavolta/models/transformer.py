@@ -65,18 +65,21 @@ HEAD_ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "gelu": functional.g
 
 
 class Head(nn.Module):
-    """The optional dense layer with its activation, and the output layer: ``(..., hidden)`` to ``(..., outputs)``."""
+    """The optional dense layer, activation and norm, and the output layer: ``(..., hidden)`` to ``(..., outputs)``."""
 
     def __init__(self, spec: ModelSpec, dropout: float) -> None:
         super().__init__()
         self.dense = nn.Linear(spec.hidden, spec.hidden) if spec.head_dense is not None else None
         self.activation = HEAD_ACTIVATIONS[spec.head_dense] if spec.head_dense is not None else None
+        self.norm = make_norm(spec) if spec.head_norm else None
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(spec.hidden, spec.outputs) if spec.outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.dense is not None and self.activation is not None:
             x = self.activation(self.dense(x))
+        if self.norm is not None:
+            x = self.norm(x)
         if self.out is not None:
             x = self.out(self.dropout(x))
         return x
@@ -127,7 +130,7 @@ class Transformer(nn.Module):
             type_ids: ``(b, t)`` integers, ``None``: all zero.
         """
         x = self.embeddings(input_ids, type_ids)
-        mask = self._mask(attention_mask)
+        mask = self.mask(attention_mask)
         turn = None if self.rope is None else self.rope(input_ids.shape[1])
         states = [x]
         for layer in self.layers:
@@ -169,7 +172,8 @@ class Transformer(nn.Module):
         out = None if self.spec.task == "language-model" else self.output(states[-1], attention_mask)
         return EncoderOutput(states[-1], states, out)
 
-    def _mask(self, attention_mask: Tensor | None) -> Tensor | None:
+    def mask(self, attention_mask: Tensor | None) -> Tensor | None:
+        """Which token may see which, ``(b, 1, 1 or t, t) bool``, from a mask of real tokens ``(b, t)``."""
         if attention_mask is None:
             return None
         mask = attention_mask.bool()[:, None, None, :]

@@ -260,8 +260,10 @@ class BundleFile:
             self._member(model, name, bool)
         for name in ("name", "norm", "position", "activation", "pooling", "task"):
             self._member(model, name, str)
-        if missing := {field.name for field in fields(ModelSpec)} - set(model):
+        if missing := {field.name for field in fields(ModelSpec)} - {"head_norm"} - set(model):
             self._invalid(f"{min(missing)!r} is missing")
+        if "head_norm" in model:
+            self._invalid("'head_norm' is there, but no bundle of this format has a norm in its head")
         if type(model["norm_eps"]) not in (int, float) or not 0.0 <= model["norm_eps"] < 1.0:
             self._invalid(f"'norm_eps' is {str(model['norm_eps'])[:40]}, not a number from 0 to 1")
         if not all(type(label) is str for label in self._member(model, "labels", list)):

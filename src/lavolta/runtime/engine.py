@@ -237,10 +237,16 @@ class Model(DeadlineRuns):
         (of the kept work at the measured peak of the kernel's own instructions, on all threads) and ``share_of_peak``
         (expected over measured).
 
+        Of a causal language model, every level's steps for one token of a session follow; the ``op`` of their linear
+        layers is ``token_linear``. Such a token waits for its weights, so instead of the peak these have
+        ``bytes_per_token`` (weights and columns that the level streams), ``expected_ms`` (as long as all threads take
+        to read so many bytes of the model's own weights, measured beside it) and ``share_of_bandwidth``.
+
         Args:
-            measure_tokens: length of a sequence to run and time at every level; None leaves ``measured_ms``,
-                ``expected_ms`` and ``share_of_peak`` None. Runs of other threads in that time are measured too; the
-                level is put back at the end.
+            measure_tokens: length of a sequence to run and time at every level, and of the context behind which one
+                token is timed (one less where the model takes no more); None leaves ``measured_ms``,
+                ``expected_ms`` and the shares None. Runs of other threads in that time are measured too; the level is
+                put back at the end.
         """
         native = self._open()
         if measure_tokens is None:
@@ -249,16 +255,32 @@ class Model(DeadlineRuns):
         ids = [np.arange(measure_tokens) % self.spec.vocab]
         before, rounds = self.level, []
         try:
+            sessions = self._contexts(ids[0][: self.spec.max_tokens - 1])
             for _ in range(_PROFILE_RUNS):
                 native.profile(True)
                 for level in range(len(self.levels)):
                     self.switch(level)
                     self.run(ids, per_token=self.spec.pooling == "none" and self.spec.outputs == 0)
+                    if sessions:
+                        sessions[level].append([0])
+                        sessions[level].truncate(len(sessions[level]) - 1)
                 rounds.append(json.loads(native.explain()))
         finally:
             native.profile(False)
             self.switch(before)
         return [_median_record(same) for same in zip(*rounds, strict=True)]
+
+    def _contexts(self, token_ids: NDArray[np.integer[Any]]) -> list[Session]:
+        """A session with these tokens for each level; none where the model has no sessions."""
+        sessions: list[Session] = []
+        if not self.spec.causal or self.spec.pooling != "none":
+            return sessions
+        for level in range(len(self.levels)):
+            self.switch(level)
+            sessions.append(self.session())
+            if len(token_ids) > 0:
+                sessions[level].extend(token_ids)
+        return sessions
 
     def _open(self) -> Any:
         native = self._native
@@ -272,5 +294,6 @@ def _median_record(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found = dict(records[0])
     found["measured_ms"] = median(record["measured_ms"] for record in records)
     if found.get("expected_ms") is not None:
-        found["share_of_peak"] = found["expected_ms"] / found["measured_ms"] if found["measured_ms"] > 0 else None
+        share = "share_of_bandwidth" if "share_of_bandwidth" in found else "share_of_peak"
+        found[share] = found["expected_ms"] / found["measured_ms"] if found["measured_ms"] > 0 else None
     return found

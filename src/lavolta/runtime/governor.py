@@ -88,6 +88,7 @@ class Reason(str, Enum):
     MEAN = "lowest energy for the wanted mean score"
     MAINS = "best score, on mains power"
     LATE = "fastest: nothing meets the deadline"
+    PINNED = "level set by the operator"
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from lavolta.devices.charge import to_fj
+from lavolta.devices.charge import to_fj, to_ns
 from lavolta.devices.sources import Degree, FrequencyControl, Reading, Source
-from lavolta.runtime.governor import Decision, Goal, Governor
+from lavolta.errors import UserInputError
+from lavolta.runtime.governor import Decision, Goal, Governor, Reason
 from lavolta.runtime.governor_memory import Memory
 from lavolta.runtime.policy import Outcome, State
 from lavolta.runtime.scenario import Choice, Scenario
@@ -57,8 +58,11 @@ class Served:
 
     Attributes:
         freq_mhz: the clock that was set, or predicted for.
+        deadline_ms: how long this request was allowed to take.
         response_ms: from the arrival to the answer; ``run_ms`` is the run alone.
-        p99_ms, energy_mj: what was predicted of the run.
+        predicted_ms: what the profile says of the run; ``p99_ms`` is what the governor expects at most, with its margin
+            and what it has learned.
+        energy_mj: predicted of the run, idle time before and after it left out.
         charge_share, temperature_c, on_ac: as the source saw them before the run; none where unknown.
         reason: why this choice.
         degree: how far the clock was controlled.
@@ -68,8 +72,10 @@ class Served:
     level: str
     threads: int
     freq_mhz: float
+    deadline_ms: float
     response_ms: float
     run_ms: float
+    predicted_ms: float
     p99_ms: float
     energy_mj: float
     in_time: bool
@@ -98,6 +104,7 @@ class LiveGovernor:
         runner: runs a request.
         source, control: the device.
         now_s: the clock of arrivals and runs, in seconds.
+        busy: asked for the clock right after a run, where ``source`` answers with an earlier look (`Background`).
 
     Raises:
         InfeasibleError: no level keeps the deadline.
@@ -111,11 +118,14 @@ class LiveGovernor:
         source: Source,
         control: FrequencyControl,
         now_s: Callable[[], float],
+        busy: Source | None = None,
     ) -> None:
         self.scenario, self.goal = scenario, goal
         self.memory = Memory()
         self._governor = Governor(scenario, goal)
+        self._pinned: tuple[str, Governor] | None = None
         self._runner, self._source, self._control, self._now_s = runner, source, control, now_s
+        self._busy = source if busy is None else busy
         self._cluster = scenario.used_cluster.name
         self._served = 0
         self._current: Choice | None = None
@@ -126,22 +136,60 @@ class LiveGovernor:
         self._anchor_fj: int | None = None
         self._last_s: float | None = None
 
-    def serve(self, request: Any, arrived_s: float | None = None, behind_s: Sequence[float] = ()) -> Served:
+    @property
+    def pinned(self) -> str | None:
+        """The level that an operator set; none while the governor chooses."""
+        pinned = self._pinned
+        return None if pinned is None else pinned[0]
+
+    def pin(self, level: str | None) -> None:
+        """Run every later request at one level, at the clock that costs least; None lets the governor choose again.
+
+        May be called from any thread: a request that has begun is not changed.
+
+        Raises:
+            UserInputError: there is no such level.
+            InfeasibleError: it never keeps the deadline.
+        """
+        if level is None:
+            self._pinned = None
+            return
+        chosen = tuple(known for known in self.scenario.levels if known.name == level)
+        if not chosen:
+            names = ", ".join(known.name for known in self.scenario.levels)
+            raise UserInputError(f"there is no level '{level}'; the bundle has {names}.")
+        goal = replace(self.goal, until_h=None, reserve=None, min_score=None, mean_score=None)
+        self._pinned = level, Governor(replace(self.scenario, levels=chosen), goal)
+
+    def serve(
+        self,
+        request: Any,
+        arrived_s: float | None = None,
+        behind_s: Sequence[float] = (),
+        deadline_ms: float | None = None,
+    ) -> Served:
         """Answer one request.
 
         Args:
             arrived_s: when it came, on the clock of ``now_s``; now where not given.
-            behind_s: when those behind it came, oldest first.
+            behind_s: when those behind it came, oldest first. One with a deadline of its own counts as having come
+                earlier by as much as its deadline is shorter than the scenario's, or later.
+            deadline_ms: how long this request may take; the scenario's deadline where not given. A longer one gives
+                it time to wait, but no slower choice.
         """
         reading = self._source.read()
         start_s = self._now_s()
         arrived_s = start_s if arrived_s is None else min(arrived_s, start_s)
-        if self._start_s is None:
+        allowed_ms = self.scenario.deadline_ms if deadline_ms is None else deadline_ms
+        counted_s = arrived_s + (allowed_ms - self.scenario.deadline_ms) / 1e3
+        if self._start_s is None and "time_s" not in reading.missing:
             self._start_s = reading.time_s
-        decision, state = self._decide(reading, start_s, arrived_s, behind_s)
+        pinned = self._pinned
+        governor = self._governor if pinned is None else pinned[1]
+        decision, state = self._decide(governor, reading, start_s, counted_s, behind_s)
         option, choice = decision.option, decision.option.choice
         degree = self._control.degree
-        within_ms = self.scenario.deadline_ms - 1e3 * (self._now_s() - arrived_s)
+        within_ms = allowed_ms - 1e3 * (self._now_s() - arrived_s)
         run_start_s = self._now_s()
         answer = self._runner(request, choice.level, within_ms)
         end_s = self._now_s()
@@ -150,25 +198,28 @@ class LiveGovernor:
         # A run that was cut short says only that the level would have taken longer.
         seen_ns = run_ns if answer.kept_level else max(run_ns, decision.p99_ns)
         share = self._energy_share(reading, state, run_start_s, end_s, option.cell_uw, seen_ns)
-        outcome = Outcome(option, state.time_ns, seen_ns, response_ns, self.scenario.deadline_ns, share)
-        self.memory = self._governor.learn(self.memory, outcome)
+        deadline_ns = to_ns(allowed_ms)
+        outcome = Outcome(option, state.time_ns, seen_ns, response_ns, deadline_ns, share)
+        self.memory = governor.learn(self.memory, outcome)
         self._current = choice
         if degree is Degree.FOLLOWS:
-            self._busy_mhz = self._source.read().freq_mhz.get(self._cluster, self._busy_mhz)
+            self._busy_mhz = self._busy.read().freq_mhz.get(self._cluster, self._busy_mhz)
         self._served += 1
         return Served(
             index=self._served - 1,
             level=choice.level,
             threads=choice.threads,
             freq_mhz=choice.freq_mhz,
+            deadline_ms=allowed_ms,
             response_ms=response_ns / 1e6,
             run_ms=run_ns / 1e6,
+            predicted_ms=option.latency_ns / 1e6,
             p99_ms=decision.p99_ns / 1e6,
             energy_mj=option.load_uw * option.latency_ns / 1e12,
-            in_time=response_ns <= self.scenario.deadline_ns,
+            in_time=response_ns <= deadline_ns,
             kept_level=answer.kept_level,
             score=option.score,
-            reason=decision.reason.value,
+            reason=(decision.reason if pinned is None else Reason.PINNED).value,
             degree=degree.value,
             charge_share=reading.charge_share,
             temperature_c=reading.temperature_c,
@@ -181,12 +232,12 @@ class LiveGovernor:
         self._control.release()
 
     def _decide(
-        self, reading: Reading, now_s: float, arrived_s: float, behind_s: Sequence[float]
+        self, governor: Governor, reading: Reading, now_s: float, arrived_s: float, behind_s: Sequence[float]
     ) -> tuple[Decision, State]:
         """Decide and set the clock; a refused clock lowers the degree, and the decision is made again."""
         while True:
             state = self._state(reading, now_s, arrived_s, behind_s)
-            decision = self._governor.decide(state, self.memory)
+            decision = governor.decide(state, self.memory)
             if self._control.degree is not Degree.SETS:
                 return decision, state
             steps = self._control.clusters.get(self._cluster, ())

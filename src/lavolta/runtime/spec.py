@@ -20,7 +20,8 @@ HEAD_LINEAR = "head.out"
 class ModelSpec:
     """A Transformer; `docs/design/architecture.md` states what it computes.
 
-    ``kv_heads`` 0 means as many as ``heads``; the instance then has that number.
+    ``kv_heads`` 0 means as many as ``heads``; the instance then has that number. ``head_norm``, the norm between the
+    two layers of a masked language model's head, is for training and export: no bundle holds such a head.
 
     Raises:
         UserInputError: for a value outside its set or range.
@@ -46,6 +47,7 @@ class ModelSpec:
     pooling: str = "mean"
     normalize: bool = False
     head_dense: str | None = None
+    head_norm: bool = False
     outputs: int = 0
     task: str = "embedding"
     labels: list[str] = field(default_factory=list)
@@ -102,7 +104,11 @@ class ModelSpec:
         return shapes
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values; ``head_norm`` is left out where it is false, as in every bundle."""
+        data = asdict(self)
+        if not self.head_norm:
+            del data["head_norm"]
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelSpec:
@@ -140,6 +146,8 @@ def dense_shapes(spec: ModelSpec, *, packed_head: bool = False) -> dict[str, tup
             shapes[f"{norm}.bias"] = (hidden,)
     if spec.head_dense is not None:
         shapes["head.dense.weight"], shapes["head.dense.bias"] = (hidden, hidden), (hidden,)
+    if spec.head_norm:
+        shapes["head.norm.weight"], shapes["head.norm.bias"] = (hidden,), (hidden,)
     if spec.outputs and not packed_head:
         shapes["head.out.weight"], shapes["head.out.bias"] = (spec.outputs, hidden), (spec.outputs,)
     return shapes

@@ -18,6 +18,9 @@ class Codec(Protocol):
     def encode(self, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids and type ids of texts or pairs of texts, cut to the model's length."""
 
+    def count(self, text: Text) -> int:
+        """How many tokens a text or a pair of texts has when nothing is cut."""
+
     def prompt(self, text: str) -> list[int]:
         """Token ids of a text that is to be continued, of any length."""
 
@@ -58,6 +61,10 @@ class _TokenizerCodec:
         encodings = self._tokenizer.encode_batch(list(texts))
         return [e.ids for e in encodings], [e.type_ids for e in encodings]
 
+    def count(self, text: Text) -> int:
+        first, second = text if isinstance(text, tuple) else (text, None)
+        return len(self._whole.encode(first, second).ids)
+
     def prompt(self, text: str) -> list[int]:
         return list(self._whole.encode(text).ids)
 
@@ -83,6 +90,9 @@ class _WordCodec:
                 raise UserInputError(f"text {index} is a pair; a word-level language model takes single texts.")
             rows.append([*self.prompt(text), self._ids["<eos>"]][: self._max_tokens])
         return rows, [[0] * len(row) for row in rows]
+
+    def count(self, text: Text) -> int:
+        return sum(len(part.split()) + 1 for part in ([text] if isinstance(text, str) else text))
 
     def prompt(self, text: str) -> list[int]:
         unknown = self._ids["<unk>"]

@@ -14,9 +14,16 @@ from lavolta.search.allocate import allocate as allocate
 from lavolta.search.config import SAMPLERS as SAMPLERS
 from lavolta.search.config import ControllerConfig as ControllerConfig
 from lavolta.search.config import StudyConfig as StudyConfig
+from lavolta.search.ratios import Part as Part
+from lavolta.search.ratios import RatioSpace as RatioSpace
+from lavolta.search.ratios import ShortList as ShortList
+from lavolta.search.ratios import project as project
+from lavolta.search.ratios import ratios_of as ratios_of
+from lavolta.search.ratios import whole_cells as whole_cells
 from lavolta.search.reward import HotNasReward as HotNasReward
 from lavolta.search.reward import Reward as Reward
 from lavolta.search.reward import Rt3Reward as Rt3Reward
+from lavolta.search.reward import ScoreReward as ScoreReward
 from lavolta.search.spaces import Candidate as Candidate
 from lavolta.search.spaces import CutOption as CutOption
 from lavolta.search.spaces import CutSpace as CutSpace

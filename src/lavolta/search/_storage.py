@@ -197,6 +197,32 @@ class StudyFile:
         return self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
+class MemoryStudy:
+    """A study of this process alone, with what `StudyFile` offers; it ends with the ``with`` block."""
+
+    path = Path("(memory)")
+
+    def __enter__(self) -> MemoryStudy:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def study(self, name: str, sampler: BaseSampler, settings: dict[str, str]) -> Study:
+        """A new study that maximizes; there is no earlier one that its settings could differ from."""
+        del settings
+        return optuna.create_study(sampler=sampler, study_name=name, direction="maximize")
+
+    def claim(self, study: Study, trials: int) -> Trial | None:
+        """The next trial, `None` after the last one."""
+        return study.ask() if len(study.get_trials(deepcopy=False)) < trials else None
+
+    def release(self, trial: Trial) -> None:
+        """Nobody else could take it."""
+
+
 def _refuse_foreign(path: Path) -> None:
     """Refuse a file of something else before anything is written to it or beside it."""
     from optuna.storages._rdb.models import BaseModel

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lavolta.errors import UserInputError
 
-SAMPLERS = ("reinforce", "random", "tpe")
+SAMPLERS = ("reinforce", "random", "tpe", "evolve")
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,12 @@ class StudyConfig:
     """One search.
 
     Args:
-        storage: SQLite file on a local disk; made where absent. `<storage>.lock` appears beside it.
+        storage: SQLite file on a local disk; made where absent. `<storage>.lock` appears beside it. `None` keeps the
+            study in memory, for one worker and without anything to continue: a file takes about as long for each step
+            of a child as a small evaluation.
         name: of the study; one file holds several.
         trials: children to finish in all, over all calls and workers.
-        sampler: "reinforce", "random" or "tpe".
+        sampler: "reinforce", "random", "tpe" or "evolve".
         seed: of everything by chance, 0 or more.
         workers: processes; with 1 the search runs in this process and is reproducible bit by bit.
         controller: used by "reinforce" alone.
@@ -61,7 +63,7 @@ class StudyConfig:
         UserInputError: for a value outside its range.
     """
 
-    storage: Path
+    storage: Path | None
     name: str = "search"
     trials: int = 100
     sampler: str = "reinforce"
@@ -73,6 +75,8 @@ class StudyConfig:
         for name in ("trials", "workers"):
             if getattr(self, name) < 1:
                 raise UserInputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.storage is None and self.workers > 1:
+            raise UserInputError(f"{self.workers} workers share a study by its file; give a storage, or use 1 worker.")
         if self.sampler not in SAMPLERS:
             raise UserInputError(f"sampler is {self.sampler!r}; choose one of {', '.join(SAMPLERS)}.")
         if self.seed < 0:

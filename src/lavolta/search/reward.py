@@ -155,6 +155,18 @@ class HotNasReward:
         return -1.0 - min((latency - limit) / limit, 1.0)
 
 
+@dataclass(frozen=True)
+class ScoreReward:
+    """The score itself, for spaces whose children all meet the budget and have one level."""
+
+    def violated(self, facts: Facts) -> float:
+        raise UserInputError(f"a child costs {max(facts.latency_ms):g}, above its budget of {facts.deadline_ms:g}.")
+
+    def satisfied(self, facts: Facts, scores: Sequence[float]) -> float:
+        del facts
+        return float(scores[0])
+
+
 def weighted_score(scores: Sequence[float], weights: Sequence[float] = ()) -> float:
     """`A_w`: the weighted sum of the levels' scores; no weights means equal ones.
 

@@ -18,7 +18,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lavolta.errors import EngineError, InfeasibleError, LavoltaError, UserInputError
-from lavolta.search._storage import StudyFile, storage_errors
+from lavolta.search._storage import MemoryStudy, StudyFile, storage_errors
 from lavolta.search.config import StudyConfig
 from lavolta.search.reward import Reward
 from lavolta.search.samplers import make_sampler
@@ -114,7 +114,7 @@ def run_study(
     """
     job = _Job(space, evaluate, reward, config, runs_of)
     with _quiet_optuna():
-        with StudyFile(config.storage) as file:
+        with _open_file(config) as file:
             study = _open_study(file, job)
             finished = len(_finished(file, study))
 
@@ -128,7 +128,7 @@ def run_study(
                 _work(file, study, job, tell)
                 return _result(file, study, config.trials)
         killed = _run_workers(job, tell)
-        with StudyFile(config.storage) as file:
+        with _open_file(config) as file:
             result = _result(file, _open_study(file, job), config.trials)
     if killed and len(result.rows) < config.trials:
         raise LavoltaError(
@@ -138,11 +138,11 @@ def run_study(
     return result
 
 
-def _result(file: StudyFile, study: optuna.Study, trials: int) -> StudyResult:
+def _result(file: StudyFile | MemoryStudy, study: optuna.Study, trials: int) -> StudyResult:
     return StudyResult(tuple(_row(trial) for trial in _finished(file, study)), trials)
 
 
-def _work(file: StudyFile, study: optuna.Study, job: _Job, tell: Callable[[Row], None]) -> None:
+def _work(file: StudyFile | MemoryStudy, study: optuna.Study, job: _Job, tell: Callable[[Row], None]) -> None:
     """Run trials until none is left to claim."""
     known: dict[Actions, tuple[float, ...]] = {}
     read: set[int] = set()
@@ -190,7 +190,11 @@ def _judge(job: _Job, trial: Trial, wanted: Sequence[int], known: dict[Actions, 
     )
 
 
-def _open_study(file: StudyFile, job: _Job) -> optuna.Study:
+def _open_file(config: StudyConfig) -> StudyFile | MemoryStudy:
+    return MemoryStudy() if config.storage is None else StudyFile(config.storage)
+
+
+def _open_study(file: StudyFile | MemoryStudy, job: _Job) -> optuna.Study:
     config = job.config
     sampler: dict[str, Any] = {"name": config.sampler}
     if config.sampler == "reinforce":
@@ -208,7 +212,7 @@ def _digest(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def _finished(file: StudyFile, study: optuna.Study) -> list[FrozenTrial]:
+def _finished(file: StudyFile | MemoryStudy, study: optuna.Study) -> list[FrozenTrial]:
     with storage_errors(file.path):
         return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
@@ -278,7 +282,7 @@ def _run_workers(job: _Job, tell: Callable[[Row], None]) -> int:
 
 def _worker_main(job: _Job, parent: Connection) -> None:
     try:
-        with _quiet_optuna(), StudyFile(job.config.storage) as file:
+        with _quiet_optuna(), _open_file(job.config) as file:
             _work(file, _open_study(file, job), job, parent.send)
     except LavoltaError as error:
         family = (UserInputError, InfeasibleError, EngineError, LavoltaError)

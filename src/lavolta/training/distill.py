@@ -46,3 +46,40 @@ def embedding_loss(student: Tensor, teacher: Tensor) -> Tensor:
     t = functional.normalize(teacher, dim=-1)
     direct = 1.0 - (s * t).sum(dim=-1).mean()
     return direct + (s @ s.T - t @ t.T).square().mean()
+
+
+def summed_hidden_error(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None) -> Tensor:
+    """Mean squared difference of hidden states, summed over layers, as SPD has it: not relative to anything.
+
+    Args:
+        student, teacher: per layer ``(batch, tokens, hidden)``.
+        mask: ``(batch, tokens)``, true for real tokens; ``None`` counts padding too, as published.
+    """
+    pairs = zip(student, teacher, strict=True)
+    if mask is None:
+        return torch.stack([functional.mse_loss(s, t) for s, t in pairs]).sum()
+    weight = mask.unsqueeze(-1).to(student[0].dtype)
+    count = weight.sum() * student[0].shape[-1]
+    return torch.stack([((s - t).square() * weight).sum() / count for s, t in pairs]).sum()
+
+
+def attention_error(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None) -> Tensor:
+    """Mean squared difference of attention weights, summed over layers.
+
+    Args:
+        student, teacher: per layer ``(batch, heads, tokens, tokens)``, rows of sum 1.
+        mask: ``(batch, tokens)``, true for real tokens: pairs of real tokens count; ``None`` counts all, as published.
+    """
+    pairs = zip(student, teacher, strict=True)
+    if mask is None:
+        return torch.stack([functional.mse_loss(s, t) for s, t in pairs]).sum()
+    real = mask.to(student[0].dtype)
+    weight = (real[:, :, None] * real[:, None, :])[:, None]
+    count = weight.sum() * student[0].shape[1]
+    return torch.stack([((s - t).square() * weight).sum() / count for s, t in pairs]).sum()
+
+
+def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Cross-entropy of softened class distributions ``(batch, classes)``, mean over batch and classes, as in SPD."""
+    soft = functional.softmax(teacher / temperature, dim=-1)
+    return -(soft * functional.log_softmax(student / temperature, dim=-1)).mean()

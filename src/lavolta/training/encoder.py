@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,9 +11,10 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from lavolta.errors import UserInputError
-from lavolta.models.loaded import Batch, LoadedModel
+from lavolta.models.loaded import Batch, LoadedModel, run_module
 from lavolta.models.transformer import EncoderOutput
 from lavolta.training.distill import embedding_loss, hidden_loss, soft_label_loss
+from lavolta.training.saliency import LinearStats, collect_stats
 
 MOST_TOKENS = 256
 """Tokens of a batch whose next-token distributions are compared: a whole vocabulary of numbers for each."""
@@ -89,6 +90,18 @@ class EncoderObjective:
                 out.all_hidden[1:], taught.all_hidden[1:], batch.attention_mask
             )
         return total
+
+
+def encoder_statistics(loaded: LoadedModel, batches: Iterable[Batch], hessians: bool) -> dict[str, LinearStats]:
+    """Input statistics of an encoder's linears over batches; padding does not count."""
+    loaded.module.eval()
+    return collect_stats(
+        loaded.linears,
+        batches,
+        lambda batch: run_module(loaded, batch),
+        lambda batch: batch.attention_mask,
+        hessians,
+    )
 
 
 def _outputs(loaded: LoadedModel, out: EncoderOutput, batch: Batch) -> Tensor:

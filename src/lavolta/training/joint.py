@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import random
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lavolta.errors import UserInputError
-from lavolta.files import make_folder, write_whole
+from lavolta.training.checkpoint import load_checkpoint, save_checkpoint
 from lavolta.training.levels import LevelSet
 from lavolta.training.masking import MaskedLinears
 
@@ -168,35 +167,17 @@ def _fingerprint(config: JointConfig, trainable: Sequence[Tensor], identity: str
 
 
 def _save(path: Path, mark: str, step: int, trainable: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """A digest of 32 bytes, then what torch saves: no damage to the file can pass for weights."""
     state = {
-        "mark": mark,
         "step": step,
         "parameters": [p.detach() for p in trainable],
         "optimizer": optimizer.state_dict(),
         "torch_rng": torch.get_rng_state(),
     }
-    # Through memory: writing by itself, torch hides a full disk behind an error of its own.
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    content = buffer.getbuffer()
-    make_folder(path.parent)
-    write_whole(path, hashlib.sha256(content).digest(), content)
+    save_checkpoint(path, mark, state)
 
 
 def _load(path: Path, mark: str, trainable: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> int:
-    try:
-        stored = path.read_bytes()
-    except OSError as error:
-        raise UserInputError(f"the checkpoint {path} cannot be read: {error.strerror}; delete it.") from error
-    content = memoryview(stored)[32:]
-    if hashlib.sha256(content).digest() != stored[:32]:
-        raise UserInputError(f"the checkpoint {path} is damaged or of another version; delete it to start anew.")
-    state = torch.load(io.BytesIO(content), weights_only=True)
-    if state["mark"] != mark:
-        raise UserInputError(
-            f"the checkpoint {path} was made with another configuration or model; delete it or use the same options."
-        )
+    state = load_checkpoint(path, mark)
     with torch.no_grad():
         for parameter, saved in zip(trainable, state["parameters"], strict=True):
             parameter.copy_(saved)

@@ -85,6 +85,10 @@ class RankedLevels:
         self.random_visits = random_visits
         self._ranks = {name: expanded_rank(r) for name, r in self.rankings.items()}
 
+    def move_to(self, device: torch.device | str) -> None:
+        """Make the masks of the visits on this device, where the weights are."""
+        self._ranks = {name: rank.to(device) for name, rank in self._ranks.items()}
+
     @property
     def count(self) -> int:
         return len(self.cuts)

@@ -9,6 +9,7 @@ from lavolta.devices.sources.checked import Plausible as Plausible
 from lavolta.devices.sources.clocks import Clocks as Clocks
 from lavolta.devices.sources.cpufreq import LinuxFrequencyControl as LinuxFrequencyControl
 from lavolta.devices.sources.linux import SYSFS as SYSFS
+from lavolta.devices.sources.linux import LinuxClocks as LinuxClocks
 from lavolta.devices.sources.linux import LinuxSource as LinuxSource
 from lavolta.devices.sources.reading import MEASURED as MEASURED
 from lavolta.devices.sources.reading import Degree as Degree

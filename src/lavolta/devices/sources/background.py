@@ -15,7 +15,7 @@ class Background:
     """The latest reading of another source, at once.
 
     A fuel gauge on a slow bus can take a second to answer, or never answer. `read` takes the latest finished look;
-    where that is older than ``stale_s``, everything in it is unknown.
+    where that is older than ``stale_s``, everything in it is unknown. Before the first one not even the time is known.
 
     Args:
         source: asked by one thread only.
@@ -61,7 +61,7 @@ class Background:
             latest, taken_s = self._latest, self._taken_s
         age_s = self._clock() - taken_s
         if latest is None:
-            return Reading(0.0, missing=dict.fromkeys(MEASURED, "the device has not answered yet."))
+            return Reading(0.0, missing=dict.fromkeys((*MEASURED, "time_s"), "the device has not answered yet."))
         if age_s <= self._stale_s:
             return latest
         reason = f"the device has not answered for {age_s:.0f} s."

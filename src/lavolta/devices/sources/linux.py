@@ -13,6 +13,8 @@ from lavolta.devices.sources.reading import Reading
 from lavolta.devices.sources.topology import ClusterCpus, policies
 
 SYSFS = Path("/sys")
+_FILES = {"freq_mhz": ("scaling_cur_freq", "cpuinfo_cur_freq"), "freq_limit_mhz": ("scaling_max_freq",)}
+"""Where cpufreq shows the clock and its limit; the first file that answers counts."""
 
 
 class LinuxSource:
@@ -49,8 +51,8 @@ class LinuxSource:
             power_mw=power[0] if power else None,
             power_from=power[1] if power else None,
             on_ac=findings.take("on_ac", lambda: supply.on_ac(supplies)),
-            freq_mhz=self._clocks_mhz("freq_mhz", ("scaling_cur_freq", "cpuinfo_cur_freq"), findings),
-            freq_limit_mhz=self._clocks_mhz("freq_limit_mhz", ("scaling_max_freq",), findings),
+            freq_mhz=_clocks_mhz(self._root, self._clusters, "freq_mhz", findings),
+            freq_limit_mhz=_clocks_mhz(self._root, self._clusters, "freq_limit_mhz", findings),
             temperature_c=findings.take("temperature_c", lambda: meters.temperature_c(self._root)),
             missing=findings.missing,
         )
@@ -70,22 +72,42 @@ class LinuxSource:
                 reasons.append(str(reason))
         raise UnreadableError(" ".join(reasons))
 
-    def _clocks_mhz(self, field: str, names: tuple[str, ...], findings: Findings) -> dict[str, float]:
-        """Clock by cluster: the highest where a cluster has several clocks, since the busy core is the fast one."""
-        found: dict[str, float] = {}
-        groups = policies(self._root, self._clusters)
-        for policy in groups:
-            value = findings.take(f"{field}.{policy.cluster}", partial(_first_mhz, policy.folder, names))
-            if value is not None:
-                found[policy.cluster] = max(value, found.get(policy.cluster, 0.0))
-        for cluster in self._clusters or {}:
-            if cluster not in {policy.cluster for policy in groups}:
-                findings.missing[f"{field}.{cluster}"] = f"cpufreq has no policy for cluster {cluster}."
-        for cluster in found:
-            findings.missing.pop(f"{field}.{cluster}", None)
-        if not groups:
-            findings.missing.setdefault(field, f"{self._root} has no cpufreq: the clock is not known.")
-        return found
+
+class LinuxClocks:
+    """The present clocks alone: files of cpufreq that answer at once, for the moment right after a run.
+
+    Args:
+        root, clocks, clusters: as of `LinuxSource`.
+    """
+
+    def __init__(self, root: Path = SYSFS, clocks: Clocks | None = None, clusters: ClusterCpus | None = None) -> None:
+        self._root = Path(root)
+        self._timeline = Timeline(clocks or Clocks())
+        self._clusters = clusters
+
+    def read(self) -> Reading:
+        """The clocks now; nothing else is looked at."""
+        moment, findings = self._timeline.now(), Findings()
+        found = _clocks_mhz(self._root, self._clusters, "freq_mhz", findings)
+        return Reading(moment.time_s, moment.slept_s, freq_mhz=found, missing=findings.missing)
+
+
+def _clocks_mhz(root: Path, clusters: ClusterCpus | None, field: str, findings: Findings) -> dict[str, float]:
+    """Clock by cluster: the highest where a cluster has several clocks, since the busy core is the fast one."""
+    found: dict[str, float] = {}
+    groups = policies(root, clusters)
+    for policy in groups:
+        value = findings.take(f"{field}.{policy.cluster}", partial(_first_mhz, policy.folder, _FILES[field]))
+        if value is not None:
+            found[policy.cluster] = max(value, found.get(policy.cluster, 0.0))
+    for cluster in clusters or {}:
+        if cluster not in {policy.cluster for policy in groups}:
+            findings.missing[f"{field}.{cluster}"] = f"cpufreq has no policy for cluster {cluster}."
+    for cluster in found:
+        findings.missing.pop(f"{field}.{cluster}", None)
+    if not groups:
+        findings.missing.setdefault(field, f"{root} has no cpufreq: the clock is not known.")
+    return found
 
 
 def _first_mhz(folder: Path, names: tuple[str, ...]) -> float:

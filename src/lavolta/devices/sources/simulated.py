@@ -58,6 +58,7 @@ class SimulatedDevice:
         self._time_s = start_s
         self._slept_s = 0.0
         self._load_mw = 0.0
+        self._gave_out = False
         self._degree = degree
         self._freq_mhz = {cluster.name: cluster.max_mhz for cluster in profile.clusters}
         self._cap = {cluster.name: len(cluster.steps) - 1 for cluster in profile.clusters}
@@ -79,8 +80,10 @@ class SimulatedDevice:
         if self.on_ac:
             self.cell.store(self._charger_mw / self._cells, time_s)
             lasted_s = time_s
+            self._gave_out = False
         else:
             lasted_s = self.cell.draw(load_mw / self._cells, time_s)
+            self._gave_out |= lasted_s < time_s
         self._time_s += lasted_s
         self._warm(lasted_s, load_mw)
         return lasted_s
@@ -106,8 +109,9 @@ class SimulatedDevice:
 
     @property
     def empty(self) -> bool:
-        """Whether the battery cannot feed even an idle device."""
-        return not self.on_ac and self.cell.current_ma(self.profile.power.idle_mw / self._cells) is None
+        """Whether the battery gave out under the last load, or cannot feed even an idle device; not on a charger."""
+        idle_mw = self.profile.power.idle_mw
+        return not self.on_ac and (self._gave_out or self.cell.current_ma(idle_mw / self._cells) is None)
 
     @property
     def capacity_mwh(self) -> float:

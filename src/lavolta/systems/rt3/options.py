@@ -54,7 +54,7 @@ class CompressOptions:
     batch_size: int = defaults.BATCH_SIZE
     lr: float = defaults.LR
     mode: str = "distill"
-    precision: str = "fp32"
+    precision: str = defaults.PRECISION
     seed: int = 0
 
     def __post_init__(self) -> None:

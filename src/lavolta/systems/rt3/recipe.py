@@ -16,13 +16,14 @@ import torch
 from lavolta.devices.loading import load as load_device
 from lavolta.devices.profile import DeviceProfile
 from lavolta.errors import UserInputError
-from lavolta.models.batching import Encoded, encode_texts, sorted_batches
+from lavolta.models.batching import Encoded, StepBatches, encode_texts, sorted_batches
 from lavolta.models.export import export_bundle
 from lavolta.models.hf import load_encoder
 from lavolta.models.hf_decoders import is_decoder, load_decoder
 from lavolta.models.loaded import Batch, LoadedModel
 from lavolta.progress import Progress, SilentProgress
 from lavolta.runtime.bundle import BundleFile
+from lavolta.runtime.engine import Model, open_bundle
 from lavolta.sparsity.ranking import level_masks
 from lavolta.systems.rt3.cutting import GRID, choose_cuts, layer_groups, measure_groups
 from lavolta.systems.rt3.levels import plan_levels
@@ -30,17 +31,16 @@ from lavolta.systems.rt3.options import CompressOptions, fingerprint, text_of
 from lavolta.systems.rt3.probe import CutProbe, compensate
 from lavolta.systems.rt3.subjects import (
     GlueTraining,
-    StepBatches,
     encoder_parameters,
-    encoder_statistics,
+    engine_score,
     glue_subject,
 )
-from lavolta.systems.rt3.work import begin_work, remove_work
-from lavolta.training.encoder import EncoderObjective, LossWeights
+from lavolta.training.encoder import EncoderObjective, LossWeights, encoder_statistics
 from lavolta.training.joint import JointConfig, train_joint
 from lavolta.training.levels import RankedLevels
 from lavolta.training.masking import MaskedLinears
 from lavolta.training.oneshot import gradual_rankings
+from lavolta.unfinished import begin_work, remove_work
 
 DEFAULT_CELL_ROWS = 4
 CALIBRATION_TEXTS = 256
@@ -56,13 +56,14 @@ class _Material:
     Args:
         train: sequences for calibration and training.
         probe: a batch on which cuts are judged.
+        score: of what the engine answers at its present level.
     """
 
     dense: LoadedModel
     train: Encoded
     probe: Batch
     text_source: str
-    score: Callable[[LoadedModel], float] | None = None
+    score: Callable[[Model], float] | None = None
     score_name: str | None = None
     dense_score: float | None = None
 
@@ -157,35 +158,43 @@ def compress(
     if opts.mode == "distill":
         with clock.stage(progress, "distil all levels", opts.steps) as stage:
             _distil(opts, material, student, masked, RankedLevels(rankings, cuts), work / "training.pt", stage)
-    level_info: list[dict[str, Any]] = [{"name": level.name, "freq_mhz": level.freq_mhz} for level in plan.levels]
-    if material.score is not None:
-        with clock.stage(progress, "score every level", len(masks)) as stage:
-            for info, level_mask in zip(level_info, masks, strict=True):
-                with masked.at(level_mask):
-                    info["score"] = material.score(student)
-                stage.advance()
     masked.detach()
-    with clock.stage(progress, "write the bundle"):
-        summary = {
-            "mark": mark,
-            "options": asdict(opts),
-            "deadline_ms": plan.deadline_ms,
-            "skipped_mhz": list(plan.skipped_mhz),
-            "text_source": material.text_source,
-            "dense_score": material.dense_score,
-            "score_name": material.score_name,
-        }
+    level_info: list[dict[str, Any]] = [{"name": level.name, "freq_mhz": level.freq_mhz} for level in plan.levels]
+    summary = {
+        "mark": mark,
+        "options": asdict(opts),
+        "deadline_ms": plan.deadline_ms,
+        "skipped_mhz": list(plan.skipped_mhz),
+        "text_source": material.text_source,
+        "dense_score": material.dense_score,
+        "score_name": material.score_name,
+    }
+
+    def write(file: Path) -> None:
         export_bundle(
             student,
             masks,
             level_info,
             cell_rows,
-            out,
+            file,
             precision=opts.precision,
             sparsity_info={"ranking": "free", "saliency": "second-order, gradual"},
             provenance={"compress": summary},
             device={"name": profile.name, "tokens": opts.tokens, "threads": opts.threads},
         )
+
+    if material.score is not None:
+        with clock.stage(progress, "score every level", len(masks)) as stage:
+            # What the engine answers is scored, in the precision of the bundle, not what was trained.
+            trial = work / "unscored.lavolta"
+            write(trial)
+            with open_bundle(trial) as model:
+                for index, info in enumerate(level_info):
+                    model.switch(index)
+                    info["score"] = material.score(model)
+                    stage.advance()
+    with clock.stage(progress, "write the bundle"):
+        write(out)
     remove_work(work)
     result = _finished(out, mark)
     if result is None:
@@ -210,7 +219,7 @@ def _prepare(opts: CompressOptions, profile: DeviceProfile, work: Path, mark: st
             subject.train,
             pairs,
             f"{subject.name} training data",
-            subject.score,
+            lambda model: engine_score(model, subject.task, subject.dev),
             subject.task.metric,
             dense_score,
         )

@@ -21,6 +21,7 @@ from lavolta.systems.rt3.backbone import BackboneOptions, random_backbone, real_
 from lavolta.systems.rt3.probe import compensate
 from lavolta.systems.rt3.published import PatternOptions, random_levels, searched_levels
 from lavolta.systems.rt3.subjects import Subject, fresh_student
+from lavolta.systems.rt3.upstream import Upstream
 from lavolta.training.joint import JointConfig, Objective, train_joint
 from lavolta.training.levels import FixedLevels, LevelSet, RankedLevels
 from lavolta.training.masking import MaskedLinears
@@ -36,6 +37,7 @@ ROWS = {
     "rt3-distilled": "the same with our training: distilled from the dense model",
     "ranked": "ours: cuts of one ranking per layer, cells of 4 rows, sandwich rule, distilled",
     "ranked-1": "ours with cells of 1 row",
+    "ranked-upstream": "ours, begun from a ladder that was distilled on text without labels before the task",
     "upper-bound": "the sparsest level of `ranked` trained alone with its own weights",
 }
 
@@ -71,7 +73,7 @@ class RowOptions:
 
     @property
     def cell_rows(self) -> int:
-        return 4 if self.row in ("ranked", "upper-bound") else 1
+        return 4 if self.row in ("ranked", "ranked-upstream", "upper-bound") else 1
 
 
 @dataclass
@@ -88,29 +90,39 @@ def run_row(
     options: RowOptions,
     work: Path,
     on_step: Callable[[int, float], None] | None = None,
+    ladder: Upstream | None = None,
 ) -> RowRun:
     """Prune, train and score one row; resumable through the files in ``work``.
+
+    Args:
+        ladder: what the row `ranked-upstream` begins from; its sparsities must be the row's.
 
     Raises:
         UserInputError: options that do not fit the subject.
     """
+    if (options.row == "ranked-upstream") != (ladder is not None):
+        raise UserInputError(f"the row {options.row} does not fit the ladder; `ranked-upstream` alone begins from one.")
     start = time.perf_counter()
     torch.manual_seed(options.seed)
     dense_score = subject.score(subject.dense)
     grids = subject.dense.grids(options.cell_rows)
     student = fresh_student(subject)
-    distil = options.row in ("rt3-distilled", "ranked", "ranked-1", "upper-bound")
+    distil = options.row in ("rt3-distilled", "ranked", "ranked-1", "ranked-upstream", "upper-bound")
     # Distillation already regularizes; dropout would make student and teacher different functions.
     student.module.train(not distil)
     objective = subject.objective(student, distil, options.seed)
     make_folder(work)
     name = f"{subject.name}-{options.row}-{options.seed}"
-    masks, make_levels, extra = _prune(subject, student, objective, grids, options, work / f"{subject.name}.db")
+    if ladder is not None:
+        ladder.begin(student)
+        masks, make_levels, extra = _from_ladder(ladder, options)
+    else:
+        masks, make_levels, extra = _prune(subject, student, objective, grids, options, work / f"{subject.name}.db")
     scores: list[float] = []
     if masks:
         masked = MaskedLinears(student.linears, grids)
         checkpoint = work / f"{name}.pt"
-        if distil and not checkpoint.exists():
+        if distil and ladder is None and not checkpoint.exists():
             compensate(subject.dense.linears, masked, subject.statistics(hessians=True), masks)
         config = JointConfig(steps=options.steps, lr=options.lr, seed=options.seed, checkpoint_every=50)
         train_joint(
@@ -198,6 +210,20 @@ def _prune(
             options.seed,
         )
     return found.masks, _fixed(found.masks), {"swap_bytes": found.swap_bytes, "search_trials": found.trials}
+
+
+def _from_ladder(ladder: Upstream, options: RowOptions) -> tuple[list[LevelMasks], LevelsOf, dict[str, Any]]:
+    if ladder.options.sparsities != options.sparsities or ladder.options.cell_rows != options.cell_rows:
+        raise UserInputError(
+            f"the ladder has levels of {ladder.options.sparsities} in cells of {ladder.options.cell_rows} rows, not "
+            f"{options.sparsities} and {options.cell_rows}; make one for them."
+        )
+
+    def ranked(_: MaskedLinears) -> LevelSet:
+        return RankedLevels(ladder.rankings, ladder.cuts)
+
+    masks = [level_masks(ladder.rankings, cut) for cut in ladder.cuts]
+    return masks, ranked, {"upstream": asdict(ladder.options)}
 
 
 def _fixed(masks: Sequence[LevelMasks]) -> LevelsOf:

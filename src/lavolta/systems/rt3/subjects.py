@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,14 +17,15 @@ from torch import Tensor
 
 from lavolta.errors import UserInputError
 from lavolta.files import make_folder, write_whole
-from lavolta.models.batching import Encoded, encode_pairs, encode_texts, predict, random_batches
+from lavolta.models.batching import Encoded, StepBatches, encode_pairs, encode_texts, predict
 from lavolta.models.hf import load_encoder, with_head
 from lavolta.models.lm import LmCorpus, load_lm_corpus
 from lavolta.models.loaded import Batch, LoadedModel
 from lavolta.models.tasks import TaskData, load_task
+from lavolta.runtime.engine import Model
 from lavolta.systems.rt3.lm import LmTraining, language_objective, load_trained_lm, score
 from lavolta.training.dropout import lock_dropout
-from lavolta.training.encoder import EncoderObjective, LossWeights
+from lavolta.training.encoder import EncoderObjective, LossWeights, encoder_statistics
 from lavolta.training.joint import JointConfig, Objective, train_joint
 from lavolta.training.levels import DenseOnly
 from lavolta.training.masking import MaskedLinears
@@ -32,6 +33,8 @@ from lavolta.training.saliency import LinearStats, collect_stats
 
 OnStep = Callable[[int, float], None]
 
+ENGINE_BATCH = 16
+"""Sequences that the engine gets at once."""
 STATISTICS_WINDOWS, STATISTICS_WINDOW = 64, 64
 """Windows of the training text that a language model is calibrated on, and the words of each."""
 
@@ -135,44 +138,33 @@ class Alternating:
         return self._sources[step % 2](step // 2)
 
 
-class StepBatches:
-    """Batches by step: every epoch in its own order, a function of the seed and the step alone."""
-
-    def __init__(self, encoded: Encoded, batch_size: int, seed: int) -> None:
-        self._encoded, self._batch_size, self._seed = encoded, batch_size, seed
-        self.per_epoch = -(-len(encoded) // batch_size)
-        self._epoch = -1
-        self._batches: list[Batch] = []
-
-    def __call__(self, step: int) -> Batch:
-        epoch, place = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            self._batches = list(random_batches(self._encoded, self._batch_size, self._seed * 1009 + epoch))
-            self._epoch = epoch
-        return self._batches[place]
-
-
 def encoder_parameters(student: LoadedModel) -> list[Tensor]:
+    """What recovers from pruning, in a stable order; see `named_encoder_parameters`."""
+    return list(named_encoder_parameters(student).values())
+
+
+def named_encoder_parameters(student: LoadedModel) -> dict[str, Tensor]:
     """Everything but the embeddings (and an output layer as large as the vocabulary, unless it is pruned too)."""
     whole_head = student.spec.task == "language-model" and not student.packed_head
     frozen = ("embeddings.", "head.out.") if whole_head else ("embeddings.",)
-    return [p for name, p in student.module.named_parameters() if not name.startswith(frozen)]
-
-
-def encoder_statistics(loaded: LoadedModel, batches: Iterable[Batch], hessians: bool) -> dict[str, LinearStats]:
-    """Input statistics of an encoder's linears over batches; padding does not count."""
-    loaded.module.eval()
-
-    def run(batch: Batch) -> Any:
-        return loaded.module(batch.input_ids, batch.attention_mask, batch.type_ids)
-
-    return collect_stats(loaded.linears, batches, run, lambda batch: batch.attention_mask, hessians)
+    return {name: p for name, p in student.module.named_parameters() if not name.startswith(frozen)}
 
 
 def glue_score(loaded: LoadedModel, task: TaskData, encoded: Encoded) -> float:
     """The task's own metric on a tokenised split, 0 to 100."""
     assert encoded.labels is not None
     return 100.0 * task.score(predict(loaded, encoded), encoded.labels)[task.metric]
+
+
+def engine_score(model: Model, task: TaskData, encoded: Encoded) -> float:
+    """The same, of what the engine answers at the present level: in the precision of the bundle."""
+    assert encoded.labels is not None
+    order = np.argsort(-encoded.lengths, kind="stable")
+    outputs = np.zeros((len(encoded), model.spec.outputs), dtype=np.float32)
+    for rows in np.array_split(order, -(-len(order) // ENGINE_BATCH)):
+        types = None if encoded.types is None else [encoded.types[row] for row in rows]
+        outputs[rows] = model.run([encoded.ids[row] for row in rows], types)
+    return 100.0 * task.score(outputs, encoded.labels)[task.metric]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,215 @@
+"""Make `summary.json` and the tables of `README.md` from `results/`; `--check` only says whether they are fresh."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lavolta.models.metrics import spearman
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- made by summarize.py -->", "<!-- end -->"
+CHOSEN = "chosen-"
+DEFAULT_PROXY = "kl"
+LEAST_CANDIDATES = 10
+"""Fewer do not make a rank correlation."""
+NORMAL_95 = 1.96
+SPD = HERE.parent / "spd" / "summary.json"
+
+
+def load(folder: Path) -> list[dict[str, Any]]:
+    """The results in the order of their names."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+
+
+def summarize(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The answers; what is not measured is null."""
+    by_task = {}
+    for task in sorted({result["task"] for result in results}):
+        rows = [result for result in results if result["task"] == task and result["row"] != "dense"]
+        by_task[task] = {
+            "dense_score": _mean(r["dense_score"] for r in results if r["task"] == task),
+            "metric": next(r["metric"] for r in results if r["task"] == task),
+            "candidates": len(rows),
+            "proxy_spearman": {proxy: correlation(rows, proxy) for proxy in sorted(rows[0]["proxies"])} if rows else {},
+            "gain_over_uniform": gains(rows, "uniform"),
+            "gain_over_global_magnitude": gains(rows, "global-magnitude"),
+            "gain_over_random": gains(rows, "random-"),
+            "search_cost_share": _mean(
+                r["search"]["seconds"] / r["fine_tuning_seconds"]
+                for r in rows
+                if r["row"] == f"{CHOSEN}{DEFAULT_PROXY}" and r["fine_tuning_seconds"]
+            ),
+        }
+    chosen = [gain for task in by_task.values() for gain in task["gain_over_uniform"].get(DEFAULT_PROXY, [])]
+    found = [task["proxy_spearman"].get(DEFAULT_PROXY) for task in by_task.values()]
+    measured = [entry["spearman"] for entry in found if entry is not None]
+    shares = [task["search_cost_share"] for task in by_task.values() if task["search_cost_share"] is not None]
+    return {
+        "gain_over_uniform": _mean(chosen),
+        "interval": interval(chosen),
+        "proxy_spearman": _mean(measured),
+        "search_cost_share": _mean(shares),
+        "combination_at_90": combination(),
+        "by_task": by_task,
+    }
+
+
+def correlation(rows: list[dict[str, Any]], proxy: str) -> dict[str, Any] | None:
+    """Spearman of a proxy with the fine-tuned score over candidates of one ratio and seed, pooled by Fisher's z.
+
+    The interval is Fisher's, with the variance 1.06 / (n - 3) of a rank correlation (Fieller et al. 1957).
+    """
+    groups: dict[tuple[float, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["ratio"], row["seed"]), []).append(row)
+    large = [group for group in groups.values() if len(group) >= LEAST_CANDIDATES]
+    if not large:
+        return None
+    weights, total = [], []
+    for group in large:
+        values = [np.array([row["proxies"][proxy] for row in group]), np.array([row["score"] for row in group])]
+        limited = min(max(spearman(*values), -0.999), 0.999)
+        weights.append((len(group) - 3) / 1.06)
+        total.append(math.atanh(limited))
+    z = sum(w * t for w, t in zip(weights, total, strict=True)) / sum(weights)
+    half = NORMAL_95 / math.sqrt(sum(weights))
+    return {
+        "spearman": _round(math.tanh(z)),
+        "interval": [_round(math.tanh(z - half)), _round(math.tanh(z + half))],
+        "candidates": [len(group) for group in large],
+    }
+
+
+def gains(rows: list[dict[str, Any]], other: str) -> dict[str, list[float]]:
+    """Points by which the choice of each proxy beats another row of equal ratio, seed and steps."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row["row"].startswith(CHOSEN):
+            equal = [
+                r["score"]
+                for r in rows
+                if r["row"].startswith(other)
+                and (r["ratio"], r["seed"], r["steps"]) == (row["ratio"], row["seed"], row["steps"])
+            ]
+            if equal:
+                gain = row["score"] - statistics.fmean(equal)
+                found.setdefault(row["row"].removeprefix(CHOSEN), []).append(_round(gain))
+    return found
+
+
+def interval(values: list[float]) -> list[float] | None:
+    """The 95 % interval of a mean by Student's t; `None` for fewer than two values."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    middle = statistics.fmean(values)
+    return [_round(middle - half), _round(middle + half)]
+
+
+def combination() -> Any:
+    """What the SPD experiments say of `aebert+spd` at 90 %, where they have it."""
+    if not SPD.is_file():
+        return None
+    return json.loads(SPD.read_text(encoding="utf-8")).get("combination_at_90")
+
+
+def render(readme: str, summary: dict[str, Any], results: list[dict[str, Any]]) -> str:
+    """The README with its generated part replaced."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    parts = ["## Answers", _answers(summary)]
+    for task, found in summary["by_task"].items():
+        parts += [f"## {task}, {found['metric']} x 100, dense {found['dense_score']:.2f}", _table(task, results)]
+    return f"{before}{BEGIN}\n" + "\n\n".join(parts) + f"\n{END}{after}"
+
+
+def _answers(summary: dict[str, Any]) -> str:
+    lines = [
+        f"* Choice against uniform, same ratio, same fine-tuning: {_points(summary['gain_over_uniform'])} "
+        f"(95 % interval {_pair(summary['interval'])}; target: +1.5).",
+        f"* Rank correlation of the proxy `{DEFAULT_PROXY}` with the fine-tuned score: "
+        f"{_number(summary['proxy_spearman'])} (target: 0.7).",
+        f"* Seconds of a search among 100 candidates, as a share of one fine-tuning of the rows below: "
+        f"{_number(summary['search_cost_share'])} (target: 0.1).",
+        f"* `aebert+spd` at 90 %: {_number(summary['combination_at_90'])}.",
+    ]
+    for task, found in summary["by_task"].items():
+        for proxy, entry in found["proxy_spearman"].items():
+            if entry is not None:
+                lines.append(
+                    f"* {task}, `{proxy}`: Spearman {entry['spearman']:.2f} ({_pair(entry['interval'])}), "
+                    f"{sum(entry['candidates'])} candidates."
+                )
+    return "\n".join(lines)
+
+
+def _table(task: str, results: list[dict[str, Any]]) -> str:
+    lines = [
+        "| row | ratio | whole model | seed | steps | before | fine-tuned | kl | loss | ladder | reconstruction |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in results:
+        if row["task"] == task and row["row"] != "dense":
+            scores = " | ".join(f"{row['proxies'][p]:.4f}" for p in ("kl", "loss", "ladder", "reconstruction"))
+            lines.append(
+                f"| {row['row']} | {row['encoder_sparsity']:.2f} | {row['whole_sparsity']:.2f} | {row['seed']} | "
+                f"{row['steps']} | {row['score_before']:.2f} | {row['score']:.2f} | {scores} |"
+            )
+    return "\n".join(lines)
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    listed = list(values)
+    return _round(statistics.fmean(listed)) if listed else None
+
+
+def _round(value: float, digits: int = 3) -> float:
+    return round(float(value), digits)
+
+
+def _number(value: float | None) -> str:
+    return "not measured yet" if value is None else f"{value:.2f}"
+
+
+def _points(value: float | None) -> str:
+    return "not measured yet" if value is None else f"{value:+.2f} points"
+
+
+def _pair(values: list[float] | None) -> str:
+    return "unknown" if values is None else f"{values[0]:.2f} to {values[1]:.2f}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--out", type=Path, default=HERE / "summary.json")
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    results = load(args.results)
+    summary = summarize(results)
+    readme = args.out.with_name("README.md")
+    wanted = {
+        args.out: json.dumps(summary, indent=1) + "\n",
+        readme: render(readme.read_text(encoding="utf-8"), summary, results),
+    }
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        if args.check:
+            print(f"{path} is stale: run python experiments/aebert/summarize.py")
+        else:
+            path.write_text(wanted[path], encoding="utf-8")
+    return 1 if args.check and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

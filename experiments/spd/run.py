@@ -1,0 +1,145 @@
+"""One row of the SPD experiments: `python experiments/spd/run.py --task rte --method spd --sparsity 0.9 --seed 0`.
+
+The result is `experiments/spd/results/<task>-<method>-<sparsity>-<seed>.json` (`dense` has no sparsity); a row that is
+there is not run again, and an interrupted one continues from its checkpoint in `runs/spd`. The dense teacher of a task
+and seed is trained once. `--lr`, `--steps` and the other options of the grid make rows of their own with `--results`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from lavolta.errors import LavoltaError
+from lavolta.files import make_folder, write_whole
+from lavolta.models.tasks import load_task
+from lavolta.progress import Progress
+from lavolta.systems.spd.defaults import METHODS
+from lavolta.systems.spd.options import PruneOptions
+from lavolta.systems.spd.recipe import make_teacher, prune_teacher
+
+HERE = Path(__file__).parent
+STEPS = {"rte": 200, "mrpc": 200, "stsb": 200}
+"""Of every pruned row, whatever its method: sized to a fraction of two CPU cores."""
+
+TEACHERS = {"rte": (4.0, 1e-4), "mrpc": (3.0, 1e-4), "stsb": (3.0, 1.5e-4)}
+"""Epochs and peak learning rate of the dense model."""
+
+MAX_TOKENS = {"rte": 128, "mrpc": 96, "stsb": 64}
+"""No pair of MRPC and STS-B but a handful is longer."""
+
+
+class Lines(Progress):
+    """One line now and then."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._begun_s, self._done, self._total, self._stage = name, time.perf_counter(), 0, 0, ""
+
+    def plan(self, expected_s: object) -> None:
+        del expected_s
+
+    def stage(self, name: str, total: int | None = None) -> Lines:
+        self._stage, self._total, self._done = name, total or 0, 0
+        return self
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.say(f"{self._stage}: done")
+
+    def advance(self, steps: int = 1) -> None:
+        before, self._done = self._done, self._done + steps
+        if self._done // 10 > before // 10:
+            self.say(f"{self._stage}: {self._done} of {self._total}")
+
+    def note(self, text: str) -> None:
+        self._remark = text
+
+    def say(self, sentence: str) -> None:
+        print(f"{self._name} {time.perf_counter() - self._begun_s:.0f} s: {sentence}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=list(STEPS), required=True)
+    parser.add_argument("--method", choices=["dense", *METHODS], required=True)
+    parser.add_argument("--sparsity", type=float, default=0.9)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="of the training under the method; the task's own by default")
+    parser.add_argument("--lr", type=float, help="peak learning rate; the method's own by default")
+    parser.add_argument("--cell-rows", type=int, default=1)
+    parser.add_argument("--no-dropout", action="store_true")
+    parser.add_argument("--count-padding", action="store_true", help="padding counts in the losses, as published")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/glue"))
+    parser.add_argument("--source", default="all-MiniLM-L6-v2")
+    parser.add_argument("--accelerator", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--work", type=Path, default=Path("runs/spd"))
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    shown = "" if args.method == "dense" else f"-{args.sparsity:g}"
+    target = args.results / f"{args.task}-{args.method}{shown}-{args.seed}.json"
+    if target.exists():
+        print(f"{target} is there already")
+        return 0
+    torch.set_num_threads(args.threads)
+    epochs, teacher_lr = TEACHERS[args.task]
+    progress = Lines(target.stem)
+    try:
+        options = PruneOptions(
+            args.source,
+            args.task,
+            str(args.data),
+            0.0 if args.method == "dense" else args.sparsity,
+            "spd" if args.method == "dense" else args.method,
+            steps=args.steps or STEPS[args.task],
+            seed=args.seed,
+            lr=args.lr,
+            cell_rows=args.cell_rows,
+            max_tokens=MAX_TOKENS[args.task],
+            pooling="mean",
+            teacher_epochs=epochs,
+            teacher_lr=teacher_lr,
+            dropout=not args.no_dropout,
+            mask_padding=not args.count_padding,
+            force=True,
+            accelerator=args.accelerator,
+        )
+        teacher = make_teacher(options, load_task(args.task, args.data), args.work / "teachers", progress=progress)
+        if args.method == "dense":
+            result = {
+                "task": args.task,
+                "method": "dense",
+                "options": {"seed": args.seed, "teacher_epochs": epochs, "teacher_lr": teacher_lr, "sparsity": 0.0},
+                "metric": teacher.splits.task.metric,
+                "dense_score": teacher.score,
+                "score": teacher.score,
+                "teacher_doubt": teacher.doubt,
+                "curve": teacher.curve,
+            }
+        else:
+            work = args.work / target.stem
+            make_folder(work)
+            targets = dict.fromkeys(teacher.loaded.linear_shapes, args.sparsity)
+            begun_s = time.perf_counter()
+            result = prune_teacher(options, teacher, targets, work, progress=progress).facts
+            result["seconds"] = round(time.perf_counter() - begun_s, 1)
+            # The path of the data is this machine's own.
+            result["options"] = {key: value for key, value in result["options"].items() if key != "data"}
+    except LavoltaError as error:
+        print(error, file=sys.stderr)
+        return 2
+    make_folder(args.results)
+    write_whole(target, f"{json.dumps(result, indent=1)}\n".encode())
+    print(f"{target}: {result['score']:.2f}, dense {result['dense_score']:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,84 @@
+"""The parts of `README.md` that hold numbers, made from `summary.json`; a test compares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+BEGIN, END = "<!-- made by summarize.py -->", "<!-- end -->"
+TITLES = {
+    "rte": "RTE, accuracy (%), development split",
+    "mrpc": "MRPC, F1 x 100, development split",
+    "stsb": "STS-B, Spearman x 100, development split",
+}
+TARGET = 1.0
+
+
+def render(readme: str, summary: dict[str, Any]) -> str:
+    """The README with its generated part replaced."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{_generated(summary)}\n{END}{after}"
+
+
+def _generated(summary: dict[str, Any]) -> str:
+    parts = ["## Answers", _answers(summary)]
+    for task, title in TITLES.items():
+        rows = [row for row in summary["rows"] if row["task"] == task]
+        if rows:
+            parts += [f"## {title}", _table(rows), _curves(rows)]
+    return "\n\n".join(parts)
+
+
+def _answers(summary: dict[str, Any]) -> str:
+    gain, found = summary["gain_over_gmp_kd_at_90"], summary["interval"]
+    if gain is None:
+        first = "* SPD against `gmp-kd` at 90 %: not run yet."
+    else:
+        met = found is not None and gain >= TARGET and found[0] > 0
+        first = (
+            f"* SPD against `gmp-kd` at 90 % of the encoder's weights, same steps: {gain:+.2f} points over "
+            f"{summary['pairs']} pairs of task and seed ({_interval(found)}; target {TARGET:+.1f} with an interval "
+            f"above zero: {'met' if met else 'missed'})."
+        )
+    lines = [first]
+    for claim, answer in summary["claims"].items():
+        if answer["points"] is None:
+            lines.append(f"* {claim}: not run yet.")
+            continue
+        lines.append(
+            f"* {claim}: {answer['verdict']} ({answer['points']:+.2f} points over {answer['pairs']} pairs, "
+            f"{_interval(answer['interval'])})."
+        )
+    return "\n".join(lines)
+
+
+def _interval(found: list[float] | None) -> str:
+    return "too few for an interval" if found is None else f"95 % interval {found[0]:+.2f} to {found[1]:+.2f}"
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| method | steps | seeds | zeros in the encoder | in the model | score | loss (points) | train-dev gap |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        seeds = ", ".join(str(seed) for seed in row["seeds"])
+        name = row["method"] + (" (teacher at chance)" if row["teacher_at_chance"] else "")
+        lines.append(
+            f"| {name} | {row['steps'] or '-'} | {seeds} | {100 * row['encoder_sparsity']:.0f} % | "
+            f"{100 * row['model_sparsity']:.0f} % | {row['score']:.2f} | {row['loss_points']:.2f} | "
+            f"{row['end_gap']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _curves(rows: list[dict[str, Any]]) -> str:
+    """Train, held-out and development score at each look, of the first seed."""
+    lines = ["Along the training, first seed, `step: train / held-out / dev`:", ""]
+    for row in rows:
+        looks = "; ".join(
+            f"{point['step']}: {point['train']:.1f} / {point['held_out']:.1f} / {point['dev']:.1f}"
+            for point in row["curve"]
+        )
+        lines.append(f"* `{row['method']}` at {100 * row['encoder_sparsity']:.0f} %: {looks}")
+    return "\n".join(lines)

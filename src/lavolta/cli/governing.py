@@ -1,0 +1,118 @@
+"""What `lavolta govern` and `lavolta serve` share: a goal in words, a scenario from a bundle and a profile."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lavolta.cli.simulate import USUAL_TOKENS, count_of, levels_of
+from lavolta.errors import UserInputError
+
+if TYPE_CHECKING:
+    from lavolta.runtime.governor import Goal
+    from lavolta.runtime.scenario import Scenario
+
+_HOURS = {"h": 1.0, "m": 1 / 60, "min": 1 / 60, "s": 1 / 3600}
+HEAT_BAND_C = 15.0
+"""How far below the limit of a profile the clock begins to fall."""
+MARGIN = 0.2
+
+Deadline = Annotated[float, typer.Option("--deadline-ms", help="Longest allowed time of one answer, in ms.")]
+Until = Annotated[
+    str | None, typer.Option("--until", help="How long the charge has to last, such as 8h or 90min; best score.")
+]
+Reserve = Annotated[
+    str | None, typer.Option("--reserve", help="Share of the charge to keep, such as 10%; best score until then.")
+]
+MinScore = Annotated[float | None, typer.Option("--min-score", help="Use no level below this score.")]
+MeanScore = Annotated[
+    float | None, typer.Option("--mean-score", help="Lowest energy with at least this score on average.")
+]
+Margin = Annotated[
+    float, typer.Option("--margin", min=0.0, help="Share by which a run may take longer than predicted.")
+]
+Device = Annotated[
+    str | None, typer.Option("--device", help="A device name or a .toml profile; absent: that of the bundle.")
+]
+Simulate = Annotated[
+    bool, typer.Option("--simulate", help="A device in numbers: its time and battery, this computer's answers.")
+]
+Tokens = Annotated[
+    int | None, typer.Option("--tokens", min=1, help="Tokens of one request; absent: as the bundle was made for.")
+]
+Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads of the engine.")]
+KeepClock = Annotated[bool, typer.Option("--keep-clock", help="Leave the clock to the system.")]
+Sysfs = Annotated[Path, typer.Option("--sysfs", help="Where the system shows its devices.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the simulated device's timing noise.")]
+
+
+def goal_of(
+    until: str | None, reserve: str | None, min_score: float | None, mean_score: float | None, margin: float
+) -> Goal:
+    """The goal of the options.
+
+    Raises:
+        UserInputError: a time or a share that cannot be read, or goals that exclude each other.
+    """
+    from lavolta.runtime.governor import Goal
+
+    return Goal(_hours(until), _share("--reserve", reserve), min_score, mean_score, margin)
+
+
+def scenario_of(
+    bundle: Path,
+    device: str | None,
+    deadline_ms: float,
+    period_ms: float | None,
+    tokens: int | None,
+    threads: int,
+    goal: Goal,
+) -> tuple[Scenario, Goal, int]:
+    """The scenario of a bundle on a device, the goal with the device's limits of heat, and the tokens of a request.
+
+    Args:
+        period_ms: rhythm of the requests; where not given, it is learned.
+    """
+    from lavolta.devices import DEFAULT, Accounting, load
+    from lavolta.runtime.bundle import BundleFile
+    from lavolta.runtime.scenario import Scenario
+
+    opened = BundleFile.open(bundle)
+    made_for = opened.manifest["device"]
+    profile = load(device or str(made_for.get("name", DEFAULT)))
+    if profile.thermal is not None:
+        limit_c = profile.thermal.limit_c
+        goal = replace(goal, warn_c=limit_c - HEAT_BAND_C, max_c=limit_c)
+    length = tokens or count_of(made_for.get("tokens"), min(USUAL_TOKENS, opened.spec.max_tokens))
+    scenario = Scenario(
+        profile,
+        levels_of(opened, length),
+        deadline_ms,
+        period_ms or deadline_ms,
+        (min(threads, profile.cluster().cores),),
+        accounting=Accounting.BOARD,
+        gap_ms=0.0 if period_ms is None else None,
+    )
+    return scenario, goal, length
+
+
+def _hours(words: str | None) -> float | None:
+    if words is None:
+        return None
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(h|min|m|s)\s*", words)
+    if found is None:
+        raise UserInputError(f"--until {words} is no time; write it as 8h, 90min or 45s.")
+    return float(found[1]) * _HOURS[found[2]]
+
+
+def _share(option: str, words: str | None) -> float | None:
+    if words is None:
+        return None
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", words)
+    if found is None:
+        raise UserInputError(f"{option} {words} is no share; write it as 10% or 0.1.")
+    return float(found[1]) / (100 if found[2] else 1)

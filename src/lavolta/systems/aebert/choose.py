@@ -1,0 +1,332 @@
+"""Find where to prune: candidates under one budget, ranked by a proxy on slices of the training data that grow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lavolta.devices.loading import load as load_device
+from lavolta.errors import UserInputError
+from lavolta.models.batching import Encoded
+from lavolta.models.loaded import Batch, LoadedModel
+from lavolta.progress import Progress, SilentProgress
+from lavolta.search import Option, RatioSpace, ScoreReward, ShortList, StudyConfig, allocate, run_study
+from lavolta.search.ratios import ratios_of
+from lavolta.search.spaces import Actions
+from lavolta.sparsity.ranking import LevelMasks, model_sparsity
+from lavolta.systems.aebert.budget import Budget, device_budget, ratio_budget
+from lavolta.training.proxies import (
+    PROXIES,
+    RUNGS,
+    Calibration,
+    ForwardProxy,
+    ReconstructionProxy,
+    calibrate,
+    global_ratios,
+    layer_errors,
+    magnitude_rankings,
+)
+
+CALIBRATION_ROWS = 128
+SLICES = (32, 128, 512)
+"""Rows of the held-out slice in each round."""
+SHORT_LIST = 8
+"""One candidate in so many goes on to the second round."""
+FINALISTS = 3
+BELOW, ABOVE = 0.35, 0.25
+"""How far a layer's ratio may be below and above the overall one by default."""
+HIGHEST = 0.98
+"""No layer loses more by default."""
+FIXED = ("uniform", "global-magnitude", "sensitivity")
+SEARCHED = "searched"
+SENSITIVITY_STEPS = 33
+BATCH_ROWS = 32
+LEAST_ROWS = 8
+
+Proxy = Callable[[Mapping[str, int]], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One ratio vector of the last round.
+
+    Args:
+        origin: one of `FIXED`, or ``"searched"``.
+        score: by the proxy on the largest slice, higher is better.
+    """
+
+    origin: str
+    score: float
+    per_linear: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """What the search chose; plain values all through.
+
+    Args:
+        per_linear: canonical name to the share of its cells that goes.
+        kept_cells: canonical name to the cells that stay.
+        cell_rows: height of the cells.
+        overall_ratio: share of the weights that goes, all layers together.
+        score: of the choice, on the largest slice that it was looked at with.
+        origin: how it came about, see `Candidate`.
+        proxy: what the score is.
+        budget: what was asked for.
+        finalists: the candidates of the last round, best first; the uniform one is always among them.
+        candidates: how many vectors were looked at.
+        slice_rows: training rows of the last round.
+        seconds: of the whole search.
+        calibration_seconds: the part of them before the first candidate.
+        seed: of everything drawn.
+    """
+
+    per_linear: dict[str, float]
+    kept_cells: dict[str, int]
+    cell_rows: int
+    overall_ratio: float
+    score: float
+    origin: str
+    proxy: str
+    budget: dict[str, Any]
+    finalists: tuple[Candidate, ...]
+    candidates: int
+    slice_rows: int
+    seconds: float
+    calibration_seconds: float
+    seed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` reads them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Ratios:
+        """Read what `as_dict` wrote.
+
+        Raises:
+            UserInputError: a field is missing or unknown.
+        """
+        try:
+            finalists = tuple(Candidate(**candidate) for candidate in data["finalists"])
+            return cls(**{**data, "finalists": finalists})
+        except (KeyError, TypeError) as error:
+            raise UserInputError(f"these are no ratios of a search ({error}); run the search again.") from error
+
+    def masks(self, dense: LoadedModel) -> LevelMasks:
+        """Cell masks by magnitude at these ratios."""
+        return magnitude_masks(dense, self.kept_cells, self.cell_rows)
+
+
+def choose_ratios(
+    dense: LoadedModel,
+    train: Encoded,
+    *,
+    overall_ratio: float | None = None,
+    device: str | None = None,
+    deadline_ms: float | None = None,
+    energy_mj: float | None = None,
+    tokens: int = 128,
+    threads: int = 1,
+    proxy: str = "kl",
+    candidates: int = 100,
+    workers: int = 1,
+    storage: str | Path | None = None,
+    sampler: str = "evolve",
+    cell_rows: int = 1,
+    low: float | None = None,
+    high: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Ratios:
+    """Choose how much of each layer is pruned, without fine-tuning anything.
+
+    Every candidate meets the budget. Three come first: all layers alike, one magnitude threshold for all, and the least
+    sum of the layers' own output errors; so the choice is never worse than uniform by its own score. The best go on to
+    larger slices (successive halving). Rows of the training data serve as held-out slice and for calibration; the
+    development split is not looked at.
+
+    Args:
+        dense: the fine-tuned model; it is not changed.
+        train: its training data, tokenised.
+        overall_ratio: share of the prunable weights that goes; or else ``device`` with one or both limits.
+        device: profile name or file; ``deadline_ms`` and ``energy_mj`` limit one inference of ``tokens`` tokens.
+        proxy: ``"kl"``, ``"loss"``, ``"ladder"`` or ``"reconstruction"``; see `lavolta.training.proxies`.
+        candidates: ratio vectors of the first round.
+        workers: processes that share the candidates.
+        storage: SQLite file of the study: a call that was cut off continues there. ``None`` keeps nothing.
+        sampler: ``"evolve"``, ``"random"``, ``"tpe"`` or ``"reinforce"``.
+        cell_rows: height of the cells, 1 for single weights.
+        low, high: bounds of each layer's ratio.
+
+    Raises:
+        InfeasibleError: a budget that the bounds or the device cannot reach.
+        UserInputError: options outside their range, too little data, a storage that cannot be used.
+    """
+    started = time.perf_counter()
+    _check(proxy, candidates, overall_ratio, device, deadline_ms, energy_mj, len(train))
+    progress = progress or SilentProgress()
+    if overall_ratio is not None:
+        budget = ratio_budget(dense.grids(cell_rows), overall_ratio)
+    else:
+        profile = load_device(str(device))
+        budget = device_budget(profile, dense.spec, cell_rows, tokens, deadline_ms, energy_mj, threads)
+    space = RatioSpace(budget.parts, budget.limit, *bounds_of(budget, low, high))
+    calibration_rows, held_out = split_rows(train, seed)
+    with progress.stage("calibrate"):
+        calibration = calibrate(dense, batches_of(train, calibration_rows), cell_rows)
+        errors = layer_errors(calibration, magnitude_rankings(dense, calibration.grids))
+        firsts = fixed_candidates(calibration, errors, space)
+        space = replace(space, firsts=firsts)
+        objective = objective_of(proxy, calibration, errors, train, held_out)
+    calibrated = time.perf_counter() - started
+    name = _study_name(dense, train, proxy, seed, cell_rows)
+    uniform, size = space.first_children[0], min(SLICES[0], len(held_out))
+    file = None if storage is None else Path(storage)
+
+    def rank(label: str, over: RatioSpace | ShortList, rows: int, count: int, kind: str) -> list[tuple[Any, float]]:
+        config = StudyConfig(file, f"{name}-{label}", count, kind, seed, workers)
+        with progress.stage(f"rank {count} candidates on {rows} rows", count) as stage:
+            found = run_study(over, objective(rows), ScoreReward(), config, on_trial=lambda *_: stage.advance())
+        return [(row.actions, row.reward) for row in found.top(count)]
+
+    ranked = rank("first", space, size, max(candidates, len(firsts)), sampler)
+    for place, wanted in enumerate(SLICES[1:]):
+        if size >= len(held_out) or proxy == "reconstruction":
+            break
+        size = min(wanted, len(held_out))
+        count = max(FINALISTS, len(ranked) // SHORT_LIST) if place == 0 else FINALISTS
+        short = ShortList(space, _with([child for child, _ in ranked[:count]], uniform))
+        again = rank(f"round {place + 2}", short, size, len(short.children), "random")
+        ranked = [(short.children[picked[0]], score) for picked, score in again]
+    finalists = ranked[:FINALISTS] + [entry for entry in ranked[FINALISTS:] if entry[0] == uniform]
+    named = dict(zip(reversed(space.first_children), reversed(FIXED), strict=True))
+    kept = space.decode(finalists[0][0])
+    return Ratios(
+        per_linear=ratios_of(kept, budget.parts),
+        kept_cells=kept,
+        cell_rows=cell_rows,
+        overall_ratio=model_sparsity(calibration.grids, magnitude_masks(dense, kept, cell_rows)),
+        score=finalists[0][1],
+        origin=named.get(finalists[0][0], SEARCHED),
+        proxy=proxy,
+        budget={**budget.asked, "low": space.low, "high": space.high},
+        finalists=tuple(
+            Candidate(named.get(child, SEARCHED), score, ratios_of(space.decode(child), budget.parts))
+            for child, score in finalists
+        ),
+        candidates=max(candidates, len(firsts)),
+        slice_rows=size,
+        seconds=round(time.perf_counter() - started, 2),
+        calibration_seconds=round(calibrated, 2),
+        seed=seed,
+    )
+
+
+def magnitude_masks(dense: LoadedModel, kept: Mapping[str, int], cell_rows: int) -> LevelMasks:
+    """Cell masks that keep the largest ``kept`` cells of each layer."""
+    rankings = magnitude_rankings(dense, dense.grids(cell_rows))
+    return {name: ranking.keep(kept[name]) for name, ranking in rankings.items()}
+
+
+def objective_of(
+    proxy: str,
+    calibration: Calibration,
+    errors: Mapping[str, NDArray[np.float64]],
+    train: Encoded,
+    held_out: NDArray[np.int64],
+) -> Callable[[int], Proxy]:
+    """A proxy that can be asked for the first so many rows of the held-out slice."""
+    if proxy == "reconstruction":
+        layers = ReconstructionProxy(errors, {name: grid.cells for name, grid in calibration.grids.items()})
+        return lambda _rows: layers
+    made = ForwardProxy(calibration, [], proxy)
+    return lambda rows: made.on(batches_of(train, held_out[:rows]))
+
+
+def fixed_candidates(
+    calibration: Calibration, errors: Mapping[str, NDArray[np.float64]], space: RatioSpace
+) -> tuple[tuple[float, ...], ...]:
+    """The vectors named in `FIXED`, in that order: all layers alike, one threshold, least sum of output errors."""
+    mean = space.mean
+    alike = global_ratios(calibration.dense, calibration.grids, mean)
+    tables: dict[str, list[Option]] = {}
+    for part in space.parts:
+        grid = np.linspace(space.low, space.high, SENSITIVITY_STEPS)
+        losses = np.interp(grid, RUNGS, errors[part.name])
+        tables[part.name] = [
+            Option(place, float(loss), (1.0 - float(ratio)) * part.cost)
+            for place, (ratio, loss) in enumerate(zip(grid, losses, strict=True))
+        ]
+    plan = allocate(tables, max(space.limit, sum(min(o.cost_ms for o in t) for t in tables.values()) * (1 + 1e-9)))
+    steps = np.linspace(space.low, space.high, SENSITIVITY_STEPS)
+    return (
+        (mean,) * len(space.parts),
+        tuple(alike[part.name] for part in space.parts),
+        tuple(float(steps[plan.cuts[part.name]]) for part in space.parts),
+    )
+
+
+def batches_of(train: Encoded, rows: NDArray[np.int64]) -> list[Batch]:
+    """Rows in batches of similar length."""
+    by_length = rows[np.argsort(train.lengths[rows], kind="stable")]
+    return [train.batch(by_length[start : start + BATCH_ROWS]) for start in range(0, len(rows), BATCH_ROWS)]
+
+
+def split_rows(train: Encoded, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows for calibration and rows of the held-out slice; no row is in both."""
+    order = np.random.default_rng(seed).permutation(len(train)).astype(np.int64)
+    calibration = min(CALIBRATION_ROWS, len(train) // 2)
+    return order[:calibration], order[calibration : calibration + SLICES[-1]]
+
+
+def bounds_of(budget: Budget, low: float | None = None, high: float | None = None) -> tuple[float, float]:
+    """The bounds of every ratio: those given, and around the overall ratio where none is."""
+    mean = 1.0 - budget.limit / sum(part.cost for part in budget.parts)
+    least = max(0.0, mean - BELOW) if low is None else low
+    most = max(mean, min(HIGHEST, mean + ABOVE)) if high is None else high
+    return least, most
+
+
+def _check(
+    proxy: str,
+    candidates: int,
+    overall_ratio: float | None,
+    device: str | None,
+    deadline_ms: float | None,
+    energy_mj: float | None,
+    rows: int,
+) -> None:
+    if proxy not in PROXIES:
+        raise UserInputError(f"the proxy {proxy!r} is unknown; choose one of {', '.join(PROXIES)}.")
+    if candidates < 1:
+        raise UserInputError(f"{candidates} candidates were asked for; give at least 1.")
+    limits = deadline_ms is not None or energy_mj is not None
+    if (overall_ratio is None) == (device is None) or limits != (device is not None):
+        raise UserInputError("give either overall_ratio, or a device with deadline_ms, energy_mj or both.")
+    if rows < LEAST_ROWS:
+        raise UserInputError(f"the training data has {rows} rows; the search needs at least {LEAST_ROWS}.")
+
+
+def _with(children: list[Actions], uniform: Actions) -> tuple[Actions, ...]:
+    return tuple(children) if uniform in children else (*children, uniform)
+
+
+def _study_name(dense: LoadedModel, train: Encoded, proxy: str, seed: int, cell_rows: int) -> str:
+    """A name that no other model, data or proxy has: a study cannot see by itself that its evaluation changed."""
+    digest = hashlib.sha256(json.dumps([proxy, seed, cell_rows, len(train)]).encode())
+    for name, tensor in sorted(dense.module.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    for ids in train.ids:
+        digest.update(ids.tobytes())
+    if train.labels is not None:
+        digest.update(train.labels.tobytes())
+    return f"aebert-{proxy}-{digest.hexdigest()[:16]}"

@@ -1,0 +1,114 @@
+"""What the summary of the AE-BERT experiments computes from results, and rows run on a tiny encoder."""
+
+from __future__ import annotations
+
+import json
+import math
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "models"), str(TESTS / "systems")]
+SUMMARY = runpy.run_path(str(ROOT / "experiments" / "aebert" / "summarize.py"))
+
+
+def row(name: str, score: float, kl: float, seed: int = 0, **changes: Any) -> dict[str, Any]:
+    proxies = {"kl": kl, "loss": -kl, "ladder": 0.0, "reconstruction": kl}
+    return {
+        "task": "rte",
+        "metric": "accuracy",
+        "row": name,
+        "ratio": 0.6,
+        "seed": seed,
+        "steps": 10,
+        "dense_score": 70.0,
+        "score_before": 50.0,
+        "score": score,
+        "proxies": proxies,
+        "encoder_sparsity": 0.6,
+        "whole_sparsity": 0.3,
+        "fine_tuning_seconds": 100.0,
+        **changes,
+    }
+
+
+def test_correlation_is_spearman_with_fishers_interval() -> None:
+    scores = [3.0, 1.0, 2.0, 5.0, 4.0, 6.0, 8.0, 7.0, 10.0, 9.0]
+    rows = [row(f"random-{i}", score, float(i)) for i, score in enumerate(scores)]
+    found = SUMMARY["correlation"](rows, "kl")
+    # By hand: 1 - 6 * sum(d^2) / (n^3 - n), differences 2, -1, -1, 1, -1, 0, 1, -1, 1, -1.
+    rho = 1 - 6 * 12 / 990
+    half = 1.96 * math.sqrt(1.06 / 7)
+    assert found["spearman"] == round(rho, 3)
+    assert found["interval"] == [round(math.tanh(math.atanh(rho) + sign * half), 3) for sign in (-1, 1)]
+    assert SUMMARY["correlation"](rows, "loss")["spearman"] == -found["spearman"]
+    assert SUMMARY["correlation"](rows[:9], "kl") is None
+
+
+def test_gains_compare_equal_ratio_seed_and_steps() -> None:
+    rows = [
+        row("uniform", 60.0, 0.0),
+        row("uniform", 50.0, 0.0, seed=1),
+        row("uniform", 10.0, 0.0, ratio=0.7),
+        row("random-1", 40.0, 0.0),
+        row("random-2", 50.0, 0.0),
+        row("chosen-kl", 62.0, 1.0, search={"seconds": 5.0}),
+        row("chosen-kl", 55.0, 1.0, seed=1, search={"seconds": 15.0}),
+        row("chosen-loss", 61.0, 1.0, seed=2),
+    ]
+    assert SUMMARY["gains"](rows, "uniform") == {"kl": [2.0, 5.0]}
+    assert SUMMARY["gains"](rows, "random-") == {"kl": [17.0]}
+    summary = SUMMARY["summarize"](rows)
+    assert summary["gain_over_uniform"] == 3.5
+    # Student's t for one degree of freedom: 12.706 standard errors of 1.5.
+    assert summary["interval"] == pytest.approx([3.5 - 12.706 * 1.5, 3.5 + 12.706 * 1.5], abs=1e-2)
+    assert summary["search_cost_share"] == pytest.approx(0.1)
+    readme = SUMMARY["render"](f"a\n{SUMMARY['BEGIN']}\nold\n{SUMMARY['END']}\nb", summary, rows)
+    assert "+3.50 points" in readme
+    assert "old" not in readme
+    assert SUMMARY["render"](readme, summary, rows) == readme
+
+
+def test_nothing_measured_is_said_so() -> None:
+    summary = SUMMARY["summarize"]([])
+    assert summary["gain_over_uniform"] is None
+    assert "not measured yet" in SUMMARY["render"](f"{SUMMARY['BEGIN']}{SUMMARY['END']}", summary, [])
+
+
+def test_rows_run_on_a_tiny_encoder_and_are_not_run_again(tmp_path: Path) -> None:
+    from tiny_files import save_model, sentences
+
+    save_model(tmp_path / "model")
+    folder = tmp_path / "data" / "glue" / "STS-B"
+    folder.mkdir(parents=True)
+    scores = np.random.default_rng(0).random(40) * 5
+    for name, count, seed in (("train", 40, 1), ("dev", 12, 2)):
+        pairs = zip(sentences(count, seed), sentences(count, seed + 10), scores[:count], strict=True)
+        rows = [f"{i}\t{a}\t{b}\t{s:.3f}" for i, (a, b, s) in enumerate(pairs)]
+        content = "\n".join(["index\tsentence1\tsentence2\tscore", *rows]) + "\n"
+        (folder / f"{name}.tsv").write_text(content, encoding="utf-8")
+    command = [sys.executable, str(ROOT / "experiments" / "aebert" / "run.py"), "--task", "stsb", "--steps", "2"]
+    for option, value in (("source", "model"), ("data", "data"), ("work", "work"), ("results", "results")):
+        command += [f"--{option}", str(tmp_path / value)]
+    command += ["--candidates", "4", "--row", "dense", "uniform", "random-1", "chosen-reconstruction"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results").iterdir()}
+    assert set(results) == {f"stsb-0.6-{name}-0" for name in ("dense", "uniform", "random-1", "chosen-reconstruction")}
+    uniform, chosen = results["stsb-0.6-uniform-0"], results["stsb-0.6-chosen-reconstruction-0"]
+    assert uniform["encoder_sparsity"] == pytest.approx(0.6, abs=1e-3)
+    assert set(uniform["per_linear"].values()) != set(chosen["per_linear"].values())
+    assert chosen["proxies"]["reconstruction"] >= uniform["proxies"]["reconstruction"]
+    assert chosen["search"]["origin"] in ("uniform", "global-magnitude", "sensitivity", "searched")
+    SUMMARY["summarize"](list(results.values()))
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "all of these rows are there already" in again.stdout
+    wrong = subprocess.run([*command, "--row", "luck"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, "'luck' is unknown" in wrong.stderr) == (2, True)

@@ -1,0 +1,71 @@
+"""The page of a pruning run: what it says is computed from the curves, and names cannot break it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lavolta.errors import UserInputError
+from lavolta.report.training import gap_sentence, read_prune_result, render_training, write_training_page
+
+
+def curve(*points: tuple[int, float, float]) -> list[dict[str, float]]:
+    return [{"step": step, "train": train, "held_out": dev, "dev": dev} for step, train, dev in points]
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    return {
+        "kind": "prune",
+        "task": "rte",
+        "metric": "accuracy",
+        "method": "spd",
+        "title": "grafting",
+        "dense_score": 70.0,
+        "score": 66.5,
+        "steps": 20,
+        "levels": [{"name": "L0", "encoder_sparsity": 0.9, "model_sparsity": 0.42, "score": 66.5}],
+        "curve": curve((10, 70.0, 64.0), (20, 75.0, 66.0)),
+        "teacher_curve": curve((30, 90.0, 70.0)),
+        "teacher_doubt": None,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("train", "words"), [(75.0, "overfits less"), (95.0, "overfits more"), (86.0, "overfits neither more nor less")]
+)
+def test_the_words_follow_the_curves(train: float, words: str) -> None:
+    sentence = gap_sentence(result(curve=curve((20, train, 66.0))))
+    assert f"is {train - 66.0:+.1f} points" in sentence
+    assert "it was +20.0" in sentence
+    assert words in sentence
+    assert "dense" not in gap_sentence(result(teacher_curve=[]))
+
+
+def test_the_page_has_both_sparsities_and_the_curves(tmp_path: Path) -> None:
+    page = write_training_page(result(), tmp_path / "report.html").read_text(encoding="utf-8")
+    for words in ("90 %", "42.0 %", "66.50", "70.00", 'id="chart-student-scores"', 'id="chart-teacher-scores"'):
+        assert words in page
+    assert '"y": [6.0, 9.0]' in page
+    assert 'id="chart-teacher-scores"' not in render_training(result(teacher_curve=[]))
+
+
+def test_names_cannot_break_the_page() -> None:
+    page = render_training(result(task="</script><script>alert(1)</script>", teacher_doubt="<b>doubt</b>"))
+    assert "<script>alert" not in page
+    assert "<b>doubt" not in page
+
+
+def test_other_files_are_left_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    assert read_prune_result(path) is None
+    for content in ("{", "[]", '{"levels": []}'):
+        path.write_text(content, encoding="utf-8")
+        assert read_prune_result(path) is None
+    path.write_text(json.dumps(result()), encoding="utf-8")
+    assert read_prune_result(path) == result()
+    with pytest.raises(UserInputError, match="it has no curve"):
+        render_training({key: value for key, value in result().items() if key != "curve"})
