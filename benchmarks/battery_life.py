@@ -7,13 +7,16 @@ charges. docs/design/energy-and-battery.md defines every word; `benchmarks/READM
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
+import itertools
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from battery_tables import readme_part
 from lavolta import devices
 from lavolta.devices import Accounting, DeviceProfile, latency_ms
 from lavolta.devices.charge import to_fj, to_mwh
+from lavolta.errors import InfeasibleError
 from lavolta.runtime import traffic
 from lavolta.runtime.governor import Goal
 from lavolta.runtime.governor_policy import GovernorPolicy
@@ -46,6 +50,10 @@ BASELINE_WORDS = (
     "no reconfiguration: the dense fp32 model (cells of 16 rows, the fastest) on one thread at the highest clock (1400 "
     "MHz on the Odroid-XU3) for the whole charge, a request every deadline; the deadline is what this run needs by "
     "prediction (odroid_xu3_improvement), or what the slowest such run needs under the noise (everywhere else)"
+)
+INT8_BASELINE_WORDS = (
+    "no reconfiguration with int8: the dense model with int8 weights (cells of 16 rows) in the place of the dense fp32 "
+    "one, at the same clock and with the same requests and deadlines"
 )
 ROOM = 1.02
 """Share of a deadline beyond the slowest dense run: a change of clock and level has to fit too."""
@@ -76,8 +84,16 @@ class Case:
             quickest = min(latency_ms(profile, level.work, top) for level in subject.levels) * (1 + NOISE)
             period_ms = IRREGULAR_PERIOD * deadline_ms
             gap_ms = max(deadline_ms / 2, quickest * ROOM)
-        scenario = Scenario(profile, subject.levels, deadline_ms, period_ms, accounting=accounting, gap_ms=gap_ms)
-        dense_fj = scenario.period_fj(scenario.option(Choice(top, 1, DENSE)))
+        scenario = Scenario(
+            profile,
+            subject.levels,
+            deadline_ms,
+            period_ms,
+            clusters=profile.cluster_names,
+            accounting=accounting,
+            gap_ms=gap_ms,
+        )
+        dense_fj = scenario.period_fj(scenario.option(Choice(top, 1, DENSE, scenario.used_cluster.name)))
         self.full_share = to_fj(profile.battery.energy_mwh) / (requests * dense_fj)
         self.scenario = _with_charge(scenario, requests * dense_fj)
         rng = np.random.default_rng(seed)
@@ -93,9 +109,9 @@ class Case:
             # A day of 500 mean periods: its shape, compressed in time as the charge is.
             self.arrivals = traffic.day(period_ms, gap_ms or 0.0, count // 500 + 1, rng, day_ms=500 * period_ms)
 
-    def run(self, policy: Policy, stress: bool = False) -> SimulationResult:
+    def run(self, policy: Policy, stress: bool = False, scenario: Scenario | None = None) -> SimulationResult:
         noise = self.stress if stress else self.noise
-        result = simulate(self.scenario, policy, arrivals_ms=self.arrivals, slowdowns=noise)
+        result = simulate(scenario or self.scenario, policy, arrivals_ms=self.arrivals, slowdowns=noise)
         if result.ended != "charge":
             raise RuntimeError(f"{policy.name} outlived its traffic; give the case more requests")
         return result
@@ -105,19 +121,13 @@ def _with_charge(scenario: Scenario, energy_fj: float) -> Scenario:
     battery = scenario.profile.battery.model_copy(
         update={"capacity_mah": None, "capacity_mwh": to_mwh(round(energy_fj))}
     )
-    profile = scenario.profile.model_copy(update={"battery": battery})
-    return Scenario(
-        profile,
-        scenario.levels,
-        scenario.deadline_ms,
-        scenario.period_ms,
-        accounting=scenario.accounting,
-        gap_ms=scenario.gap_ms,
-    )
+    return replace(scenario, profile=scenario.profile.model_copy(update={"battery": battery}))
 
 
 def policies(case: Case, seed: int) -> dict[str, Callable[[], Policy]]:
-    """Everybody who competes. A fixed level is the dense model or the sparsest: of all levels it lasts longest."""
+    """Everybody who competes. A fixed level is the dense model or the sparsest: of all levels it lasts longest. The
+    kernel's governors and the zTT-like policy get every cluster in turn.
+    """
     scenario, sparsest = case.scenario, case.subject.sparsest
     found: dict[str, Callable[[], Policy]] = {
         BASELINE: lambda: no_reconfiguration(scenario, DENSE),
@@ -126,10 +136,22 @@ def policies(case: Case, seed: int) -> dict[str, Callable[[], Policy]]:
         "rt3+margin": lambda: rt3(scenario, NOISE),
         OURS: lambda: GovernorPolicy(scenario, Goal(margin=NOISE)),
     }
-    for level in (DENSE, sparsest):
+    names = scenario.clusters
+    for level, cluster in itertools.product((DENSE, sparsest), names):
+        place = f" on {cluster}" if len(names) > 1 else ""
         for kind in STOCK:
-            found[f"{kind.governor}:{level}"] = functools.partial(kind, scenario, level)
-        found[f"ztt-like:{level}"] = functools.partial(ZttLikePolicy, scenario, level, seed)
+            found[f"{kind.governor}:{level}{place}"] = functools.partial(kind, scenario, level, cluster=cluster)
+        found[f"ztt-like:{level}{place}"] = functools.partial(ZttLikePolicy, scenario, level, seed, cluster)
+    return found
+
+
+def one_cluster(case: Case) -> dict[str, SimulationResult]:
+    """Ours with each cluster alone, those on which it keeps its deadlines; the default one first."""
+    found = {}
+    for name in case.scenario.clusters:
+        alone = replace(case.scenario, clusters=(name,))
+        with contextlib.suppress(InfeasibleError):
+            found[name] = case.run(GovernorPolicy(alone, Goal(margin=NOISE)), scenario=alone)
     return found
 
 
@@ -147,8 +169,14 @@ def run_case(
     fair = {name: r.on_time for name, r in results.items() if r.deadline_misses <= oracle.misses}
     keeping = {name: n for name, n in fair.items() if name not in (OURS, "rt3", "rt3+margin")}
     best = max(keeping, key=lambda name: keeping[name]) if keeping else None
-    dense_best = max((n for name, n in keeping.items() if name == BASELINE or name.endswith(f":{DENSE}")), default=None)
+    dense_best = max((n for name, n in keeping.items() if name == BASELINE or f":{DENSE}" in name), default=None)
     others = [n for name, n in fair.items() if name != OURS]
+    home = case.scenario.used_cluster.name
+    at_home = [n for name, n in keeping.items() if " on " not in name or name.endswith(f" on {home}")]
+    alone = {name: r.on_time for name, r in one_cluster(case).items() if r.deadline_misses <= oracle.misses}
+    as_int8 = replace(case.scenario, levels=(subject.dense_int8,))
+    dense_int8 = case.run(no_reconfiguration(as_int8), scenario=as_int8)
+    unraised = case.run(GovernorPolicy(case.scenario, Goal(margin=NOISE), raises=False))
     stress = case.run(GovernorPolicy(case.scenario, Goal(margin=NOISE)), stress=True)
     return {
         "policies": {
@@ -161,12 +189,21 @@ def run_case(
         "misses_ours_lognormal_share": round(stress.deadline_misses / stress.inferences, 5),
         # All answers of the baseline count, the late ones too: its misses are no gain of ours.
         "vs_no_reconfiguration": _ratio(ours.on_time, base.inferences),
+        "vs_no_reconfiguration_int8": _ratio(ours.on_time, dense_int8.inferences),
         "vs_dense_best_clock": _ratio(ours.on_time, dense_best),
         "vs_best_non_reconfiguring": _ratio(ours.on_time, keeping[best] if best else None),
         "best_non_reconfiguring": best,
+        "vs_best_non_reconfiguring_on_the_default_cluster": (
+            _ratio(alone[home], max(at_home, default=None)) if home in alone else None
+        ),
+        "oracle_vs_best_non_reconfiguring": _ratio(oracle.inferences - oracle.misses, keeping[best] if best else None),
         "vs_best_of_the_others": _ratio(ours.on_time, max(others, default=None)),
         "vs_best_fixed_choice_in_hindsight": _ratio(ours.on_time, fixed.on_time if fixed else None),
+        "vs_ours_on_the_default_cluster": _ratio(ours.on_time, alone.get(home)),
+        "vs_ours_on_the_best_single_cluster": _ratio(ours.on_time, max(alone.values(), default=None)),
+        "vs_ours_without_raising": _ratio(ours.on_time, unraised.on_time),
         "oracle_gap": round(1 - ours.on_time / (oracle.inferences - oracle.misses), 4),
+        "oracle_gap_without_raising": round(1 - unraised.on_time / (oracle.inferences - oracle.misses), 4),
     }
 
 
@@ -181,7 +218,8 @@ def _best_in_hindsight(case: Case, misses: int) -> SimulationResult | None:
         key=case.scenario.period_fj,
     )
     for option in options:
-        words = f"{option.choice.freq_mhz:g} MHz and level {option.choice.level}, chosen in hindsight"
+        choice = option.choice
+        words = f"{choice.freq_mhz:g} MHz on {choice.cluster} and level {choice.level}, chosen in hindsight"
         result = case.run(ModesPolicy("hindsight", words, (option.choice,)))
         if result.deadline_misses <= misses:
             return result
@@ -198,7 +236,10 @@ def run_mission(device: str, subject_name: str, seed: int, requests: int) -> dic
     until_h = (shortest * longest) ** 0.5
     ours = case.run(GovernorPolicy(scenario, Goal(margin=NOISE, until_h=until_h)))
     bound = best_mean_score(scenario, until_h, case.noise)
-    lasting = [case.run(Schedutil(scenario, level.name)) for level in subject.levels]
+    lasting = [
+        case.run(Schedutil(scenario, level.name, cluster=cluster))
+        for level, cluster in itertools.product(subject.levels, scenario.clusters)
+    ]
     scores = [r.mean_score or 0.0 for r in lasting if r.time_h >= until_h and not r.deadline_misses]
     before = sum(arrival < until_h * 3.6e6 for arrival in traffic.periodic(scenario.period_ms, ours.inferences))
     # Only answers before the wanted end count; afterwards the plan is free to spend what is left.
@@ -228,7 +269,10 @@ def run_same_score(device: str, subject_name: str, seed: int, requests: int) -> 
     case = Case(devices.load(device), subject, "periodic", seed, requests, Accounting.CPU)
     found: dict[str, float | None] = {}
     for level in subject.levels:
-        stock = [case.run(kind(case.scenario, level.name)) for kind in STOCK]
+        stock = [
+            case.run(kind(case.scenario, level.name, cluster=cluster))
+            for kind, cluster in itertools.product(STOCK, case.scenario.clusters)
+        ]
         best = max((r.on_time for r in stock if not r.deadline_misses), default=None)
         ours = case.run(GovernorPolicy(case.scenario, Goal(margin=NOISE, mean_score=level.score)))
         if ours.deadline_misses or (ours.mean_score or 0.0) < level.score - 1e-9:
@@ -244,7 +288,7 @@ def _mean(cases: list[dict[str, Any]], key: str) -> float | None:
 
 def _combine(cases: list[dict[str, Any]]) -> dict[str, Any]:
     """Seeds of one case: means of ratios, sums of misses, the spread of the main ratio."""
-    ratios = [key for key in cases[0] if key.startswith("vs_") or key in ("oracle_gap", "misses_ours_lognormal_share")]
+    ratios = [key for key in cases[0] if key.startswith(("vs_", "oracle_")) or key == "misses_ours_lognormal_share"]
     combined: dict[str, Any] = {key: _mean(cases, key) for key in ratios}
     first = [case["vs_no_reconfiguration"] for case in cases if case["vs_no_reconfiguration"] is not None]
     combined["spread"] = round(max(first) - min(first), 4) if first else None
@@ -255,12 +299,19 @@ def _combine(cases: list[dict[str, Any]]) -> dict[str, Any]:
     return combined
 
 
+def requests_of(device: str, quick: bool) -> int:
+    """Dense runs that a charge is large enough for."""
+    if quick:
+        return 60
+    return 150 if device.startswith("odroid") else 100
+
+
 def jobs(names: list[str], quick: bool) -> list[tuple[str, str, str, int, int, Accounting]]:
     """Every case. On the Odroid all models and three seeds; on a phone chip one seed, the demo alone in all traffic."""
-    requests = 60 if quick else 150
     found = []
     for device in names:
         thorough = device.startswith("odroid")
+        requests = requests_of(device, quick)
         models = list(subjects()) if thorough else ["demo", "demo-int8", "stsb", "wikitext2"]
         for model in models:
             for kind in (*TRAFFIC, PAPER) if thorough else TRAFFIC:
@@ -299,7 +350,11 @@ def summarize(by_device: dict[str, Any], missions: dict[str, Any]) -> dict[str, 
         "odroid_xu3_improvement_with_room_for_noise_by_model": {
             model: kinds["periodic"]["vs_no_reconfiguration"] for model, kinds in odroid.items()
         },
+        "odroid_xu3_improvement_over_dense_int8_by_model": {
+            model: kinds[PAPER]["vs_no_reconfiguration_int8"] for model, kinds in odroid.items()
+        },
         "median_soc_vs_best_non_reconfiguring": median("vs_best_non_reconfiguring"),
+        "median_soc_oracle_vs_best_non_reconfiguring": median("oracle_vs_best_non_reconfiguring"),
         "median_soc_vs_best_non_reconfiguring_by_traffic": {
             kind: median("vs_best_non_reconfiguring", kind) for kind in TRAFFIC
         },
@@ -315,6 +370,12 @@ def summarize(by_device: dict[str, Any], missions: dict[str, Any]) -> dict[str, 
         "requests_simulated": sum(case["requests_simulated"] for case in every),
         "oracle_gap": round(statistics.median(gaps), 4),
         "oracle_gap_worst": max(gaps),
+        "oracle_gap_worst_without_raising": max(case["oracle_gap_without_raising"] for case in every),
+        "median_soc_vs_best_non_reconfiguring_on_the_default_cluster": median(
+            "vs_best_non_reconfiguring_on_the_default_cluster"
+        ),
+        "median_soc_vs_ours_on_the_default_cluster": median("vs_ours_on_the_default_cluster"),
+        "median_soc_vs_ours_on_the_best_single_cluster": median("vs_ours_on_the_best_single_cluster"),
         "mission_oracle_gap": round(statistics.median(m["oracle_gap"] for m in missions.values()), 4),
         "mission_oracle_gap_above_sparsest": round(
             statistics.median(m["oracle_gap_above_sparsest"] for m in missions.values()), 4
@@ -342,7 +403,8 @@ def main(arguments: list[str] | None = None) -> int:
     work = jobs(names, args.quick)
     with ProcessPoolExecutor(args.jobs) as pool:
         cases = list(pool.map(run_case, *zip(*work, strict=True)))
-        each = (names, ["demo"] * len(names), [0] * len(names), [work[0][4]] * len(names))
+        sizes = [requests_of(name, args.quick) for name in names]
+        each = (names, ["demo"] * len(names), [0] * len(names), sizes)
         found = list(pool.map(run_mission, *each))
         equal = list(pool.map(run_same_score, *each))
     grouped: dict[str, Any] = {}
@@ -357,6 +419,7 @@ def main(arguments: list[str] | None = None) -> int:
     result = {
         **summarize(by_device, missions),
         "baseline": BASELINE_WORDS,
+        "baseline_int8": INT8_BASELINE_WORDS,
         "accounting": f"{Accounting.CPU.words}; idle and waiting time included",
         "conditions": f"simulated; run times uniform within {100 * NOISE:g} % of the prediction; "
         f"{len(names)} devices, {'one seed' if args.quick else 'three seeds on the Odroid-XU3'}",

@@ -50,11 +50,13 @@ class Subject:
 
     Args:
         levels: the untouched dense model first, then the levels of the bundle, densest first.
+        dense_int8: the untouched model with int8 weights: a second baseline; nobody but it may use it.
         source: where kept cells and scores come from.
         score: what the score is.
     """
 
     levels: tuple[LevelWork, ...]
+    dense_int8: LevelWork
     source: str
     score: str
 
@@ -83,7 +85,7 @@ def _demo(precision: str | None) -> Subject:
         for level in data["levels"]
     ]
     works = _works(spec, tokens, data["cell_rows"], levels, 1.0, precision or data["precision"])
-    return Subject(works, data["made_by"], "fidelity: mean cosine to the dense model")
+    return Subject(works, _dense_int8(spec, tokens, 1.0), data["made_by"], "fidelity: mean cosine to the dense model")
 
 
 def _experiment(name: str, precision: str) -> Subject:
@@ -93,7 +95,8 @@ def _experiment(name: str, precision: str) -> Subject:
     data = json.loads(path.read_text(encoding="utf-8"))
     levels = [(level["name"], level["kept_cells"], level["score"]) for level in data["levels"]]
     works = _works(spec, tokens, data["cell_rows"], levels, data["dense_score"], precision)
-    return Subject(works, f"experiments/rt3/results/{path.name}", "task score, points")
+    dense_int8 = _dense_int8(spec, tokens, data["dense_score"])
+    return Subject(works, dense_int8, f"experiments/rt3/results/{path.name}", "task score, points")
 
 
 def _worst(path: Path) -> float:
@@ -114,6 +117,11 @@ def _works(
         int8 = list(kept_cells) if precision == "int8" else []
         works.append(LevelWork(name, work_of(spec, kept_cells, cell_rows, tokens, int8), score))
     return tuple(works)
+
+
+def _dense_int8(spec: ModelSpec, tokens: int, dense_score: float) -> LevelWork:
+    cells = dense_cells(spec, DENSE_CELL_ROWS)
+    return LevelWork(f"{DENSE}-int8", work_of(spec, cells, DENSE_CELL_ROWS, tokens, list(cells)), dense_score)
 
 
 def demo_data(run: Path) -> dict[str, Any]:

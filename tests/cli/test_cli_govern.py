@@ -137,3 +137,63 @@ def test_a_deadline_that_no_level_keeps_is_refused(invoke: Invoke, bundle: Path)
     outcome = invoke("govern", bundle, "--deadline-ms", 1e-6, *SIMULATED, stdin=b"a cat\n")
     assert outcome.code == 2
     assert "no level meets" in outcome.err
+
+
+def two_clusters(folder: Path, cpus: tuple[int, int]) -> Path:
+    """A profile whose little and big cluster are one CPU each."""
+    from lavolta.devices import load
+    from lavolta.devices.rendering import render
+
+    phone = load("freqbench-sm8150")
+    clusters = tuple(
+        cluster.model_copy(update={"cores": 1, "cpus": (cpu,)})
+        for cluster, cpu in zip(phone.clusters, cpus, strict=False)
+    )
+    path = folder / "two.toml"
+    path.write_text(render(phone.model_copy(update={"name": "two", "clusters": clusters})), encoding="utf-8")
+    return path
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_the_run_goes_to_the_cores_of_the_chosen_cluster(invoke: Invoke, bundle: Path, tmp_path: Path) -> None:
+    here = sorted(os.sched_getaffinity(0))
+    profile = two_clusters(tmp_path, (here[0], here[1]))
+    words = ("govern", bundle, "--deadline-ms", 60_000, "--device", profile, "--sysfs", tmp_path, "--json")
+    found = {
+        name: invoke(*words, *more, stdin=b"a cat\nthe dog\n").data["answers"]
+        for name, more in (("both", ()), ("big", ("--cluster", "cortex-a76")), ("little", ("--cluster", "cortex-a55")))
+    }
+    assert {answer["cluster"] for answer in found["both"]} <= {"cortex-a55", "cortex-a76"}
+    assert {answer["cluster"] for answer in found["big"]} == {"cortex-a76"}
+    assert {answer["cluster"] for answer in found["little"]} == {"cortex-a55"}
+    assert [a["output"] for a in found["big"]] == [a["output"] for a in found["little"]]
+    # The caller's own cores are given back after every run.
+    assert sorted(os.sched_getaffinity(0)) == here
+
+
+def test_cores_that_are_not_here_leave_the_default_cluster(invoke: Invoke, bundle: Path, tmp_path: Path) -> None:
+    profile = two_clusters(tmp_path, (60_000, 60_001))
+    words = ("govern", bundle, "--deadline-ms", 60_000, "--device", profile, "--sysfs", tmp_path)
+    served = invoke(*words, "--json", stdin=b"a cat\n")
+    assert (served.code, served.data["answers"][0]["cluster"]) == (0, "cortex-a76")
+    refused = invoke(*words, "--cluster", "cortex-a55", stdin=b"a cat\n")
+    assert refused.code == 2
+    assert "cores has 60000" in refused.err
+    unknown = invoke(*words, "--cluster", "a99", stdin=b"a cat\n")
+    assert (unknown.code, "no cluster 'a99'" in unknown.err) == (2, True)
+    from lavolta.devices import load
+    from lavolta.devices.rendering import render
+
+    nameless = load(profile).clusters[0].model_copy(update={"cpus": None})
+    profile.write_text(render(load(profile).model_copy(update={"clusters": (nameless,), "default_cluster": None})))
+    silent = invoke(*words, "--cluster", "cortex-a55", stdin=b"a cat\n")
+    assert (silent.code, "does not say which CPUs" in silent.err) == (2, True)
+
+
+def test_a_simulated_phone_moves_between_clusters(invoke: Invoke, bundle: Path) -> None:
+    words = ("govern", bundle, "--simulate", "--device", "freqbench-sm8150", "--deadline-ms", 1000)
+    answers = invoke(*words, "--json", stdin=b"a cat\n").data["answers"]
+    assert answers[0]["cluster"] == "cortex-a55"
+    drawn = invoke(*words, stdin=b"a cat\n").out
+    assert "cortex-a55" in drawn
+    assert "raised" in drawn

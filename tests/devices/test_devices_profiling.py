@@ -27,6 +27,8 @@ TRUTH = devices.LatencyCoefficients.model_validate(
         "near_cache_bytes": CACHE,
         "cycles_per_cell": 3.0,
         "cycles_per_cell_int8": 2.0,
+        "cycles_per_kept_mac_few": {"2": 2.5, "8": 0.9},
+        "cycles_per_kept_mac_few_int8": {"2": 1.5, "8": 0.4},
         "cycles_per_band": 40.0,
         "cycles_per_band_int8": 25.0,
         "tokens_per_register": 8,
@@ -103,7 +105,7 @@ class FakeBench:
             for hidden in ((64, 128, 256, 512, 768) if quick else (64, 96, 128, 256, 384, 512, 640, 768))
             for int8 in (False, True)
             for rows in (2, 8)
-            for tokens in (1, 30)
+            for tokens in (1, 8, 30)
             for level in (0, 1)
         ]
 

@@ -92,3 +92,17 @@ def test_without_a_simulation_the_headline_speaks_of_the_levels(sample_result: d
 def test_misses_are_told(misses: int, sentence: str, sample_result: dict[str, Any]) -> None:
     sample_result["policies"]["dial"]["misses"] = misses
     assert sentence in findings(parse_result(sample_result))
+
+
+def test_as_many_answers_are_no_multiple(sample_result: dict[str, Any]) -> None:
+    """A day that both finish: the same answers in the same time, and what is left tells them apart."""
+    ours, base = sample_result["our_policy"], sample_result["baseline_policy"]
+    for name, left in ((ours, 0.4), (base, 0.25)):
+        policy = sample_result["policies"][name]
+        policy.update(inferences=1466, misses=0, time_h=24.0, curve=[(0.0, 0.5), (24.0, left)])
+    sample_result["improvement"] = 1.0
+    result = parse_result(sample_result)
+    assert "answers as many requests in time as without reconfiguration: 1,466." in headline(result)
+    words = findings(result)
+    assert "After 24 h 0 min 40.00 % of the full charge are left, 25.00 % without reconfiguration." in words
+    assert not any("lasts" in sentence for sentence in words)

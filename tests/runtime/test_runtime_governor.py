@@ -20,6 +20,7 @@ from lavolta.runtime.scenario import Choice, LevelWork, Option, Scenario
 from lavolta.runtime.simulation import simulate
 
 BASE = devices.load("odroid-xu3-a7")
+CLUSTER = BASE.cluster().name
 STEPS = tuple(step.freq_mhz for step in BASE.cluster().steps)
 
 
@@ -47,7 +48,7 @@ GOALS = (
 MEMORIES = (
     Memory(),
     Memory(overall=Correction((1300,) * WINDOW), energy=1.4),
-    Memory(levels={"M1": Correction((800,) * TRUSTED)}, credit=3.0, generous=False),
+    Memory(levels={(CLUSTER, "M1"): Correction((800,) * TRUSTED)}, credit=3.0, generous=False),
 )
 
 
@@ -79,8 +80,8 @@ def test_less_charge_never_picks_a_hungrier_choice(
             waited_ms * 10**6,
             current,
             behind,
-            clock_mhz=clock,
-            limit_mhz=limit,
+            clock_mhz={} if clock is None else {CLUSTER: clock},
+            limit_mhz={} if limit is None else {CLUSTER: limit},
         )
         decision = governor.decide(state, memory)
         assert decision == governor.decide(state, memory)
@@ -96,7 +97,7 @@ def decide(goal: Goal, share: float = 1.0, given_scenario: Scenario | None = Non
 def test_the_reason_and_the_choice_of_every_goal() -> None:
     cheapest = decide(Goal())
     # M4 at 400 MHz takes 58.3 ms; 600 MHz costs no more per cycle, but idles longer at the same power.
-    assert (cheapest.option.choice, cheapest.reason) == (Choice(400.0, 1, "M4"), Reason.CHEAPEST)
+    assert (cheapest.option.choice, cheapest.reason) == (Choice(400.0, 1, "M4", CLUSTER), Reason.CHEAPEST)
     assert decide(Goal(reserve=0.5)).option.choice.level == "M1"
     assert decide(Goal(reserve=0.5), share=0.5).option.choice == cheapest.option.choice
     mains = decide(Goal(), on_ac=True)
@@ -106,14 +107,14 @@ def test_the_reason_and_the_choice_of_every_goal() -> None:
     assert decide(Goal(until_h=1e-6)).reason == Reason.PLAN
     late = decide(Goal(), waited_ns=74 * 10**6)
     # 16.67 ms is the fastest of all.
-    assert (late.option.choice, late.reason) == (Choice(1400.0, 1, "M4"), Reason.LATE)
+    assert (late.option.choice, late.reason) == (Choice(1400.0, 1, "M4", CLUSTER), Reason.LATE)
     assert decide(Goal(min_score=0.86)).option.choice.level == "M2"
 
 
 def test_requests_behind_are_kept_in_time_too() -> None:
     # The one behind has 75 - 40 ms left and needs 16.67 ms and a switch (0.24 ms) at most: 18.1 ms for this one.
     decision = decide(Goal(), waited_ns=41 * 10**6, behind_ns=(40 * 10**6,))
-    assert decision.option.choice == Choice(1400.0, 1, "M4")
+    assert decision.option.choice == Choice(1400.0, 1, "M4", CLUSTER)
     assert decide(Goal(), waited_ns=41 * 10**6).option.latency_ns > decision.option.latency_ns
 
 
@@ -133,23 +134,23 @@ def test_hotter_never_runs_faster(temperature_c: float, rise_c: float) -> None:
     goal = Goal(warn_c=60.0, max_c=80.0)
     clocks = []
     for now_c in (temperature_c, temperature_c + rise_c):
-        limit = goal.heat_limit_mhz(now_c, STEPS)
-        assert limit is None or limit in STEPS
-        clocks.append(decide(goal, on_ac=True, limit_mhz=limit).option.choice.freq_mhz)
+        limits = goal.heat_limits_mhz(now_c, BASE.clusters)
+        assert limits == {} or limits[CLUSTER] in STEPS
+        clocks.append(decide(goal, on_ac=True, limit_mhz=limits).option.choice.freq_mhz)
     assert clocks[0] >= clocks[1]
-    assert goal.heat_limit_mhz(81.0, STEPS) == STEPS[0]
-    assert goal.heat_limit_mhz(None, STEPS) is goal.heat_limit_mhz(60.0, STEPS) is None
+    assert goal.heat_limits_mhz(81.0, BASE.clusters) == {CLUSTER: STEPS[0]}
+    assert goal.heat_limits_mhz(None, BASE.clusters) == goal.heat_limits_mhz(60.0, BASE.clusters) == {}
 
 
 def test_a_clock_that_the_system_chose_is_followed() -> None:
     # Between two steps: time of that clock, power of the next step.
     given_scenario = scenario()
-    decision = decide(Goal(), clock_mhz=700.0)
-    assert decision.option.choice == Choice(700.0, 1, "M4")
+    decision = decide(Goal(), clock_mhz={CLUSTER: 700.0})
+    assert decision.option.choice == Choice(700.0, 1, "M4", CLUSTER)
     assert decision.option.latency_ns == round(1.667 * 14e6 / 700e6 * 1e9)
-    assert decision.option.load_uw == given_scenario.option(Choice(800.0, 1, "M4")).load_uw
-    assert decide(Goal(reserve=0.0), clock_mhz=1400.0).option.choice.level == "M1"
-    too_slow = decide(Goal(), clock_mhz=200.0)
+    assert decision.option.load_uw == given_scenario.option(Choice(800.0, 1, "M4", CLUSTER)).load_uw
+    assert decide(Goal(reserve=0.0), clock_mhz={CLUSTER: 1400.0}).option.choice.level == "M1"
+    too_slow = decide(Goal(), clock_mhz={CLUSTER: 200.0})
     assert (too_slow.reason, too_slow.option.choice.level) == (Reason.LATE, "M4")
 
 
@@ -157,7 +158,7 @@ def test_a_clock_that_the_battery_cannot_supply_is_no_crash() -> None:
     # 3.7^2 / 4R W at most: 160 mW, so 1400 MHz (224 mW with idle) cannot be had.
     battery = BASE.battery.model_copy(update={"internal_resistance_mohm": 3700**2 / 4 / 160})
     weak = replace(scenario(), profile=BASE.model_copy(update={"battery": battery}))
-    assert decide(Goal(), given_scenario=weak, clock_mhz=1400.0).option.choice.level == "M4"
+    assert decide(Goal(), given_scenario=weak, clock_mhz={CLUSTER: 1400.0}).option.choice.level == "M4"
 
 
 def test_corrections_are_bounded_and_shrug_off_an_outlier() -> None:
@@ -181,17 +182,17 @@ def test_corrections_are_bounded_and_shrug_off_an_outlier() -> None:
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 10**12), st.floats(allow_nan=True, allow_infinity=True)), max_size=40))
 def test_memory_stays_finite_and_bounded(outcomes) -> None:
-    memory, option = Memory(), Option(Choice(400.0, 1, "M4"), 10**9, 1, 1, 0.7)
+    memory, option = Memory(), Option(Choice(400.0, 1, "M4", CLUSTER), 10**9, 1, 1, 0.7)
     for run_ns, share in outcomes:
         memory = memory.learn(Outcome(option, 0, run_ns, run_ns, 10**9, share))
     assert 0.25 <= memory.energy <= 4.0
-    assert LOWEST_MILLI <= memory.factor_milli("M4", 0.0) <= HIGHEST_MILLI
+    assert LOWEST_MILLI <= memory.factor_milli(CLUSTER, "M4", 0.0) <= HIGHEST_MILLI
     assert memory.requests == len(outcomes)
     assert len(memory.overall.ratios_milli) <= WINDOW
 
 
 def test_an_unknown_rhythm_is_learned() -> None:
-    option = Option(Choice(400.0, 1, "M4"), 10**9, 1, 1, 0.7)
+    option = Option(Choice(400.0, 1, "M4", CLUSTER), 10**9, 1, 1, 0.7)
     memory = Memory()
     assert memory.period_ns(1000) == 1000
     for index in range(93):

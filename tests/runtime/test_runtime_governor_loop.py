@@ -156,7 +156,7 @@ def test_a_wanted_lifetime_on_a_real_discharge_curve(board_mw: float) -> None:
     governor = slowly(device, goal, 20.0, round(1.5 * 3600 / 8), noise)
     assert not device.empty
     assert device.read().charge_share == pytest.approx(0.05, abs=0.03)
-    assert governor.memory.levels.keys() >= {"M3", "M4"}
+    assert governor.memory.levels.keys() >= {(CLUSTER, "M3"), (CLUSTER, "M4")}
 
 
 def test_heat_lowers_the_clock_and_the_level_follows() -> None:
@@ -173,8 +173,8 @@ def test_heat_lowers_the_clock_and_the_level_follows() -> None:
     governor = LiveGovernor(scenario(device), Goal(reserve=0.0), runner, Hot(device), device, runner.now_s)
     # Just below half way from 80 to 95 degrees: the third of six steps.
     served = governor.serve("x")
-    # M2 takes 72.9 of 80 ms there; M1 does not fit.
-    assert (served.level, served.freq_mhz) == ("M2", 800.0)
+    # M2 takes 72.9 of 80 ms there; M1 does not fit. Time is left to begin at the step below.
+    assert (served.level, served.freq_mhz, served.raised_mhz) == ("M2", 600.0, 800.0)
 
 
 def test_a_request_that_waited_and_those_behind_it() -> None:
@@ -256,7 +256,7 @@ def test_a_run_that_was_cut_short_does_not_teach_speed() -> None:
     governor = LiveGovernor(scenario(device), Goal(margin=0.2), cut, device, device, inner.now_s)
     for _ in range(2 * TRUSTED):
         assert not governor.serve("x").kept_level
-    assert governor.memory.factor_milli("M4", 0.2) >= 1200
+    assert governor.memory.factor_milli(CLUSTER, "M4", 0.2) >= 1200
 
 
 def test_energy_that_is_more_than_predicted_is_learned() -> None:

@@ -38,18 +38,27 @@ def scenario(capacity_mwh: float, period_ms: float = 75.0, steps: int = 6, **mor
     return Scenario(profile, LEVELS, 75.0, period_ms, **more)
 
 
-def brute_force(given_scenario: Scenario, slowdowns: list[float], arrivals_ms: list[float]) -> int:
-    """Most requests in a row, all in time, over every sequence of choices; switches are free."""
-    options = list(given_scenario.options.values())
+def brute_force(given_scenario: Scenario, slowdowns: list[float], arrivals_ms: list[float], gift: float = 0.0) -> int:
+    """Most requests in a row, all in time, over every sequence of options of the sparsest level and of mixes of its two
+    clocks, a quarter each; switches are free, and so is a share of the time and the energy between the two clocks.
+    """
+    slow, quick = (o for o in given_scenario.options.values() if o.choice.level == "M4")
     idle_uw, capacity = given_scenario.idle_uw[1], to_fj(given_scenario.profile.battery.energy_mwh)
+    slow_fj, quick_fj = ((o.cell_uw - idle_uw) * o.latency_ns for o in (slow, quick))
+    options = [
+        (
+            quick.latency_ns + max(0.0, share - gift) * (slow.latency_ns - quick.latency_ns),
+            quick_fj + min(1.0, share + gift) * (slow_fj - quick_fj),
+        )
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
     best = 0
     for sequence in itertools.product(options, repeat=len(arrivals_ms)):
         free, spent = 0, 0
-        for count, (option, arrival_ms) in enumerate(zip(sequence, arrivals_ms, strict=True), 1):
+        for count, ((latency_ns, extra_fj), arrival_ms) in enumerate(zip(sequence, arrivals_ms, strict=True), 1):
             arrival = to_ns(arrival_ms)
-            time_ns = max(1, round(option.latency_ns * slowdowns[count - 1]))
-            free = max(free, arrival) + time_ns
-            spent += (option.cell_uw - idle_uw) * time_ns
+            free = max(free, arrival) + max(1, round(latency_ns * slowdowns[count - 1]))
+            spent += extra_fj * slowdowns[count - 1]
             if free - arrival > given_scenario.deadline_ns or idle_uw * free + spent > capacity:
                 break
             best = max(best, count)
@@ -70,15 +79,16 @@ def test_the_oracle_against_brute_force(seed: int, capacity_mwh: float, gap_ms: 
     oracle = most_inferences(given_scenario, noise, arrivals)
     assert oracle.inferences >= brute_force(given_scenario, noise, arrivals)
     if gap_ms >= given_scenario.deadline_ms:
-        # Nobody queues, so no moment is rounded.
-        assert oracle.inferences == brute_force(given_scenario, noise, arrivals)
+        # Nobody queues, so no moment is rounded; what is given away covers every mix and the oracle's own pieces.
+        assert oracle.inferences <= brute_force(given_scenario, noise, arrivals, gift=0.25)
         assert oracle.misses == 0
 
 
 def test_one_request_by_hand() -> None:
     # M4 at 600 MHz: 1.667 x 14e6 / 600e6 s = 38.9 ms at 30 + 45.45 mW = 2.935 mJ; at 400 MHz 58.3 ms at 60.2 mW = 3.51.
+    # The oracle may take a sixteenth less than the 9.7 ms between 600 and 800 MHz: 0.018 mJ of idle power.
     fj = 1e12
-    for energy_mj, expected in ((2.93, 0), (2.94, 1)):
+    for energy_mj, expected in ((2.916, 0), (2.936, 1)):
         result = most_inferences(scenario(energy_mj * fj / devices.charge.FJ_PER_MWH), [1.0], [0.0])
         assert (result.inferences, result.ended) == (expected, "arrivals" if expected else "charge")
 

@@ -26,6 +26,7 @@ from lavolta.runtime.scenario import Choice, LevelWork, Scenario
 from lavolta.runtime.simulation import SimulationResult, compare, improvement, simulate
 
 BASE = devices.load("odroid-xu3-a7")
+CLUSTER = BASE.cluster().name
 SOURCE = {"text": "test", "licence": "none", "label": "assumption"}
 
 
@@ -319,7 +320,7 @@ def test_wrong_values_are_named() -> None:
         ({"levels": LEVELS[:1] * 2}, "two levels have the same name"),
         ({"levels": (level("x", 1.0, float("nan")),)}, "the score of level x is nan"),
         ({"threads": (5,)}, "give 1 to 4"),
-        ({"cluster": "a15"}, "has no cluster 'a15'"),
+        ({"clusters": ("a15",)}, "has no cluster 'a15'"),
     ):
         with pytest.raises(UserInputError, match=message):
             replace(scenario(), **changes)
@@ -339,4 +340,4 @@ def test_wrong_values_are_named() -> None:
     with pytest.raises(UserInputError, match=r"noise of 1\.0"):
         simulate(scenario(), rt3(scenario()), noise=1.0)
     with pytest.raises(UserInputError, match="not a choice here"):
-        scenario().option(Choice(1400, 1, "M9"))
+        scenario().option(Choice(1400, 1, "M9", CLUSTER))

@@ -332,6 +332,9 @@ def test_the_rows_of_the_experiment_run_and_are_not_run_again(
 ) -> None:
     folder = Path(__file__).parents[2] / "experiments" / "spd"
     monkeypatch.syspath_prepend(str(folder))
+    # Every experiment has a module of this name.
+    monkeypatch.setitem(sys.modules, "tables", None)
+    monkeypatch.delitem(sys.modules, "tables")
     script = runpy.run_path(str(folder / "run.py"))
     results = tmp_path / "results"
     for method in ("dense", "spd", "gmp-kd"):

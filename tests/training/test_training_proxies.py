@@ -91,12 +91,19 @@ def test_everything_kept_is_no_distance_and_the_order_of_calls_does_not_matter(d
     assert proxy(half) == first
 
 
-def test_the_ladder_makes_up_for_what_leaves(dense: LoadedModel) -> None:
+def test_the_ladder_tells_mild_cuts_from_harsh_ones_with_other_weights(dense: LoadedModel) -> None:
     data = encoded(64)
     batches = [data.batch(range(64))]
     calibration = calibrate(dense, batches, 1)
+    ladder = ForwardProxy(calibration, batches, "ladder")
+    scores = [
+        ladder({name: round(share * grid.cells) for name, grid in calibration.grids.items()})[0]
+        for share in (0.8, 0.5, 0.05)
+    ]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == 3
     half = {name: grid.cells // 2 for name, grid in calibration.grids.items()}
-    assert ForwardProxy(calibration, batches, "ladder")(half)[0] > ForwardProxy(calibration, batches, "kl")(half)[0]
+    assert ladder(half) != ForwardProxy(calibration, batches, "kl")(half)
 
 
 def test_layer_errors_are_those_of_the_outputs(dense: LoadedModel) -> None:

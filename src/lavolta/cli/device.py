@@ -192,7 +192,12 @@ def _draw(console: Console, profile: DeviceProfile) -> None:
     say(
         console,
         f"A change of clock costs {switching.frequency_us:g} µs and {switching.frequency_uj:g} µJ, "
-        f"a change of level {switching.level_us:g} µs and {switching.level_uj:g} µJ.",
+        f"a change of level {switching.level_us:g} µs and {switching.level_uj:g} µJ"
+        + (
+            f", and a move to another cluster {switching.cluster_us:g} µs and {switching.cluster_uj:g} µJ more."
+            if len(profile.clusters) > 1
+            else "."
+        ),
     )
     console.print()
     table(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,7 @@ from lavolta.errors import UserInputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lavolta.runtime.engine import Model
     from lavolta.runtime.governed import Governed
     from lavolta.runtime.governor_loop import Served
 
@@ -40,6 +42,7 @@ def govern(
     requests: Annotated[int, typer.Option("--requests", min=1, help="How many test texts.")] = 100,
     tokens: governing.Tokens = None,
     threads: governing.Threads = 1,
+    cluster: governing.Clusters = None,
     keep_clock: governing.KeepClock = False,
     sysfs: governing.Sysfs = Path("/sys"),
     seed: governing.Seed = 0,
@@ -61,14 +64,29 @@ def govern(
     from lavolta.runtime.engine import open_bundle
 
     goal = governing.goal_of(until, reserve, min_score, mean_score, margin)
-    with open_bundle(bundle, threads=threads) as model:
-        scenario, goal, length = governing.scenario_of(bundle, device, deadline_ms, period_ms, tokens, threads, goal)
-        place = (
-            governed.simulated(scenario, goal, model, length, seed=seed)
-            if simulate
-            else governed.here(scenario, goal, model, length, sysfs, set_clock=not keep_clock)
-        )
-        test = [index % model.spec.vocab for index in range(length)]
+    scenario, goal, length = governing.scenario_of(
+        bundle,
+        device,
+        deadline_ms,
+        period_ms,
+        tokens,
+        threads,
+        goal,
+        lambda profile: governing.clusters_of(profile, cluster, simulate),
+    )
+    with ExitStack() as opened:
+
+        def open_model(cores: Sequence[int] | None = None) -> Model:
+            return opened.enter_context(open_bundle(bundle, threads=threads, cores=cores))
+
+        if simulate:
+            models = {"": open_model()}
+            place = governed.simulated(scenario, goal, models[""], length, seed=seed)
+        else:
+            models = governing.models_of(scenario, cluster is not None, open_model)
+            place = governed.here(scenario, goal, models, length, sysfs, set_clock=not keep_clock)
+        vocab = next(iter(models.values())).spec.vocab
+        test = [index % vocab for index in range(length)]
         served = []
         try:
             for arrived_s, request in _requests(place, test, period_ms, requests):
@@ -152,24 +170,26 @@ def _summary(served: list[Served]) -> dict[str, Any]:
 
 def _draw(console: Console, data: dict[str, Any], served: list[Served]) -> None:
     rows = []
-    for level, count in data.get("levels", {}).items():
-        these = [answer for answer in served if answer.level == level]
+    for level, cluster in dict.fromkeys((answer.level, answer.cluster) for answer in served):
+        these = [answer for answer in served if (answer.level, answer.cluster) == (level, cluster)]
         clocks = sorted({answer.freq_mhz for answer in these})
         span = f"{clocks[0]:g}" if len(clocks) == 1 else f"{clocks[0]:g} to {clocks[-1]:g}"
         rows.append(
             [
                 level,
+                cluster,
                 span,
-                cell(count),
+                cell(len(these)),
+                cell(sum(answer.raised_mhz is not None for answer in these)),
                 cell(sum(not answer.in_time for answer in these)),
                 cell(fmean(answer.run_ms for answer in these), 1),
                 cell(fmean(answer.p99_ms for answer in these), 1),
                 cell(fmean(answer.energy_mj for answer in these), 1),
             ]
         )
-    heads = ["level", "MHz", "answers", "late", "mean ms", "predicted p99 ms", "predicted mJ"]
+    heads = ["level", "cluster", "MHz", "answers", "raised", "late", "mean ms", "predicted p99 ms", "predicted mJ"]
     where = "simulated" if data["simulated"] else "governed"
-    table(console, f"{data['device']}, {where}: due after {data['deadline_ms']:g} ms", heads, rows, text_columns=2)
+    table(console, f"{data['device']}, {where}: due after {data['deadline_ms']:g} ms", heads, rows, text_columns=3)
     if served:
         left = data["charge_share"]
         charge = "" if left is None else f", {100 * left:.1f} % of the charge left"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +15,8 @@ from lavolta.cli.simulate import USUAL_TOKENS, count_of, levels_of
 from lavolta.errors import UserInputError
 
 if TYPE_CHECKING:
+    from lavolta.devices import DeviceProfile
+    from lavolta.runtime.engine import Model
     from lavolta.runtime.governor import Goal
     from lavolta.runtime.scenario import Scenario
 
@@ -45,6 +49,10 @@ Tokens = Annotated[
     int | None, typer.Option("--tokens", min=1, help="Tokens of one request; absent: as the bundle was made for.")
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads of the engine.")]
+Clusters = Annotated[
+    list[str] | None,
+    typer.Option("--cluster", help="A cluster of the device that may be used; repeat it. Absent: all of them."),
+]
 KeepClock = Annotated[bool, typer.Option("--keep-clock", help="Leave the clock to the system.")]
 Sysfs = Annotated[Path, typer.Option("--sysfs", help="Where the system shows its devices.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the simulated device's timing noise.")]
@@ -71,11 +79,13 @@ def scenario_of(
     tokens: int | None,
     threads: int,
     goal: Goal,
+    clusters: Callable[[DeviceProfile], tuple[str, ...]] | None = None,
 ) -> tuple[Scenario, Goal, int]:
     """The scenario of a bundle on a device, the goal with the device's limits of heat, and the tokens of a request.
 
     Args:
         period_ms: rhythm of the requests; where not given, it is learned.
+        clusters: which clusters of a profile may be used; the default one alone where not given.
     """
     from lavolta.devices import DEFAULT, Accounting, load
     from lavolta.runtime.bundle import BundleFile
@@ -88,16 +98,42 @@ def scenario_of(
         limit_c = profile.thermal.limit_c
         goal = replace(goal, warn_c=limit_c - HEAT_BAND_C, max_c=limit_c)
     length = tokens or count_of(made_for.get("tokens"), min(USUAL_TOKENS, opened.spec.max_tokens))
+    names = clusters(profile) if clusters is not None else ()
     scenario = Scenario(
         profile,
         levels_of(opened, length),
         deadline_ms,
         period_ms or deadline_ms,
-        (min(threads, profile.cluster().cores),),
+        (min(threads, profile.cluster(names[0] if names else None).cores),),
+        clusters=names,
         accounting=Accounting.BOARD,
         gap_ms=0.0 if period_ms is None else None,
     )
     return scenario, goal, length
+
+
+def clusters_of(profile: DeviceProfile, wanted: list[str] | None, simulate: bool) -> tuple[str, ...]:
+    """The clusters to choose among: those that were asked for, else all whose cores are known to be here."""
+    if wanted:
+        return tuple(wanted)
+    names = profile.cluster_names
+    here = os.sched_getaffinity(0)
+    cpus = [profile.cluster(name).cpus for name in names]
+    if simulate or all(known is not None and here.issuperset(known) for known in cpus):
+        return names
+    return names[:1]
+
+
+def models_of(scenario: Scenario, named: bool, open_model: Callable[[Sequence[int] | None], Model]) -> dict[str, Model]:
+    """The model on the cores of each cluster; wherever the engine likes where there is only one and none was named."""
+    clusters = scenario.used_clusters
+    pinned = named or len(clusters) > 1
+    for cluster in clusters:
+        if cluster.cpus is None and pinned:
+            raise UserInputError(
+                f"the profile does not say which CPUs cluster {cluster.name} has; add `cpus` to it, or name no cluster."
+            )
+    return {cluster.name: open_model(cluster.cpus if pinned else None) for cluster in clusters}
 
 
 def _hours(words: str | None) -> float | None:

@@ -76,6 +76,7 @@ def _data(profiled: Profiled, out: Path) -> dict[str, Any]:
                 "p95_error_percent": fit.p95_error_percent,
                 "max_error_percent": fit.max_error_percent,
                 "samples": fit.samples,
+                "by_kind": fit.by_kind,
             }
             for cluster, fit in profiled.fits.items()
         },
@@ -100,6 +101,16 @@ def _draw(console: Console, profiled: Profiled, out: Path) -> None:
         )
     heads = ("cluster", "kernels", "cores", "MHz", "timings", "median error (%)", "95th percentile", "worst")
     table(console, "How well the fitted model predicts shapes it had not seen", heads, rows, text_columns=2)
+    for name, fit in profiled.fits.items():
+        if fit.by_kind:
+            console.print()
+            kinds = [
+                [each.kind, f"{each.samples:,}", cell(each.median_percent, 1), cell(each.p95_percent, 1)]
+                for each in fit.by_kind
+            ]
+            table(
+                console, f"The same by kind, {name}", ("kind", "timings", "median error (%)", "95th percentile"), kinds
+            )
     if profiled.notes:
         console.print()
         say(console, "What could not be had:")

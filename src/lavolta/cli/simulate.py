@@ -53,6 +53,13 @@ def simulate(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads of the device; absent: as the bundle was made for.")
     ] = None,
+    cluster: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cluster",
+            help="A cluster that ours may use; repeat it. The others take the first. Absent: all, default first.",
+        ),
+    ] = None,
     power: Annotated[Power, typer.Option("--power", help="Whose power the battery pays for.")] = Power.CPU,
     day: Annotated[
         bool, typer.Option("--day", help="A usual day of irregular requests, from --charge, with stock Linux beside.")
@@ -90,6 +97,7 @@ def simulate(
         deadline_ms=deadline_ms,
         period_ms=period_ms or (max(DAY_DEADLINES * deadline_ms, DAY_SHORTEST_MS) if day else deadline_ms),
         threads=(threads or count_of(made_for.get("threads"), 1),),
+        clusters=tuple(cluster or profile.cluster_names),
         accounting=Accounting(power.value),
     )
     if day:
@@ -103,6 +111,7 @@ def simulate(
     data = {
         "bundle": bundle,
         "device": profile.name,
+        "clusters": [used.name for used in scenario.used_clusters],
         "deadline_ms": scenario.deadline_ms,
         "period_ms": scenario.period_ms,
         "power": scenario.accounting.words,
@@ -154,16 +163,17 @@ def _page(bundle: BundleFile, scenario: Scenario, data: dict[str, Any]) -> dict[
     """The comparison in the form of `docs/reference/result.md`."""
     from lavolta.devices import energy_mj, latency_ms
 
-    top = scenario.used_cluster.max_mhz
+    cluster, threads = scenario.used_cluster, scenario.threads[0]
+    top = cluster.max_mhz
     levels = []
     for level, work in zip(bundle.levels, scenario.levels, strict=True):
-        time_ms = latency_ms(scenario.profile, work.work, top, scenario.threads[0])
+        time_ms = latency_ms(scenario.profile, work.work, top, threads, cluster=cluster.name)
         fidelity = level.get("fidelity")
         known = {} if fidelity is None else {"fidelity": fidelity}
         costs = {
             "freq_mhz": top,
             "device_latency_ms": time_ms,
-            "device_energy_mj": energy_mj(scenario.profile, top, time_ms, scenario.threads[0], scenario.accounting),
+            "device_energy_mj": energy_mj(scenario.profile, top, time_ms, threads, scenario.accounting, cluster.name),
         }
         levels.append({"name": level["name"], "sparsity": level["sparsity"], **costs, **known})
     faithful = all("fidelity" in level for level in levels)
@@ -220,6 +230,12 @@ def _draw(console: Console, data: dict[str, Any]) -> None:
     heads = ["policy", "answers", "deadlines missed", "hours", "mean score", "level switches"]
     table(console, title, heads, rows)
     say(console, f"Power: {data['power']}.")
+    if len(data["clusters"]) > 1:
+        first, *others = data["clusters"]
+        say(
+            console,
+            f"Ours chooses among the clusters {first}, {', '.join(others)}; the other policies stay on {first}.",
+        )
     for result in data["policies"].values():
         say(console, f"{result['baseline']}.")
     if data["improvement"] is not None:

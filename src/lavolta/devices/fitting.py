@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lavolta.devices.latency import band_visits, far_macs, padding
+from lavolta.devices.latency import FEW_TOKENS, band_visits, far_macs, padding
 from lavolta.devices.profile import LatencyCoefficients, Source
 from lavolta.devices.work import Work
 from lavolta.errors import UserInputError
@@ -54,6 +54,16 @@ class Details:
 
 
 @dataclass(frozen=True)
+class KindError:
+    """Held-out errors of the samples of one kind, such as ``int8`` or ``8 tokens``."""
+
+    kind: str
+    samples: int
+    median_percent: float
+    p95_percent: float
+
+
+@dataclass(frozen=True)
 class LatencyFit:
     """Fitted coefficients and how far to trust them.
 
@@ -63,6 +73,7 @@ class LatencyFit:
         median_error_percent, p95_error_percent, max_error_percent: relative error of samples that the fit had not seen
             (cross-validation: shapes are left out one by one where there are `FOLDS` of them or more, else samples are
             left out in turn).
+        by_kind: the same errors by precision, cell height, tokens and threads; where a model is weak shows here.
     """
 
     coefficients: LatencyCoefficients
@@ -70,6 +81,7 @@ class LatencyFit:
     median_error_percent: float
     p95_error_percent: float
     max_error_percent: float
+    by_kind: tuple[KindError, ...] = ()
 
 
 def nnls(matrix: Array, target: Array) -> Array:
@@ -152,7 +164,24 @@ def fit_latency(
     coefficients = _coefficients(columns, solution, efficiency, isa, source, details).model_copy(
         update={"median_error_percent": median, "p95_error_percent": p95}
     )
-    return LatencyFit(coefficients, len(samples), median, p95, float(100 * errors.max()))
+    by_kind = tuple(_errors_by_kind(samples, errors))
+    return LatencyFit(coefficients, len(samples), median, p95, float(100 * errors.max()), by_kind)
+
+
+def _errors_by_kind(samples: Sequence[LatencySample], errors: Array) -> Iterator[KindError]:
+    """Each way to tell samples apart that has at least two kinds, in its order."""
+    ways: list[Callable[[LatencySample], tuple[int, str]]] = [
+        lambda s: (int(s.work.int8_macs > 0), "int8" if s.work.int8_macs > 0 else "fp32"),
+        lambda s: (s.work.cell_rows, f"cells of {s.work.cell_rows} row{'s' * (s.work.cell_rows > 1)}"),
+        lambda s: (s.work.tokens, f"{s.work.tokens} token{'s' * (s.work.tokens > 1)}"),
+        lambda s: (s.threads, f"{s.threads} thread{'s' * (s.threads > 1)}"),
+    ]
+    for way in ways:
+        kinds = [way(sample) for sample in samples]
+        for kind in sorted(set(kinds)) if len(set(kinds)) > 1 else ():
+            these = errors[[other == kind for other in kinds]]
+            median, p95 = (float(100 * np.quantile(these, q)) for q in (0.5, 0.95))
+            yield KindError(kind[1], len(these), median, p95)
 
 
 _Column = tuple[str, bool, int]
@@ -161,14 +190,25 @@ _Column = tuple[str, bool, int]
 
 def _columns(samples: Sequence[LatencySample], details: Details | None) -> list[_Column]:
     heights: set[tuple[bool, int]] = set()
+    few: set[tuple[bool, int]] = set()
     for sample in samples:
         work = sample.work
-        heights |= {(int8, work.cell_rows) for int8, macs in _macs(work) if macs > 0}
+        found_here = {(int8, work.cell_rows) for int8, macs in _macs(work) if macs > 0}
+        if _is_few(work, details):
+            few |= found_here
+        else:
+            heights |= found_here
     found: list[_Column] = [("kept", int8, rows) for int8, rows in sorted(heights)]
     if details is not None:
+        found += [("few", int8, rows) for int8, rows in sorted(few)]
         found += [("far", int8, rows) for int8, rows in sorted(heights)]
         found += [(kind, int8, 0) for kind in ("cell", "band") for int8 in sorted({int8 for int8, _ in heights})]
     return [*found, ("rest", False, 0), ("bytes", False, 0), ("fixed", False, 0), ("cycles", False, 0)]
+
+
+def _is_few(work: Work, details: Details | None) -> bool:
+    """Whether the kernels for a few tokens run, told apart where the fit may know the finer terms."""
+    return details is not None and work.tokens <= FEW_TOKENS
 
 
 def _macs(work: Work) -> tuple[tuple[bool, float], tuple[bool, float]]:
@@ -186,8 +226,14 @@ def _design(
         work, per_cycle = sample.work, 1.0 / (sample.freq_mhz * 1e3)
         pad = padding(work.tokens, width)
         macs = dict(_macs(work))
+        few = _is_few(work, details)
         for place, (kind, int8, rows) in enumerate(columns):
-            if kind == "kept" and rows == work.cell_rows:
+            if few and kind in ("kept", "far", "cell", "band"):
+                continue
+            if kind == "few":
+                if few and rows == work.cell_rows:
+                    parallel[row, place] = macs[int8] * per_cycle
+            elif kind == "kept" and rows == work.cell_rows:
                 parallel[row, place] = pad * macs[int8] * per_cycle
             elif kind == "far" and rows == work.cell_rows and details is not None:
                 parallel[row, place] = pad * far_macs(work, int8, details.near_cache_bytes, width) * per_cycle
@@ -275,6 +321,8 @@ def _coefficients(
             "cycles_fixed": found["cycles", False, 0],
             "cycles_per_kept_mac": table("kept", False, _SMALLEST_CYCLES),
             "cycles_per_kept_mac_int8": table("kept", True, _SMALLEST_CYCLES),
+            "cycles_per_kept_mac_few": table("few", False, _SMALLEST_CYCLES),
+            "cycles_per_kept_mac_few_int8": table("few", True, _SMALLEST_CYCLES),
             "cycles_per_far_mac": table("far", False, 0.0),
             "cycles_per_far_mac_int8": table("far", True, 0.0),
             "near_cache_bytes": None if details is None else details.near_cache_bytes,

@@ -64,8 +64,10 @@ def render(chip: Chip, data_folder: Path) -> str:
         "frequency_uj = 50.0",
         "level_us = 100.0",
         "level_uj = 0.0",
+        *(["cluster_us = 200.0", "cluster_uj = 200.0"] if len(chip.parts) > 1 else []),
         _source(
-            "frequency: of the order of Linux cpufreq transition latencies; level: upper bound that the demo checks",
+            "frequency: of the order of Linux cpufreq transition latencies; level: upper bound that the demo checks"
+            + ("; cluster: cold caches, a megabyte from memory, at a watt" if len(chip.parts) > 1 else ""),
             "none needed",
             "assumption",
         ),

@@ -11,6 +11,9 @@ With ``s = 1 + (threads - 1) * thread_efficiency`` and the coefficients of the p
     bands    = cycles_per_band * visits of bands
     p        = tokens rounded up to tokens_per_register, / tokens
 
+At most `FEW_TOKENS` tokens run kernels of their own, which stream the weights: where a profile has ``few`` for them,
+``few[cell_rows] * kept_macs`` stands in the place of kept, far, cells and bands, with p = 1.
+
 ``far_macs`` are those whose inputs do not fit the nearest cache: of each layer, the part of its inputs (of as many
 tokens as the kernels take at once) beyond ``near_cache_bytes``. Terms that a profile does not have are 0.
 
@@ -31,12 +34,20 @@ TOKENS_AT_ONCE = 48
 """Tokens of the widest register tile of the kernels: an input column is read for so many tokens before the next one."""
 
 
+FEW_TOKENS = 4
+"""Most tokens that the kernels for a few tokens take."""
+
+
 def coefficients_ms(coefficients: LatencyCoefficients, work: Work, freq_mhz: float, threads: int = 1) -> float:
     """Predicted latency in ms from bare coefficients; `latency_ms` looks them up in a profile."""
     parallel = coefficients.cycles_per_rest_mac * work.rest_macs
     others = 0.0
     for int8, macs in ((False, work.kept_macs - work.int8_macs), (True, work.int8_macs)):
         if macs <= 0:
+            continue
+        few = coefficients.few_cycles(work.cell_rows, int8) if work.tokens <= FEW_TOKENS else None
+        if few is not None:
+            others += few * macs
             continue
         parallel += coefficients.kept_cycles(work.cell_rows, int8) * macs
         per_band = coefficients.cycles_per_band_int8 if int8 else coefficients.cycles_per_band

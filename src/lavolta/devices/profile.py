@@ -58,6 +58,8 @@ class LatencyCoefficients(_Record):
         cycles_fixed: core cycles per inference that do not depend on the work.
         cycles_per_kept_mac: cell height to core cycles per kept multiply-accumulate on one thread, fp32 weights.
         cycles_per_kept_mac_int8: the same for int8 weights; absent where they were not measured.
+        cycles_per_kept_mac_few, cycles_per_kept_mac_few_int8: the same for sequences of a few tokens, whose kernels are
+            their own: all that the kept work takes; absent where these were not measured apart.
         cycles_per_far_mac, cycles_per_far_mac_int8: what a kept multiply-accumulate takes more where the layer's inputs
             do not fit the nearest cache; absent where that was not measured.
         near_cache_bytes: size of the nearest cache for these inputs.
@@ -76,6 +78,8 @@ class LatencyCoefficients(_Record):
     cycles_fixed: NonNegative
     cycles_per_kept_mac: Annotated[dict[CellRows, Positive], Field(min_length=1)]
     cycles_per_kept_mac_int8: Annotated[dict[CellRows, Positive], Field(min_length=1)] | None = None
+    cycles_per_kept_mac_few: Annotated[dict[CellRows, Positive], Field(min_length=1)] | None = None
+    cycles_per_kept_mac_few_int8: Annotated[dict[CellRows, Positive], Field(min_length=1)] | None = None
     cycles_per_far_mac: Annotated[dict[CellRows, NonNegative], Field(min_length=1)] | None = None
     cycles_per_far_mac_int8: Annotated[dict[CellRows, NonNegative], Field(min_length=1)] | None = None
     near_cache_bytes: Annotated[int, Field(ge=1024)] | None = None
@@ -113,6 +117,11 @@ class LatencyCoefficients(_Record):
         """Further cycles per kept MAC whose inputs are not in the nearest cache; 0 where none were measured."""
         table = (self.cycles_per_far_mac_int8 if int8 else self.cycles_per_far_mac) or {}
         return {int(rows): cycles for rows, cycles in table.items()}.get(cell_rows, 0.0)
+
+    def few_cycles(self, cell_rows: int, int8: bool = False) -> float | None:
+        """Cycles per kept MAC of a few tokens; none where they were not measured apart."""
+        table = (self.cycles_per_kept_mac_few_int8 if int8 else self.cycles_per_kept_mac_few) or {}
+        return {int(rows): cycles for rows, cycles in table.items()}.get(cell_rows)
 
     def speedup(self, threads: int) -> float:
         """Speed of ``threads`` threads relative to one."""
@@ -192,12 +201,14 @@ class Power(_Record):
 
 
 class Switching(_Record):
-    """What a change of frequency or of level costs."""
+    """What a change of frequency or of level costs, and what it costs more to move to another cluster."""
 
     frequency_us: NonNegative
     frequency_uj: NonNegative
     level_us: NonNegative
     level_uj: NonNegative
+    cluster_us: NonNegative = 0.0
+    cluster_uj: NonNegative = 0.0
     source: Source
 
 
@@ -328,6 +339,12 @@ class DeviceProfile(_Record):
         if self.default_cluster is not None and self.default_cluster not in {c.name for c in self.clusters}:
             raise ValueError(f"default_cluster {self.default_cluster!r} is not the name of a cluster")
         return self
+
+    @property
+    def cluster_names(self) -> tuple[str, ...]:
+        """All clusters, the default one first."""
+        home = self.cluster().name
+        return (home, *(cluster.name for cluster in self.clusters if cluster.name != home))
 
     def cluster(self, name: str | None = None) -> Cluster:
         """A cluster by name; the profile's default (or its first) where none is named."""

@@ -20,6 +20,7 @@ from lavolta.errors import UserInputError
 from lavolta.progress import Progress, SilentProgress
 
 _GUESS_MW_PER_MHZ = 1.0
+_MOVE_US = 200.0
 _OWN = "own measurement"
 
 
@@ -186,8 +187,12 @@ def _switching(run: Run) -> dict[str, Any]:
         "frequency_uj": 0.0,
         "level_us": float(run.journal.get("switch_us") or 0.0),
         "level_uj": 0.0,
+        # A move between clusters: cold caches, a megabyte from memory. Not measured.
+        "cluster_us": _MOVE_US if len(run.survey.clusters) > 1 else 0.0,
+        "cluster_uj": 0.0,
         "source": _source(
-            f"{words}; level: measured; energies are not known", "assumption" if clock is None else "derived"
+            f"{words}; level: measured; cluster: a guess; energies are not known",
+            "assumption" if clock is None else "derived",
         ),
     }
 

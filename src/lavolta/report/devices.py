@@ -93,12 +93,14 @@ def render_devices(devices: Sequence[DeviceFacts]) -> str:
                 "Energy against speed, the core alone",
                 "How to read this: lower and further right is better. Where a line falls to the left, running slower "
                 "saves energy.",
+                420,
             ),
             plot(
                 "board",
                 "Energy against speed, the whole device",
                 "How to read this: the same with everything else that is on meanwhile. Where this line rises to the "
                 "left, it is better to finish early and sleep.",
+                420,
             ),
             "</div>",
             _sources(devices),
@@ -139,7 +141,7 @@ def _figure(devices: Sequence[DeviceFacts], x: str, y: str, x_title: str, y_titl
         "layout": {
             "xaxis": {"title": {"text": x_title}, "automargin": True, "rangemode": "tozero"},
             "yaxis": {"title": {"text": y_title}, "automargin": True, "rangemode": "tozero"},
-            "legend": {"orientation": "h", "y": -0.25},
+            "legend": {"orientation": "h", "y": -0.3, "yanchor": "top"},
             "showlegend": True,
         },
     }

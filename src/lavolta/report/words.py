@@ -91,6 +91,11 @@ def headline(result: Result) -> str:
             f"{model_title(result)} with a dial of {count} level{'' if count == 1 else 's'}, "
             f"from {percent(result.levels[0].sparsity, 0)} to {percent(sparsest.sparsity, 0)} sparsity."
         )
+    if ours[1].on_time == base[1].on_time:
+        return (
+            f"On {device_title(result)}, {span(result)} answers as many requests in time as without reconfiguration: "
+            f"{number(base[1].on_time, 9)}."
+        )
     return (
         f"On {device_title(result)}, {span(result)} answers {number(result.improvement)} times as many requests "
         f"in time: {number(ours[1].on_time, 9)} instead of {number(base[1].on_time, 9)}."
@@ -104,7 +109,12 @@ def findings(result: Result) -> list[str]:
     if result.baseline:
         found.append(f"Compared with: {result.baseline.rstrip('.')}.")
     if ours is not None and base is not None and ours[1].time_h is not None and base[1].time_h is not None:
-        found.append(f"The battery lasts {duration(ours[1].time_h)} instead of {duration(base[1].time_h)}.")
+        lasted, base_lasted = duration(ours[1].time_h), duration(base[1].time_h)
+        if lasted != base_lasted:
+            found.append(f"The battery lasts {lasted} instead of {base_lasted}.")
+        elif ours[1].curve and base[1].curve:
+            left, base_left = (percent(policy.curve[-1][1], 2) for policy in (ours[1], base[1]))
+            found.append(f"After {lasted} {left} of the full charge are left, {base_left} without reconfiguration.")
     if ours is not None and ours[1].mean_fidelity is not None:
         found.append(
             f"The answers keep a mean fidelity of {fixed(ours[1].mean_fidelity, 3)}, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,10 +85,19 @@ def simulated(
     )
 
 
-def here(scenario: Scenario, goal: Goal, model: Model, tokens: int, sysfs: Path, *, set_clock: bool = True) -> Governed:
+def here(
+    scenario: Scenario,
+    goal: Goal,
+    models: Model | Mapping[str, Model],
+    tokens: int,
+    sysfs: Path,
+    *,
+    set_clock: bool = True,
+) -> Governed:
     """This computer.
 
     Args:
+        models: the model; for several clusters one on the cores of each, by name.
         tokens: length of the sequences to measure the engine's plan with.
         sysfs: where the system shows its devices.
         set_clock: false leaves the clock to the system.
@@ -100,7 +109,7 @@ def here(scenario: Scenario, goal: Goal, model: Model, tokens: int, sysfs: Path,
     if scenario.profile.cpu is not None:
         require_same_cpu(scenario.profile, read_identity(instruction_sets()))
     clusters = cluster_cpus(scenario.profile)
-    runner = EngineRunner(model, tokens)
+    runner = EngineRunner(models, tokens)
     control = LinuxFrequencyControl(sysfs, clusters, allowed=set_clock)
     # A fuel gauge on a slow bus must not delay a request.
     source = Background(

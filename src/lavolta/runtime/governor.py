@@ -1,4 +1,4 @@
-"""The decision of the governor: state and memory in, (frequency, threads, level) out; nothing else is read.
+"""The decision of the governor: state and memory in, (frequency, threads, level, cluster) out; nothing else is read.
 
 Among the choices whose predicted 99th percentile meets the deadline it takes the one that maximizes
 ``score - price * energy``. The price of energy is what the goal and the remaining charge make of it: without a goal
@@ -17,15 +17,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from lavolta.devices.profile import Cluster
 from lavolta.errors import UserInputError
 from lavolta.runtime.governor_memory import ONE_MILLI, Memory
 from lavolta.runtime.policy import Outcome, State
-from lavolta.runtime.scenario import Option, Scenario
+from lavolta.runtime.raising import raised_options
+from lavolta.runtime.scenario import Choice, Option, Scenario
 
 HYSTERESIS_MILLI = 10
 """A denser choice than the present one must be affordable with 1 % to spare; so a plan does not flutter."""
 BLOCK = 32
 """Requests for which the better level is kept before saving begins again, while a mean score is kept."""
+MOST_MENUS = 256
+"""Menus that are kept for when the same corrections and limits come again."""
 Demand = Callable[[int, int], float]
 """Expected number of requests between two times in ns."""
 
@@ -40,7 +44,8 @@ class Goal:
         min_score: levels below this score are not used.
         mean_score: the lowest energy whose mean score over all answers is at least this.
         margin: share by which a run may take longer than predicted.
-        warn_c, max_c: between these temperatures the highest clock falls from the top step to the lowest.
+        warn_c, max_c: between these temperatures the highest power of a core falls from that of the hungriest step to
+            that of the thriftiest, over all clusters: moving to a hungrier cluster cools nothing.
 
     Raises:
         UserInputError: a value outside its range, or goals that exclude each other.
@@ -72,12 +77,17 @@ class Goal:
     def until_ns(self) -> int | None:
         return None if self.until_h is None else round(self.until_h * 3.6e12)
 
-    def heat_limit_mhz(self, temperature_c: float | None, steps: Sequence[float]) -> float | None:
-        """The highest clock that a temperature allows; none below ``warn_c``."""
+    def heat_limits_mhz(self, temperature_c: float | None, clusters: Sequence[Cluster]) -> dict[str, float]:
+        """The highest clock of each cluster that a temperature allows, 0 for none at all; empty below ``warn_c``."""
         if temperature_c is None or temperature_c <= self.warn_c:
-            return None
+            return {}
         coolness = max(0.0, (self.max_c - temperature_c) / (self.max_c - self.warn_c))
-        return steps[math.floor(coolness * (len(steps) - 1))]
+        powers = sorted(cluster.active_mw(step.freq_mhz) for cluster in clusters for step in cluster.steps)
+        most = powers[math.floor(coolness * (len(powers) - 1))]
+        return {
+            cluster.name: max((s.freq_mhz for s in cluster.steps if cluster.active_mw(s.freq_mhz) <= most), default=0.0)
+            for cluster in clusters
+        }
 
 
 class Reason(str, Enum):
@@ -109,22 +119,48 @@ class Decision:
 class Menu:
     """The options that meet the deadline under one set of corrections.
 
+    Args:
+        current: the choice in force: at its level and cluster a change of clock is all that a run may have to wait for.
+        margin: with it, options whose clock is raised in mid-run are added to the plan.
+
     Attributes:
-        usable: those that fit deadline and rhythm, with room for a switch before the run.
+        above_fj: energy of a run above idle.
+        usable: those that fit deadline and rhythm, with room for a switch before the run; without raises.
         hull: the upper convex hull of score over energy, cheapest first; ``slopes[i]`` leads from ``i`` to ``i + 1``.
         in_time: false where nothing meets the deadline; then `usable` is the fastest option alone.
     """
 
-    def __init__(self, scenario: Scenario, options: Sequence[Option], p99_ns: Callable[[Option], int]) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        options: Sequence[Option],
+        p99_ns: Callable[[Option], int],
+        current: Choice | None = None,
+        margin: float | None = None,
+    ) -> None:
+        def room_ns(option: Option) -> int:
+            near = current is not None and option.choice.kind == current.kind
+            return scenario.limit_ns - (scenario.clock_switch_ns if near else scenario.full_switch_ns)
+
         self.p99_ns = {option.choice: p99_ns(option) for option in options}
         tight = [o for o in options if self.p99_ns[o.choice] <= scenario.limit_ns]
-        roomy = [o for o in tight if self.p99_ns[o.choice] + scenario.full_switch_ns <= scenario.limit_ns]
+        roomy = [o for o in tight if self.p99_ns[o.choice] <= room_ns(o)]
         self.in_time = bool(tight)
         self.fastest = min(roomy or tight or options, key=lambda o: (self.p99_ns[o.choice], o.cell_uw, o.choice))
+        idle_uw = scenario.idle_uw[1]
         self.energy_fj = {o.choice: scenario.period_fj(o) for o in options}
+        self.above_fj = {o.choice: (o.cell_uw - idle_uw) * o.latency_ns for o in options}
         # Where no choice leaves room for a switch before the run, stay with one choice.
         self.usable = roomy or [self._cheapest(tight) if tight else self.fastest]
-        self.hull, self.slopes = self.hull_of(self.usable)
+        planned = list(self.usable)
+        if margin is not None and roomy:
+            for raised in raised_options(scenario, options, p99_ns, room_ns, margin):
+                choice = raised.option.choice
+                self.p99_ns[choice] = room_ns(raised.option)
+                self.above_fj[choice] = raised.above_fj
+                self.energy_fj[choice] = raised.above_fj + idle_uw * scenario.period_ns
+                planned.append(raised.option)
+        self.hull, self.slopes = self.hull_of(planned)
 
     def hull_of(self, options: Sequence[Option]) -> tuple[list[Option], list[float]]:
         """The convex hull of some options, and its slopes, which fall strictly."""
@@ -155,18 +191,27 @@ class Governor:
     Args:
         demand: expected requests between two times. Where not given: one every period, or for irregular arrivals as
             many as have come so far.
+        raises: whether the clock of a run can be raised before its end. Only requests that did not wait get such runs.
 
     Raises:
         InfeasibleError: no allowed level keeps the deadline.
         UserInputError: a value outside its range.
     """
 
-    def __init__(self, scenario: Scenario, goal: Goal | None = None, demand: Demand | None = None) -> None:
-        self.scenario, self.goal, self.demand = scenario, goal or Goal(), demand
+    def __init__(
+        self, scenario: Scenario, goal: Goal | None = None, demand: Demand | None = None, raises: bool = False
+    ) -> None:
+        self.scenario, self.goal, self.demand, self._raises = scenario, goal or Goal(), demand, raises
         self._menus: dict[tuple[object, ...], Menu] = {}
         floor = self.goal.min_score
-        self._levels = [level.name for level in scenario.levels if floor is None or level.score >= floor]
-        allowed = [option for option in scenario.options.values() if option.choice.level in self._levels]
+        self._places = [
+            (cluster.name, level.name)
+            for cluster in scenario.used_clusters
+            for level in scenario.levels
+            if floor is None or level.score >= floor
+        ]
+        levels = {level for _, level in self._places}
+        allowed = any(choice.level in levels for choice in scenario.options)
         if not allowed or not self._menu(State(0, 1, 0), Memory()).in_time:
             raise scenario.refuse(_refusal(self.goal))
 
@@ -193,26 +238,36 @@ class Governor:
         return memory.learn(outcome, target, max(0.0, target - low.score), BLOCK * max(0.0, high.score - target))
 
     def _menu(self, state: State, memory: Memory) -> Menu:
-        factors = {level: memory.factor_milli(level, self.goal.margin) for level in self._levels}
-        key = (state.clock_mhz, state.limit_mhz, *factors.values())
+        margin = self.goal.margin
+        factors = {place: memory.factor_milli(*place, margin) for place in self._places}
+        near = None if state.current is None else state.current.kind
+        key = (tuple(state.clock_mhz.items()), tuple(state.limit_mhz.items()), near, *factors.values())
         menu = self._menus.get(key)
         if menu is None:
-            # Where the battery cannot supply any option at a clock, what it can supply is all that can be planned.
-            here = {} if state.clock_mhz is None else self.scenario.at_clock(state.clock_mhz)
-            options = (here or self.scenario.options).values()
-            allowed = [option for option in options if option.choice.level in factors]
-            lowest = min(option.choice.freq_mhz for option in allowed)
-            limit = max(lowest, math.inf if state.limit_mhz is None else state.limit_mhz)
-            below = [option for option in allowed if option.choice.freq_mhz <= limit]
 
             def p99_ns(option: Option) -> int:
-                return -(-option.latency_ns * factors[option.choice.level] // ONE_MILLI)
+                factor = factors[option.choice.cluster, option.choice.level]
+                return -(-option.latency_ns * factor // ONE_MILLI)
 
-            menu = Menu(self.scenario, below, p99_ns)
-            if len(self._menus) >= 64:
+            # A clock that the system chooses cannot be raised.
+            raised = margin if self._raises and not state.clock_mhz else None
+            menu = Menu(self.scenario, self._allowed(state), p99_ns, state.current, raised)
+            if len(self._menus) >= MOST_MENUS:
                 self._menus.clear()
             self._menus[key] = menu
         return menu
+
+    def _allowed(self, state: State) -> list[Option]:
+        """The options of the allowed levels at the clocks that there are."""
+        # Where the battery cannot supply any option at a clock, what it can supply is all that can be planned.
+        here = self.scenario.at_clocks(state.clock_mhz) if state.clock_mhz else {}
+        levels = {level for _, level in self._places}
+        options = [o for o in (here or self.scenario.options).values() if o.choice.level in levels]
+        below = [o for o in options if o.choice.freq_mhz <= state.limit_mhz.get(o.choice.cluster, math.inf)]
+        if below:
+            return below
+        least = min(options, key=lambda o: (o.load_uw, o.choice)).choice
+        return [o for o in options if (o.choice.cluster, o.choice.freq_mhz) == (least.cluster, least.freq_mhz)]
 
     def _price(self, menu: Menu, state: State, memory: Memory) -> tuple[float, Reason]:
         goal = self.goal
@@ -232,7 +287,8 @@ class Governor:
         index = _pick(menu.slopes, price)
         if not 0.0 < price < math.inf or self.goal.until_ns is None or state.current is None:
             return menu.hull[index]
-        present = next((i for i, option in enumerate(menu.hull) if option.choice == state.current), None)
+        # Scores rise along the hull, so a level is on it once; its clock may have been raised meanwhile.
+        present = next((i for i, o in enumerate(menu.hull) if o.choice.level == state.current.level), None)
         sure = max(0, self._affordable(menu, state, memory, HYSTERESIS_MILLI))
         return menu.hull[sure if present is None else min(index, max(present, sure))]
 
@@ -265,7 +321,8 @@ class Governor:
             option = menu.hull[index]
             # The last runs cannot be made up for by later ones: two of them may take their whole margin.
             left_fj = above_fj - self.scenario.switch_fj(state.current, option.choice)
-            left_fj -= math.ceil(2 * self.goal.margin * option.cell_uw * option.latency_ns)
+            run_fj = menu.above_fj[option.choice] + self.scenario.idle_uw[1] * option.latency_ns
+            left_fj -= math.ceil(2 * self.goal.margin * run_fj)
             needed = ratio_milli * self._needed(menu, option, state, memory, remaining_ns)
             if left_fj * ONE_MILLI * self.scenario.period_ns >= needed:
                 return index
@@ -280,9 +337,8 @@ class Governor:
             requests = remaining_ns / memory.period_ns(period_ns)
         else:
             return menu.energy_fj[option.choice] * remaining_ns
-        idle_uw = self.scenario.idle_uw[1]
-        run_fj = (option.cell_uw - idle_uw) * option.latency_ns
-        return (idle_uw * remaining_ns + math.ceil(run_fj * requests)) * period_ns
+        run_fj = menu.above_fj[option.choice]
+        return (self.scenario.idle_uw[1] * remaining_ns + math.ceil(run_fj * requests)) * period_ns
 
     def _neighbors(self, menu: Menu, score: float) -> tuple[Option, Option]:
         """The hull options below and above a score (twice the same where it is met or out of reach)."""

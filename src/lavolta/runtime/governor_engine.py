@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lavolta.errors import UserInputError
+from lavolta.runtime.deadline import Clock
 from lavolta.runtime.engine import Model
 from lavolta.runtime.governor_loop import Answer
 
@@ -31,23 +35,73 @@ class EngineRunner:
     planned slows the plan of its rest.
 
     Args:
-        tokens: length of the sequences to measure the plan with; one that the model has already is kept.
+        models: the model; for several clusters the bundle opened once for each of them, on its cores. They read the
+            same file in place, so its weights are in memory once, and each has a plan and threads of its own.
+        tokens: length of the sequences to measure the plan with; one that a model has already is kept.
     """
 
-    def __init__(self, model: Model, tokens: int) -> None:
-        self._model = model
-        if model.plan is None:
-            model.calibrate([tokens])
+    def __init__(self, models: Model | Mapping[str, Model], tokens: int) -> None:
+        self._models = dict(models) if isinstance(models, Mapping) else {"": models}
+        if not self._models:
+            raise UserInputError("there is no model to run; give at least one.")
+        for model in self._models.values():
+            if model.plan is None:
+                model.calibrate([tokens])
+        self._model = next(iter(self._models.values()))
+
+    def move(self, cluster: str, /) -> None:
+        """Run on this cluster's model from now on; a runner with one model stays on it."""
+        if len(self._models) > 1:
+            self._model = self._models[cluster]
 
     def __call__(self, request: Any, level: str, within_ms: float, /) -> Answer:
         """One run; the request is a text, a pair of texts, a sequence of token ids, or a `Tokenized`."""
+        return self._answer(request, level, within_ms, None)
+
+    def run_raised(
+        self,
+        request: Any,
+        level: str,
+        within_ms: float,
+        after_ms: float,
+        speedup: float,
+        then: Callable[[], None],
+        /,
+    ) -> Answer:
+        """The same, and ``then`` on another thread if the run has not ended after a while; the run goes on meanwhile.
+
+        From that moment on a unit of time is worth ``speedup`` units to the engine, which compares time with its plan.
+        """
+        ended, done = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            try:
+                if not ended.wait(after_ms / 1e3):
+                    then()
+            finally:
+                done.set()
+
+        turn_ns = time.monotonic_ns() + round(1e6 * after_ms)
+
+        def clock() -> int:
+            now_ns = time.monotonic_ns()
+            return now_ns if now_ns <= turn_ns else turn_ns + round((now_ns - turn_ns) * speedup)
+
+        threading.Thread(target=wait, daemon=True).start()
+        try:
+            return self._answer(request, level, after_ms + max(0.0, within_ms - after_ms) * speedup, clock)
+        finally:
+            ended.set()
+            done.wait()
+
+    def _answer(self, request: Any, level: str, within_ms: float, clock: Clock | None) -> Answer:
         self._model.switch(level)
         if isinstance(request, (str, tuple)):
-            run = self._model.encode_within([request], within_ms)
+            run = self._model.encode_within([request], within_ms, clock=clock)
         elif isinstance(request, Tokenized):
             types = None if request.type_ids is None else [request.type_ids]
-            run = self._model.run_within([request.token_ids], within_ms, types)
+            run = self._model.run_within([request.token_ids], within_ms, types, clock=clock)
         else:
-            run = self._model.run_within([request], within_ms)
+            run = self._model.run_within([request], within_ms, clock=clock)
         kept = bool((run.levels == self._model.level).all())
         return Answer(run.output, kept_level=kept)

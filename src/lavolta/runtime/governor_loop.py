@@ -9,9 +9,9 @@ measured times. What a source does not know, the governor does without; nothing 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lavolta.devices.charge import to_fj, to_ns
 from lavolta.devices.sources import Degree, FrequencyControl, Reading, Source
@@ -19,7 +19,8 @@ from lavolta.errors import UserInputError
 from lavolta.runtime.governor import Decision, Goal, Governor, Reason
 from lavolta.runtime.governor_memory import Memory
 from lavolta.runtime.policy import Outcome, State
-from lavolta.runtime.scenario import Choice, Scenario
+from lavolta.runtime.raising import slowdown_of
+from lavolta.runtime.scenario import Choice, Option, Scenario
 
 ENERGY_WINDOW = 0.005
 """Share of the capacity that must be predicted as spent before it is compared with the battery's own count."""
@@ -52,12 +53,43 @@ class Runner(Protocol):
         ...
 
 
+@runtime_checkable
+class Mover(Protocol):
+    """A runner that can run on any of several clusters."""
+
+    def move(self, cluster: str, /) -> None:
+        """Run on this cluster from now on."""
+        ...
+
+
+@runtime_checkable
+class Raiser(Protocol):
+    """A runner that can have something done in the middle of a run."""
+
+    def run_raised(
+        self,
+        request: Any,
+        level: str,
+        within_ms: float,
+        after_ms: float,
+        speedup: float,
+        then: Callable[[], None],
+        /,
+    ) -> Answer:
+        """Run a request as `Runner` does, and call ``then`` once if it has not ended ``after_ms`` after its begin.
+
+        ``then`` makes the rest of the run ``speedup`` times as fast; it has returned before this returns.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Served:
     """One answered request, and why it ran as it did.
 
     Attributes:
-        freq_mhz: the clock that was set, or predicted for.
+        freq_mhz: the clock that was set, or predicted for; the run began with it.
+        raised_mhz: the clock that the run was raised to before its end; none where it was not.
         deadline_ms: how long this request was allowed to take.
         response_ms: from the arrival to the answer; ``run_ms`` is the run alone.
         predicted_ms: what the profile says of the run; ``p99_ms`` is what the governor expects at most, with its margin
@@ -71,7 +103,9 @@ class Served:
     index: int
     level: str
     threads: int
+    cluster: str
     freq_mhz: float
+    raised_mhz: float | None
     deadline_ms: float
     response_ms: float
     run_ms: float
@@ -101,13 +135,15 @@ class LiveGovernor:
     Args:
         scenario: device, levels and deadline; its battery is used where the source knows no capacity. Give ``gap_ms``
             where the rhythm of requests is not known: it is learned.
-        runner: runs a request.
+        runner: runs a request; a `Mover` where the scenario has several clusters. With a `Raiser` the clock of a run is
+            raised before its end where that saves energy.
         source, control: the device.
         now_s: the clock of arrivals and runs, in seconds.
         busy: asked for the clock right after a run, where ``source`` answers with an earlier look (`Background`).
 
     Raises:
         InfeasibleError: no level keeps the deadline.
+        UserInputError: several clusters, and a runner that stays on one.
     """
 
     def __init__(
@@ -122,15 +158,18 @@ class LiveGovernor:
     ) -> None:
         self.scenario, self.goal = scenario, goal
         self.memory = Memory()
-        self._governor = Governor(scenario, goal)
+        if len(scenario.used_clusters) > 1 and not isinstance(runner, Mover):
+            raise UserInputError("the runner stays on one cluster; name one for the scenario.")
+        self._raises = isinstance(runner, Raiser)
+        self._governor = Governor(scenario, goal, raises=self._raises)
         self._pinned: tuple[str, Governor] | None = None
         self._runner, self._source, self._control, self._now_s = runner, source, control, now_s
         self._busy = source if busy is None else busy
-        self._cluster = scenario.used_cluster.name
         self._served = 0
         self._current: Choice | None = None
         self._start_s: float | None = None
-        self._busy_mhz: float | None = None
+        self._busy_mhz: dict[str, float] = {}
+        self._raised_s: float | None = None
         # Predicted energy since the battery was last looked at, and what it held then.
         self._predicted_fj = 0
         self._anchor_fj: int | None = None
@@ -159,7 +198,7 @@ class LiveGovernor:
             names = ", ".join(known.name for known in self.scenario.levels)
             raise UserInputError(f"there is no level '{level}'; the bundle has {names}.")
         goal = replace(self.goal, until_h=None, reserve=None, min_score=None, mean_score=None)
-        self._pinned = level, Governor(replace(self.scenario, levels=chosen), goal)
+        self._pinned = level, Governor(replace(self.scenario, levels=chosen), goal, raises=self._raises)
 
     def serve(
         self,
@@ -191,25 +230,29 @@ class LiveGovernor:
         degree = self._control.degree
         within_ms = allowed_ms - 1e3 * (self._now_s() - arrived_s)
         run_start_s = self._now_s()
-        answer = self._runner(request, choice.level, within_ms)
+        answer = self._run(request, choice, within_ms)
         end_s = self._now_s()
         run_ns = max(1, round(1e9 * (end_s - run_start_s)))
         response_ns = max(0, round(1e9 * (end_s - arrived_s)))
+        alone_ns, run_fj = self._as_begun(option, run_start_s, run_ns)
         # A run that was cut short says only that the level would have taken longer.
-        seen_ns = run_ns if answer.kept_level else max(run_ns, decision.p99_ns)
-        share = self._energy_share(reading, state, run_start_s, end_s, option.cell_uw, seen_ns)
+        seen_ns = alone_ns if answer.kept_level else max(alone_ns, decision.p99_ns)
+        share = self._energy_share(reading, state, run_start_s, end_s, run_fj)
         deadline_ns = to_ns(allowed_ms)
         outcome = Outcome(option, state.time_ns, seen_ns, response_ns, deadline_ns, share)
         self.memory = governor.learn(self.memory, outcome)
-        self._current = choice
+        raised = self._raised_s is not None
+        self._current = choice.raised if raised else choice.plain
         if degree is Degree.FOLLOWS:
-            self._busy_mhz = self._busy.read().freq_mhz.get(self._cluster, self._busy_mhz)
+            self._busy_mhz.update(self._known({choice.cluster: self._busy.read().freq_mhz.get(choice.cluster)}))
         self._served += 1
         return Served(
             index=self._served - 1,
             level=choice.level,
             threads=choice.threads,
+            cluster=choice.cluster,
             freq_mhz=choice.freq_mhz,
+            raised_mhz=choice.raise_mhz if raised else None,
             deadline_ms=allowed_ms,
             response_ms=response_ns / 1e6,
             run_ms=run_ns / 1e6,
@@ -240,21 +283,60 @@ class LiveGovernor:
             decision = governor.decide(state, self.memory)
             if self._control.degree is not Degree.SETS:
                 return decision, state
-            steps = self._control.clusters.get(self._cluster, ())
-            wanted = decision.option.choice.freq_mhz
-            # The profile's steps and the system's may differ a little: never slower than was decided.
-            step = next((mhz for mhz in steps if mhz >= wanted - 0.5), steps[-1] if steps else wanted)
-            if self._control.set_mhz(self._cluster, step) or self._control.degree is Degree.SETS:
+            choice = decision.option.choice
+            if self._set(choice.cluster, choice.freq_mhz) or self._control.degree is Degree.SETS:
+                self._park(choice.cluster)
                 return decision, state
+
+    def _set(self, cluster: str, wanted_mhz: float) -> bool:
+        steps = self._control.clusters.get(cluster, ())
+        # The profile's steps and the system's may differ a little: never slower than was decided.
+        step = next((mhz for mhz in steps if mhz >= wanted_mhz - 0.5), steps[-1] if steps else wanted_mhz)
+        return self._control.set_mhz(cluster, step)
+
+    def _park(self, cluster: str) -> None:
+        """Let a cluster that is left idle at its lowest clock: a high one may keep its voltage up."""
+        left = None if self._current is None else self._current.cluster
+        steps = self._control.clusters.get(left or "", ())
+        if left is not None and left != cluster and steps:
+            self._control.set_mhz(left, steps[0])
+
+    def _run(self, request: Any, choice: Choice, within_ms: float) -> Answer:
+        self._raised_s = None
+        if isinstance(self._runner, Mover):
+            self._runner.move(choice.cluster)
+        if not choice.raise_mhz or not isinstance(self._runner, Raiser):
+            return self._runner(request, choice.level, within_ms)
+
+        def then() -> None:
+            moment_s = self._now_s()
+            if self._set(choice.cluster, choice.raise_mhz):
+                self._raised_s = moment_s
+
+        slow, quick = (self.scenario.option(c).latency_ns for c in (choice, choice.raised))
+        after_ms = choice.raise_after_ns / 1e6
+        return self._runner.run_raised(request, choice.level, within_ms, after_ms, slow / quick, then)
+
+    def _as_begun(self, option: Option, start_s: float, run_ns: int) -> tuple[int, int]:
+        """How long the run would have taken at the clock it began with, and its predicted energy in that time."""
+        if self._raised_s is None:
+            return run_ns, option.cell_uw * run_ns
+        high = self.scenario.option(option.choice.raised)
+        first_ns = min(run_ns, max(0, round(1e9 * (self._raised_s - start_s))))
+        change_ns = min(run_ns - first_ns, self.scenario.switch_ns(option.choice, high.choice))
+        slowdown = slowdown_of(run_ns, option, high, first_ns, change_ns)
+        return max(1, round(slowdown * option.latency_ns)), option.cell_uw * first_ns + high.cell_uw * (
+            run_ns - first_ns
+        )
 
     def _state(self, reading: Reading, now_s: float, arrived_s: float, behind_s: Sequence[float]) -> State:
         capacity_mwh = reading.capacity_mwh or self.scenario.profile.battery.energy_mwh
         charge_mwh = reading.charge_mwh
         if charge_mwh is None and reading.charge_share is not None:
             charge_mwh = reading.charge_share * capacity_mwh
-        steps = [step.freq_mhz for step in self.scenario.used_cluster.steps]
-        limits = [self.goal.heat_limit_mhz(reading.temperature_c, steps), reading.freq_limit_mhz.get(self._cluster)]
-        known = [limit for limit in limits if limit is not None]
+        limits = self.goal.heat_limits_mhz(reading.temperature_c, self.scenario.used_clusters)
+        for name, limit_mhz in reading.freq_limit_mhz.items():
+            limits[name] = min(limit_mhz, limits.get(name, math.inf))
         start_s = reading.time_s if self._start_s is None else self._start_s
         return State(
             charge_fj=to_fj(charge_mwh or 0.0),
@@ -265,24 +347,28 @@ class LiveGovernor:
             behind_ns=tuple(max(0, round(1e9 * (now_s - other_s))) for other_s in behind_s),
             charge_known=charge_mwh is not None,
             on_ac=reading.on_ac is True,
-            limit_mhz=min(known) if known else None,
-            clock_mhz=self._clock_mhz(reading, steps[-1]),
+            limit_mhz=limits,
+            clock_mhz=self._clocks_mhz(reading),
         )
 
-    def _clock_mhz(self, reading: Reading, top_mhz: float) -> float | None:
-        """The clock to predict for; none where it can be chosen."""
+    def _clocks_mhz(self, reading: Reading) -> dict[str, float]:
+        """The clocks to predict for; none where they can be chosen."""
         degree = self._control.degree
         if degree is Degree.SETS:
-            return None
-        seen = reading.freq_mhz.get(self._cluster) if self._busy_mhz is None else self._busy_mhz
-        if degree is not Degree.FOLLOWS or not seen:
-            return top_mhz
-        # A clock that flickers is one clock: rounded to the slow side.
-        return math.floor(seen / CLOCK_GRID_MHZ) * CLOCK_GRID_MHZ or seen
+            return {}
+        clocks = {cluster.name: cluster.max_mhz for cluster in self.scenario.used_clusters}
+        if degree is Degree.FOLLOWS:
+            for name, seen in {**self._known(reading.freq_mhz), **self._busy_mhz}.items():
+                if name in clocks:
+                    # A clock that flickers is one clock: rounded to the slow side.
+                    clocks[name] = math.floor(seen / CLOCK_GRID_MHZ) * CLOCK_GRID_MHZ or seen
+        return clocks
 
-    def _energy_share(
-        self, reading: Reading, state: State, start_s: float, end_s: float, cell_uw: int, run_ns: int
-    ) -> float | None:
+    @staticmethod
+    def _known(clocks_mhz: Mapping[str, float | None]) -> dict[str, float]:
+        return {name: mhz for name, mhz in clocks_mhz.items() if mhz}
+
+    def _energy_share(self, reading: Reading, state: State, start_s: float, end_s: float, run_fj: int) -> float | None:
         """Measured over predicted energy, once enough was predicted; none before, on mains, or without a battery."""
         if state.on_ac or not state.charge_known or reading.slept_s > 0:
             self._anchor_fj, self._last_s = None, None
@@ -295,6 +381,6 @@ class LiveGovernor:
                 self._anchor_fj = None
         if self._anchor_fj is None:
             self._anchor_fj, self._predicted_fj = state.charge_fj, 0
-        self._predicted_fj += cell_uw * run_ns
+        self._predicted_fj += run_fj
         self._last_s = end_s
         return share if share is None or (math.isfinite(share) and share > 0) else None

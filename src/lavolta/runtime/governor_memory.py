@@ -67,7 +67,8 @@ class Memory:
 
     Attributes:
         overall: correction of the time of every run.
-        levels: the same for each level; used once it is trusted.
+        clusters: the same of each cluster's runs.
+        levels: the same for each cluster and level. The most particular one that is trusted is used.
         energy: measured over predicted energy; bounded by a quarter and four.
         requests, first_ns, last_ns: how many were served, and when the first and the last was taken up.
         credit: sum of ``score - wanted mean score`` over the served requests.
@@ -75,7 +76,8 @@ class Memory:
     """
 
     overall: Correction = Correction()
-    levels: Mapping[str, Correction] = field(default_factory=dict)
+    clusters: Mapping[str, Correction] = field(default_factory=dict)
+    levels: Mapping[tuple[str, str], Correction] = field(default_factory=dict)
     energy: float = 1.0
     requests: int = 0
     first_ns: int = 0
@@ -83,11 +85,11 @@ class Memory:
     credit: float = 0.0
     generous: bool = True
 
-    def factor_milli(self, level: str, margin: float) -> int:
-        """Factor for the time of a level: its own correction where trusted, else that of all runs."""
-        own = self.levels.get(level)
-        if own is not None and len(own.ratios_milli) >= TRUSTED:
-            return own.factor_milli(margin)
+    def factor_milli(self, cluster: str, level: str, margin: float) -> int:
+        """Factor for the time of a level on a cluster: its own correction where trusted, else that of more runs."""
+        for known in (self.levels.get((cluster, level)), self.clusters.get(cluster)):
+            if known is not None and len(known.ratios_milli) >= TRUSTED:
+                return known.factor_milli(margin)
         return self.overall.factor_milli(margin)
 
     def period_ns(self, expected_ns: int) -> float:
@@ -102,8 +104,10 @@ class Memory:
             mean_score: the mean score to keep, where one is wanted.
             poor, rich: credit below which the better level is taken, and at which saving begins again.
         """
-        level, predicted_ns = outcome.option.choice.level, outcome.option.latency_ns
-        own = self.levels.get(level, Correction()).seen(predicted_ns, outcome.run_ns)
+        choice, predicted_ns = outcome.option.choice, outcome.option.latency_ns
+        place = choice.cluster, choice.level
+        own = self.levels.get(place, Correction()).seen(predicted_ns, outcome.run_ns)
+        near = self.clusters.get(choice.cluster, Correction()).seen(predicted_ns, outcome.run_ns)
         energy = self.energy
         share = outcome.energy_share
         if share is not None and math.isfinite(share):
@@ -115,7 +119,8 @@ class Memory:
         return replace(
             self,
             overall=self.overall.seen(predicted_ns, outcome.run_ns),
-            levels={**self.levels, level: own},
+            clusters={**self.clusters, choice.cluster: near},
+            levels={**self.levels, place: own},
             energy=energy,
             requests=self.requests + 1,
             first_ns=self.first_ns if self.requests else outcome.start_ns,

@@ -48,18 +48,22 @@ class LavoltaPolicy:
 
 
 class GovernorPolicy:
-    """Ours as it runs on a device: the same decisions, with what it has learned of the predictor's errors.
+    """Ours as it runs on a device that lets it set the clock: with what it has learned of the predictor's errors, and
+    with runs whose clock is raised when they take long.
 
     Args:
         goal: what is wanted beside the deadline.
         demand: expected requests between two times, for irregular arrivals.
+        raises: whether a run's clock may be raised before its end.
     """
 
     name = "lavolta"
     breaks_ns: tuple[int, ...] | None = None
 
-    def __init__(self, scenario: Scenario, goal: Goal | None = None, demand: Demand | None = None) -> None:
-        self._governor = Governor(scenario, goal, demand)
+    def __init__(
+        self, scenario: Scenario, goal: Goal | None = None, demand: Demand | None = None, raises: bool = True
+    ) -> None:
+        self._governor = Governor(scenario, goal, demand, raises)
         self._memory = Memory()
         self.words = words_of(self._governor.goal)
 
@@ -86,6 +90,6 @@ def words_of(goal: Goal) -> str:
         text = f"the lowest energy per period with a mean score of at least {goal.mean_score:g}"
     floor = "" if goal.min_score is None else f", score at least {goal.min_score:g}"
     return (
-        f"ours: among frequency and level pairs whose predicted latency plus {100 * goal.margin:g} % "
+        f"ours: among frequencies, levels and clusters whose predicted latency plus {100 * goal.margin:g} % "
         f"meets the deadline{floor}: {text}"
     )

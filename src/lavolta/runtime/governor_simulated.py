@@ -34,17 +34,45 @@ class SimulatedRunner:
         self._works = {level.name: level.work for level in levels}
         self._threads, self._slowdowns, self._compute = threads, slowdowns, compute
         self._runs = 0
+        self._cluster = device.profile.cluster().name
+
+    def move(self, cluster: str, /) -> None:
+        """Run on this cluster from now on."""
+        self._cluster = self.device.profile.cluster(cluster).name
 
     def __call__(self, request: Any, level: str, _within_ms: float, /) -> Answer:
         """One run at the device's present clock; levels stay as they are, however late it gets."""
-        profile = self.device.profile
-        cluster = profile.cluster()
-        clock = self.device.clock_mhz(cluster.name)
-        time_ms = latency_ms(profile, self._works[level], clock, self._threads)
-        time_ms *= self._slowdowns[self._runs % len(self._slowdowns)]
+        return self.run_raised(request, level, _within_ms, float("inf"), 1.0, lambda: None)
+
+    def run_raised(
+        self,
+        request: Any,
+        level: str,
+        _within_ms: float,
+        after_ms: float,
+        _speedup: float,
+        then: Callable[[], None],
+        /,
+    ) -> Answer:
+        """The same, and ``then`` in the middle of the run where it takes longer than ``after_ms``."""
+        slowdown = self._slowdowns[self._runs % len(self._slowdowns)]
         self._runs += 1
-        self.device.advance(time_ms / 1e3, run_mw(profile, clock, self._threads, Accounting.BOARD))
+        whole_ms = slowdown * self._time_ms(level)
+        self._advance(min(whole_ms, after_ms))
+        if whole_ms > after_ms:
+            then()
+            self._advance((1 - after_ms / whole_ms) * slowdown * self._time_ms(level))
         return Answer(None if self._compute is None else self._compute(request, level))
+
+    def _time_ms(self, level: str) -> float:
+        clock = self.device.clock_mhz(self._cluster)
+        work = self._works[level]
+        return latency_ms(self.device.profile, work, clock, self._threads, cluster=self._cluster)
+
+    def _advance(self, time_ms: float) -> None:
+        clock = self.device.clock_mhz(self._cluster)
+        load_mw = run_mw(self.device.profile, clock, self._threads, Accounting.BOARD, self._cluster)
+        self.device.advance(time_ms / 1e3, load_mw)
 
     def now_s(self) -> float:
         """The device's clock."""

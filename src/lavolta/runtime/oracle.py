@@ -1,16 +1,16 @@
 """What could have been: the best that any policy could do, knowing every arrival and every run time in advance.
 
 Dynamic programming over requests in order: for every moment at which the processor may be free again, the least cost
-that leads there. A deadline is given up only where even the fastest choice, taken for every request, misses it (that
-schedule finishes every request first, so nobody misses less). The oracle is a bound: changes of clock and level cost
-it nothing, and while requests queue, moments are rounded down to a grid. No policy that misses as few deadlines does
-better (a test holds it with tolerance 0).
+that leads there. The clock may change freely within a run. A deadline is given up only where even the fastest choice,
+taken for every request, misses it (that schedule finishes every request first, so nobody misses less). The oracle is a
+bound: changes of clock, level and cluster cost it nothing, and while requests queue, moments are rounded down to a
+grid. No policy that misses as few deadlines does better (a test holds it with tolerance 0).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,8 @@ class OracleResult:
 
 GRID = 256
 """Moments per deadline at which the processor may be free again, while requests queue."""
+MIXES = 16
+"""Pieces of the line between two clocks."""
 LONGEST_QUEUE = 4
 """Deadlines of backlog that are told apart."""
 
@@ -55,7 +57,7 @@ def most_inferences(
     """
     idle_uw = scenario.idle_uw[1]
     capacity_fj = to_fj(scenario.profile.battery.energy_mwh * charge)
-    menu = _pareto([(o.latency_ns, o.cell_uw - idle_uw) for o in scenario.options.values()])
+    menu = _pareto(_mixed(scenario.options.values(), idle_uw))
     count, misses = 0, 0
     for stage in _stages(scenario, menu, slowdowns, _arrivals(scenario, arrivals_ms)):
         spent_fj = int(stage.base) + idle_uw * stage.arrival_ns + int((stage.cost + idle_uw * stage.after_ns).min())
@@ -129,9 +131,41 @@ def _pareto_of_scores(options: Sequence[Option], idle_uw: int, price: float) -> 
     """Per level the options that are worth having; costs are ``price * energy - score``."""
     menu: list[_MenuItem] = []
     for score in sorted({option.score for option in options}):
-        same = [(o.latency_ns, o.cell_uw - idle_uw) for o in options if o.score == score]
+        same = _mixed([option for option in options if option.score == score], idle_uw)
         menu += [(latency_ns, price * extra_uw, -score) for latency_ns, extra_uw, _ in _pareto(same)]
     return menu
+
+
+def _mixed(options: Iterable[Option], idle_uw: int) -> list[tuple[int, int]]:
+    """Time and power above idle of options, and of runs that change between two clocks of one cluster on the way.
+
+    Every mix of two options lies on the line between them in time and energy. A line stands here as `MIXES` items, each
+    with the shortest time and the least energy of its piece: no mix is better than the item of its piece.
+    """
+
+    found: list[tuple[int, int]] = []
+    for _, group in itertools.groupby(
+        sorted(options, key=lambda o: (o.choice.kind, o.latency_ns)), key=lambda o: o.choice.kind
+    ):
+        points = [(o.latency_ns, o.cell_uw - idle_uw) for o in group]
+        found += points
+        hull: list[tuple[int, int]] = []
+        for time_ns, extra_uw in points:
+            point = time_ns, time_ns * extra_uw
+            while len(hull) > 1 and _is_above(hull[-1], hull[-2], point):
+                hull.pop()
+            hull.append(point)
+        for (quick_ns, quick_fj), (slow_ns, slow_fj) in itertools.pairwise(hull):
+            if slow_fj < quick_fj:
+                for piece in range(MIXES):
+                    time_ns = quick_ns + (slow_ns - quick_ns) * piece // MIXES
+                    found.append((time_ns, (quick_fj + (slow_fj - quick_fj) * (piece + 1) // MIXES) // time_ns))
+    return found
+
+
+def _is_above(point: tuple[int, int], left: tuple[int, int], right: tuple[int, int]) -> bool:
+    """Whether a point is on or above the line between its neighbors."""
+    return (point[1] - left[1]) * (right[0] - left[0]) >= (right[1] - left[1]) * (point[0] - left[0])
 
 
 @dataclass(frozen=True)

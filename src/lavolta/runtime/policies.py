@@ -73,10 +73,12 @@ def rt3(scenario: Scenario, margin: float = 0.0) -> ModesPolicy:
     fitting = [
         option
         for option in scenario.fitting(margin) or scenario.fitting(margin, with_switch=False)
-        if option.choice.threads == scenario.threads[0]
+        if (option.choice.threads, option.choice.cluster) == (scenario.threads[0], scenario.used_cluster.name)
     ]
     if not fitting:
-        raise scenario.refuse()
+        raise scenario.refuse(
+            f" with a margin of {100 * margin:g} %; lower it or allow a longer deadline" if margin else ""
+        )
     order = {level.name: level.work.kept_macs for level in scenario.levels}
     modes = []
     for freq in mode_frequencies(scenario):
@@ -118,7 +120,7 @@ def _fixed_level(scenario: Scenario, name: str | None) -> LevelWork:
 
 
 def _choice(scenario: Scenario, freq_mhz: float, level: LevelWork) -> Choice:
-    return Choice(freq_mhz, scenario.threads[0], level.name)
+    return Choice(freq_mhz, scenario.threads[0], level.name, scenario.used_cluster.name)
 
 
 def _mode_words(modes: tuple[Choice, ...]) -> str:

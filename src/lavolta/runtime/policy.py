@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from lavolta.runtime.scenario import Choice, Option
@@ -21,8 +21,8 @@ class State:
         behind_ns: how long each request behind this one has waited, oldest first.
         charge_known: false where nothing reads the battery; the two numbers of the charge mean nothing then.
         on_ac: something else than the battery feeds the device.
-        limit_mhz: the highest clock allowed at present (heat); none without such a limit.
-        clock_mhz: the clock that the system has chosen; none where the policy sets it.
+        limit_mhz: the highest clock allowed at present (heat), by cluster; without those that have no such limit.
+        clock_mhz: the clocks that the system has chosen, by cluster; empty where the policy sets them.
     """
 
     charge_fj: int
@@ -33,8 +33,8 @@ class State:
     behind_ns: tuple[int, ...] = ()
     charge_known: bool = True
     on_ac: bool = False
-    limit_mhz: float | None = None
-    clock_mhz: float | None = None
+    limit_mhz: Mapping[str, float] = field(default_factory=dict)
+    clock_mhz: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def charge(self) -> float:
@@ -78,7 +78,7 @@ class Outcome:
     Args:
         option: what was predicted.
         start_ns: when the request was taken up, on the policy's clock.
-        run_ns: how long the run took, changes of clock and level left out.
+        run_ns: how long the run took, changes of clock and level left out; at the clock that it began with.
         response_ns: from the arrival of the request to its result.
         deadline_ns: how long it was allowed to take.
         energy_share: measured over predicted energy since the last outcome that had one; none where nothing measures.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lavolta.devices.charge import to_ns, to_uw
@@ -25,16 +26,40 @@ class LevelWork:
 
 @dataclass(frozen=True, order=True)
 class Choice:
-    """How the next inference runs."""
+    """How the next inference runs.
+
+    Args:
+        cluster: whose cores run it, at that cluster's clock.
+        raise_mhz, raise_after_ns: a run that has not ended so long after it began goes on at this higher clock; 0: no
+            run does.
+    """
 
     freq_mhz: float
     threads: int
     level: str
+    cluster: str
+    raise_mhz: float = 0.0
+    raise_after_ns: int = 0
+
+    @property
+    def plain(self) -> Choice:
+        """The same without a change of clock in mid-run."""
+        return replace(self, raise_mhz=0.0, raise_after_ns=0) if self.raise_mhz else self
+
+    @property
+    def kind(self) -> tuple[str, str, int]:
+        """What choices share that differ in their clocks alone."""
+        return self.level, self.cluster, self.threads
+
+    @property
+    def raised(self) -> Choice:
+        """What the run goes on with, once its clock was raised."""
+        return replace(self, freq_mhz=self.raise_mhz, raise_mhz=0.0, raise_after_ns=0)
 
 
 @dataclass(frozen=True)
 class Option:
-    """A choice and what the predictor says of it, in whole units."""
+    """A choice and what the predictor says of it, in whole units; of one with a raise, at the clock it begins with."""
 
     choice: Choice
     latency_ns: int
@@ -53,7 +78,9 @@ class Scenario:
         period_ms: time between requests; for irregular arrivals, their mean.
         gap_ms: for irregular arrivals, the shortest time between two of them; absent: every period.
         threads: thread counts that a policy may choose from; fixed policies take the first.
-        cluster, isa: the profile's defaults where not named.
+        clusters: clusters that a policy may choose from, by name; fixed policies take the first. The profile's default
+            alone where none is named. A thread count that is more than a later cluster has is not offered there.
+        isa: the profile's default where not named.
         accounting: whose power counts.
 
     Raises:
@@ -65,7 +92,7 @@ class Scenario:
     deadline_ms: float
     period_ms: float
     threads: tuple[int, ...] = (1,)
-    cluster: str | None = None
+    clusters: tuple[str, ...] = ()
     isa: str | None = None
     accounting: Accounting = Accounting.CPU
     gap_ms: float | None = None
@@ -85,15 +112,23 @@ class Scenario:
         for level in self.levels:
             if not math.isfinite(level.score):
                 raise UserInputError(f"the score of level {level.name} is {level.score}; give a finite number.")
-        cores = self.used_cluster.cores
+        if len(set(self.clusters)) != len(self.clusters):
+            raise UserInputError(f"a cluster is named twice among {', '.join(self.clusters)}; name it once.")
+        cores = self.used_clusters[0].cores
         if not self.threads or any(not 1 <= count <= cores for count in self.threads):
             raise UserInputError(
                 f"threads {self.threads} do not fit cluster {self.used_cluster.name}; give 1 to {cores}."
             )
 
     @cached_property
+    def used_clusters(self) -> tuple[Cluster, ...]:
+        """Those that a policy may choose from."""
+        return tuple(self.profile.cluster(name) for name in self.clusters) or (self.profile.cluster(),)
+
+    @property
     def used_cluster(self) -> Cluster:
-        return self.profile.cluster(self.cluster)
+        """The one that fixed policies take."""
+        return self.used_clusters[0]
 
     @cached_property
     def deadline_ns(self) -> int:
@@ -108,11 +143,20 @@ class Scenario:
         """The longest run that keeps the deadline and the rhythm. Irregular requests may queue: only the deadline."""
         return self.deadline_ns if self.gap_ms is not None else min(self.deadline_ns, self.period_ns)
 
-    def at_clock(self, freq_mhz: float) -> dict[Choice, Option]:
-        """Every choice at a clock that somebody else has set, also between the steps; the next step's power counts."""
-        steps = self.used_cluster.steps
-        power_step = next((step for step in steps if step.freq_mhz >= freq_mhz), steps[-1])
-        return self._options(freq_mhz, power_step.freq_mhz)
+    def at_clocks(self, clocks_mhz: Mapping[str, float]) -> dict[Choice, Option]:
+        """Every choice at clocks that somebody else has set, also between the steps; the next step's power counts.
+
+        Args:
+            clocks_mhz: of each cluster that may be used.
+        """
+        found: dict[Choice, Option] = {}
+        for cluster in self.used_clusters:
+            freq_mhz = clocks_mhz.get(cluster.name)
+            if freq_mhz is not None:
+                steps = cluster.steps
+                power_step = next((step for step in steps if step.freq_mhz >= freq_mhz), steps[-1])
+                found.update(self._options(cluster, freq_mhz, power_step.freq_mhz))
+        return found
 
     @cached_property
     def idle_uw(self) -> tuple[int, int]:
@@ -124,8 +168,9 @@ class Scenario:
     def options(self) -> dict[Choice, Option]:
         """Every choice that the battery can supply, with its prediction."""
         found: dict[Choice, Option] = {}
-        for step in self.used_cluster.steps:
-            found.update(self._options(step.freq_mhz, step.freq_mhz))
+        for cluster in self.used_clusters:
+            for step in cluster.steps:
+                found.update(self._options(cluster, step.freq_mhz, step.freq_mhz))
         return found
 
     def option(self, choice: Choice) -> Option:
@@ -135,28 +180,44 @@ class Scenario:
             InfeasibleError: the battery cannot supply it.
             UserInputError: it is not a choice of this scenario.
         """
-        if choice in self.options:
-            return self.options[choice]
-        if choice.level in {level.name for level in self.levels} and choice.threads in self.threads:
-            load = run_mw(self.profile, choice.freq_mhz, choice.threads, self.accounting, self.used_cluster.name)
+        known = self.options.get(choice.plain)
+        if known is not None:
+            return replace(known, choice=choice) if choice.raise_mhz else known
+        names = {cluster.name for cluster in self.used_clusters}
+        known_level = choice.level in {level.name for level in self.levels}
+        if known_level and choice.threads in self.threads and choice.cluster in names:
+            load = run_mw(self.profile, choice.freq_mhz, choice.threads, self.accounting, choice.cluster)
             self._cell(load)
-        raise UserInputError(f"{choice} is not a choice here: unknown level, thread count or frequency.")
+        raise UserInputError(f"{choice} is not a choice here: unknown level, thread count, cluster or frequency.")
 
     def switch_ns(self, before: Choice | None, after: Choice) -> int:
         """Time that going from one choice to another takes; the first choice of a charge is free."""
-        cost = self.profile.switching
-        return self._changed(before, after, to_ns(cost.frequency_us / 1e3), to_ns(cost.level_us / 1e3))
+        return 0 if before is None else _changed(before, after, *self._switch_times_ns)
 
     def switch_fj(self, before: Choice | None, after: Choice) -> int:
         """Energy that it takes beside the idle power of that time."""
+        return 0 if before is None else _changed(before, after, *self._switch_energies_fj)
+
+    @cached_property
+    def _switch_times_ns(self) -> tuple[int, int, int]:
         cost = self.profile.switching
-        return self._changed(before, after, round(cost.frequency_uj * 1e9), round(cost.level_uj * 1e9))
+        return to_ns(cost.frequency_us / 1e3), to_ns(cost.level_us / 1e3), to_ns(cost.cluster_us / 1e3)
+
+    @cached_property
+    def _switch_energies_fj(self) -> tuple[int, int, int]:
+        cost = self.profile.switching
+        return round(cost.frequency_uj * 1e9), round(cost.level_uj * 1e9), round(cost.cluster_uj * 1e9)
 
     @cached_property
     def full_switch_ns(self) -> int:
-        """Time of a change of both frequency and level."""
-        cost = self.profile.switching
-        return to_ns(cost.frequency_us / 1e3) + to_ns(cost.level_us / 1e3)
+        """Time of a change of everything that can change: frequency, level, and cluster where there are several."""
+        frequency, level, cluster = self._switch_times_ns
+        return frequency + level + cluster * (len(self.used_clusters) > 1)
+
+    @cached_property
+    def clock_switch_ns(self) -> int:
+        """Time of a change of frequency alone."""
+        return self._switch_times_ns[0]
 
     def period_fj(self, option: Option) -> int:
         """Energy of one period: the run and the idle time after it (none, where the run is longer)."""
@@ -187,25 +248,28 @@ class Scenario:
             return InfeasibleError(f"{str(error)[:-1]}{binding}.")
         return InfeasibleError(f"no level keeps {limit_ms:g} ms on {self.profile.name}{binding}{why}.")
 
-    def _options(self, freq_mhz: float, power_mhz: float) -> dict[Choice, Option]:
+    def _options(self, cluster: Cluster, freq_mhz: float, power_mhz: float) -> dict[Choice, Option]:
         found: dict[Choice, Option] = {}
-        cluster = self.used_cluster.name
         for threads in self.threads:
+            if threads > cluster.cores:
+                continue
             try:
-                load_uw, cell_uw = self._cell(run_mw(self.profile, power_mhz, threads, self.accounting, cluster))
+                load_uw, cell_uw = self._cell(run_mw(self.profile, power_mhz, threads, self.accounting, cluster.name))
             except InfeasibleError:
                 continue
             for level in self.levels:
-                time_ms = latency_ms(self.profile, level.work, freq_mhz, threads, self.isa, cluster)
-                choice = Choice(freq_mhz, threads, level.name)
+                time_ms = latency_ms(self.profile, level.work, freq_mhz, threads, self.isa, cluster.name)
+                choice = Choice(freq_mhz, threads, level.name, cluster.name)
                 found[choice] = Option(choice, max(1, to_ns(time_ms)), load_uw, cell_uw, level.score)
         return found
-
-    def _changed(self, before: Choice | None, after: Choice, frequency: int, level: int) -> int:
-        if before is None:
-            return 0
-        return frequency * (before.freq_mhz != after.freq_mhz) + level * (before.level != after.level)
 
     def _cell(self, load_mw: float) -> tuple[int, int]:
         load_uw = to_uw(load_mw)
         return load_uw, max(load_uw, to_uw(self.profile.battery.cell_mw(load_mw)))
+
+
+def _changed(before: Choice, after: Choice, frequency: int, level: int, cluster: int) -> int:
+    """What a change costs; another cluster has another clock, which is set too."""
+    moved = before.cluster != after.cluster
+    clock = moved or before.freq_mhz != after.freq_mhz
+    return frequency * clock + level * (before.level != after.level) + cluster * moved

@@ -7,14 +7,12 @@ requests are taken at once; the result is exactly that of taking them one by one
 from __future__ import annotations
 
 import bisect
-import itertools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from lavolta.devices.charge import Charge, to_mwh, to_ns
+from lavolta.devices.charge import Charge, to_mwh
 from lavolta.errors import UserInputError
 from lavolta.runtime.policies import POLICIES
 from lavolta.runtime.policy import Learner, Outcome, OwnClock, Policy, State
@@ -60,10 +58,10 @@ def simulate(
         raise UserInputError(f"a noise of {noise} is outside 0 <= noise < 1.")
     if noise and rng is None:
         raise UserInputError("noise needs a random generator; pass rng=numpy.random.default_rng(seed).")
-    if slowdowns is not None and not (len(slowdowns) and all(math.isfinite(s) and s > 0 for s in slowdowns)):
+    if slowdowns is not None and not (len(slowdowns) and np.isfinite(slowdowns).all() and np.min(slowdowns) > 0):
         raise UserInputError("slowdowns must be positive numbers, at least one; 1.0 is a run that takes as predicted.")
-    arrivals = None if arrivals_ms is None else [to_ns(arrival) for arrival in arrivals_ms]
-    if arrivals is not None and any(b < a for a, b in itertools.pairwise([0, *arrivals])):
+    arrivals = None if arrivals_ms is None else _times_ns(arrivals_ms)
+    if arrivals is not None and (np.diff(arrivals, prepend=0) < 0).any():
         raise UserInputError("arrivals_ms must rise from 0 or later; sort them.")
     run = _Run(scenario, policy, Charge(scenario.profile.battery, charge))
     exact = batch and not noise and slowdowns is None and policy.breaks_ns is not None
@@ -120,9 +118,10 @@ class _Run:
     worst_ns: int = 0
     frequency_switches: int = 0
     level_switches: int = 0
+    cluster_switches: int = 0
     curve: list[tuple[int, int]] = field(default_factory=list)
     next_point: int = 1
-    same_level: dict[tuple[str, int], dict[float, Option]] = field(default_factory=dict)
+    same_level: dict[tuple[str, str, int], dict[float, Option]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.clock = self.policy if isinstance(self.policy, OwnClock) else None
@@ -151,18 +150,21 @@ class _Run:
     def choose(self, arrival: int, behind: tuple[int, ...] = ()) -> tuple[Option, bool]:
         """The policy's option for the request that starts now, and whether it is a change."""
         self._mark_curve()
-        state = self._state(self.charge.remaining_fj, self.time_ns, self.time_ns - arrival)
-        choice = self.policy.choose(replace(state, behind_ns=behind) if behind else state)
+        state = self._state(self.charge.remaining_fj, self.time_ns, self.time_ns - arrival, behind)
+        choice = self.policy.choose(state)
         if self.current is None:
-            self.current = choice
+            self.current = choice.plain
         return self.scenario.option(choice), choice != self.current
 
     def switch(self, choice: Choice) -> bool:
-        """Change frequency and level; false when the charge ends in it."""
+        """Change frequency, level and cluster; false when the charge ends in it."""
+        choice = choice.plain
         if self.current is None or choice == self.current:
             return True
         before, self.current = self.current, choice
-        self.frequency_switches += before.freq_mhz != choice.freq_mhz
+        moved = before.cluster != choice.cluster
+        self.cluster_switches += moved
+        self.frequency_switches += moved or before.freq_mhz != choice.freq_mhz
         self.level_switches += before.level != choice.level
         load_before = self.charge.load_fj
         held = self.charge.draw_energy(self.scenario.switch_fj(before, choice))
@@ -173,32 +175,48 @@ class _Run:
     def infer(self, option: Option, arrival: int, slowdown: float = 1.0) -> bool:
         """Run one inference, ``slowdown`` times as long as predicted; false when the charge ends in it."""
         start = self.time_ns
-        if self.clock is None:
-            finished = self._run(option, _slowed(option.latency_ns, slowdown))
-        else:
+        alone_ns = _slowed(option.latency_ns, slowdown)
+        if self.clock is not None:
             finished = self._run_own_clock(self.clock, option, slowdown)
+        elif option.choice.raise_mhz:
+            finished = self._run_raised(option, alone_ns)
+        else:
+            finished = self._run(option, alone_ns)
         if not finished:
             self.unfinished = 1
             return False
         response = self.time_ns - arrival
         self._count(option, 1, int(response <= self.scenario.deadline_ns), response)
         if self.learner is not None:
-            self.learner.observe(Outcome(option, start, self.time_ns - start, response, self.scenario.deadline_ns))
+            # What a raised run would have taken at the clock it began with follows from what it took.
+            run_ns = alone_ns if option.choice.raise_mhz else self.time_ns - start
+            self.learner.observe(Outcome(option, start, run_ns, response, self.scenario.deadline_ns))
         return True
 
     def _run(self, option: Option, time_ns: int) -> bool:
         lasted, drawn = self._draw((option.load_uw, option.cell_uw), time_ns)
-        self.run_fj[option.choice] = self.run_fj.get(option.choice, 0) + drawn
+        choice = option.choice.plain
+        self.run_fj[choice] = self.run_fj.get(choice, 0) + drawn
         return lasted
+
+    def _run_raised(self, option: Option, alone_ns: int) -> bool:
+        """A run that would take ``alone_ns`` at its first clock, and is raised to the second in time."""
+        first_ns = min(alone_ns, option.choice.raise_after_ns)
+        if not self._run(option, first_ns):
+            return False
+        if first_ns == alone_ns:
+            return True
+        high = self.scenario.option(option.choice.raised)
+        rest_ns = -(-(alone_ns - first_ns) * high.latency_ns // option.latency_ns)
+        return self.switch(high.choice) and self._run(high, rest_ns)
 
     def _run_own_clock(self, clock: OwnClock, option: Option, slowdown: float) -> bool:
         """A run during which the policy's clock moves."""
-        level, threads = option.choice.level, option.choice.threads
-        same = self.same_level.get((level, threads))
+        kind = option.choice.kind
+        same = self.same_level.get(kind)
         if same is None:
-            every = self.scenario.options.values()
-            same = {o.choice.freq_mhz: o for o in every if (o.choice.level, o.choice.threads) == (level, threads)}
-            self.same_level[level, threads] = same
+            same = {o.choice.freq_mhz: o for o in self.scenario.options.values() if o.choice.kind == kind}
+            self.same_level[kind] = same
         times = {freq_mhz: _slowed(o.latency_ns, slowdown) for freq_mhz, o in same.items()}
         for freq_mhz, time_ns in clock.run(self.time_ns, times):
             if not (self.switch(same[freq_mhz].choice) and self._run(same[freq_mhz], time_ns)):
@@ -244,9 +262,10 @@ class _Run:
         scores = {level.name: level.score for level in scenario.levels}
         by_level: dict[str, int] = {}
         by_frequency: dict[str, int] = {}
+        one_cluster = len(scenario.used_clusters) == 1
         for choice, energy in sorted(self.run_fj.items(), reverse=True):
             by_level[choice.level] = by_level.get(choice.level, 0) + energy
-            key = f"{choice.freq_mhz:g}"
+            key = f"{choice.freq_mhz:g}" if one_cluster else f"{choice.cluster} {choice.freq_mhz:g}"
             by_frequency[key] = by_frequency.get(key, 0) + energy
         capacity = self.charge.capacity_fj
         return SimulationResult(
@@ -278,11 +297,12 @@ class _Run:
             worst_response_ms=self.worst_ns / 1e6,
             frequency_switches=self.frequency_switches,
             level_switches=self.level_switches,
+            cluster_switches=self.cluster_switches,
             curve=[(time / _NS_PER_H, energy / capacity) for time, energy in self.curve],
         )
 
-    def _state(self, charge_fj: int, time_ns: int, waited_ns: int) -> State:
-        return State(charge_fj, self.charge.capacity_fj, time_ns, waited_ns, self.current)
+    def _state(self, charge_fj: int, time_ns: int, waited_ns: int, behind: tuple[int, ...] = ()) -> State:
+        return State(charge_fj, self.charge.capacity_fj, time_ns, waited_ns, self.current, behind)
 
     def _until_change(self, choice: Choice, most: int, step_fj: int, step_ns: int, waited: int, drift: int) -> int:
         """How many requests from now on the policy answers with ``choice``, at most ``most``."""
@@ -337,6 +357,12 @@ class _Run:
             left_fj = start - k * step_fj
             self.curve.append((self.time_ns + k * step_ns, left_fj))
             self.next_point = (initial - left_fj) * CURVE_POINTS // initial + 1
+
+
+def _times_ns(times_ms: Sequence[float]) -> list[int]:
+    """`to_ns` of many times at once."""
+    times: list[int] = np.rint(np.asarray(times_ms, dtype=np.float64) * 1e6).astype(np.int64).tolist()
+    return times
 
 
 def _slowed(latency_ns: int, slowdown: float) -> int:

@@ -11,7 +11,8 @@ class EnergyUse:
     """Where the charge went, in mWh; the parts add up to ``total_mwh``.
 
     Args:
-        by_level_mwh, by_frequency_mwh: energy of runs, the same sum cut in two ways.
+        by_level_mwh, by_frequency_mwh: energy of runs, the same sum cut in two ways; clocks in MHz, behind the name of
+            their cluster where there are several.
         idle_mwh: between requests.
         switching_mwh: changes of frequency and level.
         battery_loss_mwh: heat in the cell.
@@ -39,7 +40,7 @@ class SimulationResult:
         time_by_level_h: time during which each level was set, waiting included.
         mean_score: score of the levels, weighted by inferences; none without inferences.
         worst_response_ms: longest time from arrival to result.
-        frequency_switches, level_switches: how often each changed.
+        frequency_switches, level_switches, cluster_switches: how often each changed.
         curve: ``(hours, share of the capacity)``, falling.
     """
 
@@ -64,6 +65,7 @@ class SimulationResult:
     worst_response_ms: float
     frequency_switches: int
     level_switches: int
+    cluster_switches: int
     curve: list[tuple[float, float]]
 
     def as_dict(self) -> dict[str, Any]:

@@ -29,31 +29,46 @@ ESTIMATE_WEIGHT = 0.25
 """schedutil: weight of the last run in the estimate that a waking task brings along (UTIL_EST)."""
 
 
+def fixed_choices(scenario: Scenario, level: str, threads: int, cluster: str | None = None) -> list[Choice]:
+    """Everything that a policy with a fixed level on one cluster may choose, by rising clock.
+
+    Raises:
+        UserInputError: an unknown level or cluster, or a thread count that the cluster cannot run.
+    """
+    names = [known.name for known in scenario.levels]
+    if level not in names:
+        raise UserInputError(f"unknown level {level!r}; the levels are {', '.join(names)}.")
+    home = scenario.used_cluster.name if cluster is None else cluster
+    found = sorted(choice for choice in scenario.options if choice.kind == (level, home, threads))
+    if not found:
+        raise UserInputError(f"nothing runs {threads} thread(s) on cluster {home!r} here; name one of the scenario's.")
+    return found
+
+
 class StockPolicy(ABC):
     """One level, and the clock of a kernel governor.
 
     Args:
         level: its name.
         threads: the scenario's first count where not given.
+        cluster: the scenario's first where not given.
 
     Raises:
-        UserInputError: an unknown level.
+        UserInputError: an unknown level or cluster.
     """
 
     governor: str
     rule: str
     breaks_ns: tuple[int, ...] | None = None
 
-    def __init__(self, scenario: Scenario, level: str, threads: int | None = None) -> None:
-        names = [known.name for known in scenario.levels]
-        if level not in names:
-            raise UserInputError(f"unknown level {level!r}; the levels are {', '.join(names)}.")
-        self._level = level
-        self._threads = scenario.threads[0] if threads is None else threads
-        self._steps = sorted({choice.freq_mhz for choice in scenario.options})
-        self.name = f"{self.governor}:{level}"
-        self.words = f"stock Linux, {self.governor}: level {level} for the whole charge; clock: {self.rule}"
-        self._choice = Choice(self._steps[0], self._threads, level)
+    def __init__(self, scenario: Scenario, level: str, threads: int | None = None, cluster: str | None = None) -> None:
+        threads = scenario.threads[0] if threads is None else threads
+        same = fixed_choices(scenario, level, threads, cluster)
+        self._steps = [choice.freq_mhz for choice in same]
+        place = "" if cluster is None else f" on {cluster}"
+        self.name = f"{self.governor}:{level}{place}"
+        self.words = f"stock Linux, {self.governor}: level {level}{place} for the whole charge; clock: {self.rule}"
+        self._choice = same[0]
         self.restart()
 
     def choose(self, state: State) -> Choice:

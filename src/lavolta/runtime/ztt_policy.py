@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from lavolta.errors import UserInputError
 from lavolta.runtime.policy import Outcome, State
 from lavolta.runtime.scenario import Choice, Scenario
+from lavolta.runtime.stock_policies import fixed_choices
 
 CLOCKS = 8
 """Clocks that it chooses among, evenly spaced over the steps."""
@@ -31,19 +31,20 @@ class ZttLikePolicy:
     Args:
         level: the level for the whole charge.
         seed: of its exploration.
+        cluster: the scenario's first where not given.
     """
 
     breaks_ns: tuple[int, ...] | None = None
 
-    def __init__(self, scenario: Scenario, level: str, seed: int = 0) -> None:
-        names = [known.name for known in scenario.levels]
-        if level not in names:
-            raise UserInputError(f"unknown level {level!r}; the levels are {', '.join(names)}.")
-        self.name = f"ztt-like:{level}"
-        self.words = f"zTT-like: level {level} for the whole charge; clock: Q-learning from response time and power"
-        steps = sorted({choice.freq_mhz for choice in scenario.options})
-        picked = sorted({round(index) for index in np.linspace(0, len(steps) - 1, min(CLOCKS, len(steps)))})
-        self._choices = [Choice(steps[index], scenario.threads[0], level) for index in picked]
+    def __init__(self, scenario: Scenario, level: str, seed: int = 0, cluster: str | None = None) -> None:
+        place = "" if cluster is None else f" on {cluster}"
+        same = fixed_choices(scenario, level, scenario.threads[0], cluster)
+        self.name = f"ztt-like:{level}{place}"
+        self.words = (
+            f"zTT-like: level {level}{place} for the whole charge; clock: Q-learning from response time and power"
+        )
+        picked = sorted({round(index) for index in np.linspace(0, len(same) - 1, min(CLOCKS, len(same)))})
+        self._choices: list[Choice] = [same[index] for index in picked]
         options = [scenario.option(choice) for choice in self._choices]
         least = min(option.cell_uw for option in options)
         self._thrift = [least / option.cell_uw if option.cell_uw else 1.0 for option in options]

@@ -169,8 +169,7 @@ def _harmless_order(values: NDArray[np.int8], group: NDArray[np.intp]) -> NDArra
 
     def fit(left: NDArray[np.int16], right: NDArray[np.int8]) -> BoolArray:
         of_a_sign = np.where((left < 0) == (right < 0), np.abs(left + right), 0)
-        fits: BoolArray = np.asarray((of_a_sign <= MOST_OF_A_SIGN).all(axis=1), dtype=np.bool_)
-        return fits
+        return np.asarray((of_a_sign <= MOST_OF_A_SIGN).all(axis=1))
 
     # Every other stretch of as many pairs as the distance, so that no pair takes part twice in a round.
     for distance, turn in itertools.product(range(1, _FARTHEST_PAIR + 1), (0, 1)):

@@ -90,18 +90,21 @@ def device_budget(
     if not shares:
         raise refusal or InfeasibleError(f"{profile.name} has no clock; repair its profile.")
     # Of clocks that leave equally much, the lower one draws less power.
-    share, freq_mhz, allowed_ms = max(shares, key=lambda found: (found[0], -found[1]))
-    if share >= 1.0:
+    _, freq_mhz, allowed_ms = max(shares, key=lambda found: (found[0], -found[1]))
+    dense_ms = latency_ms(profile, dense, freq_mhz, threads)
+    if dense_ms <= allowed_ms:
         raise UserInputError(
             f"the dense model meets this budget on {profile.name} at {freq_mhz:g} MHz already; there is nothing to "
             "prune, or give a smaller one."
         )
-    dense_ms = latency_ms(profile, dense, freq_mhz, threads)
-    parts = []
-    for name, count in cells.items():
-        without = work_of(spec, {**cells, name: 0}, cell_rows, tokens, int8=cells if precision == "int8" else ())
-        parts.append(Part(name, count, (dense_ms - latency_ms(profile, without, freq_mhz, threads)) / count))
-    limit_ms = share * math.fsum(part.cost for part in parts)
+
+    def kept_ms(kept: dict[str, int]) -> float:
+        work = work_of(spec, kept, cell_rows, tokens, int8=cells if precision == "int8" else ())
+        return latency_ms(profile, work, freq_mhz, threads)
+
+    parts = [Part(name, count, (dense_ms - kept_ms({**cells, name: 0})) / count) for name, count in cells.items()]
+    # Biases are read whatever is kept: the time of nothing kept is that of the work itself, not of scaled work.
+    limit_ms = allowed_ms - kept_ms(dict.fromkeys(cells, 0))
     asked = {
         "device": profile.name,
         "deadline_ms": deadline_ms,

@@ -193,7 +193,9 @@ def choose_ratios(
     file = None if storage is None else Path(storage)
 
     def rank(label: str, over: RatioSpace | ShortList, rows: int, count: int, kind: str) -> list[tuple[Any, float]]:
-        config = StudyConfig(file, f"{name}-{label}", count, kind, seed, workers)
+        # Another ratio or another short list is another study of the same file.
+        mark = hashlib.sha256(json.dumps(over.describe(), sort_keys=True).encode()).hexdigest()[:12]
+        config = StudyConfig(file, f"{name}-{label}-{mark}", count, kind, seed, workers)
         with progress.stage(f"rank {count} candidates on {rows} rows", count) as stage:
             found = run_study(over, objective(rows), ScoreReward(), config, on_trial=lambda *_: stage.advance())
         return [(row.actions, row.reward) for row in found.top(count)]
