@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -272,3 +273,79 @@ def test_low_cells_in_visits_have_the_bits_of_the_straight_walk(isa: str, cell_r
             part = slice(first, first + 3)
             few = (np.ascontiguousarray(x[:, part]), np.ascontiguousarray(residual[:, part]))
             assert (_native.linear(isa, *arrays, *few, "none") == together[:, part]).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("cell_rows", [4, 8, 16])
+@pytest.mark.parametrize("nested", [True, False])
+def test_copied_activations_have_the_bits_of_the_straight_walk(isa: str, cell_rows: int, nested: bool) -> None:
+    """Wide layers and tall bands read copied activations; few tokens and few bands walk straight: bits must not tell.
+
+    More than one panel of 512 rows, three blocks of columns, the last ones ragged; some bands are empty.
+    """
+    generator = np.random.default_rng(cell_rows)
+    rows, columns, tokens = 1040 - (cell_rows - 1), 641, 131
+    weight = generator.standard_normal((rows, columns)).astype(np.float32)
+    bias = generator.standard_normal(rows).astype(np.float32)
+    x = generator.standard_normal((columns, tokens)).astype(np.float32)
+    residual = generator.standard_normal((rows, tokens)).astype(np.float32)
+    grid = CellGrid(rows, columns, cell_rows)
+    share = generator.random(grid.shape)
+    share[::7] = 2.0
+    masks = (
+        [share < 0.9, share < 0.5, share < 0.3] if nested else [share < 0.9, share > 0.2, (share > 0.3) & (share < 0.8)]
+    )
+    packed = pack_linear(weight, masks, cell_rows)
+    for level in range(len(masks)):
+        run_ptr = packed.run_ptr[level]
+        arrays = (packed.values, packed.columns, packed.runs, run_ptr, bias)
+        for activation in ("none", "gelu"):
+            together = _native.linear(isa, *arrays, x, residual, activation)
+            for first in (0, 16, 128):
+                part = slice(first, first + 3)
+                few = (np.ascontiguousarray(x[:, part]), np.ascontiguousarray(residual[:, part]))
+                assert (_native.linear(isa, *arrays, *few, activation) == together[:, part]).all()
+            few_bands = 32 // cell_rows
+            some = slice(0, few_bands * cell_rows)
+            head = (packed.values, packed.columns, packed.runs, run_ptr[: few_bands + 1], bias[some])
+            alone = _native.linear(isa, *head, x, np.ascontiguousarray(residual[some]), activation)
+            assert (alone == together[some]).all()
+        dense = unpack_linear(packed, level)
+        together = _native.linear(isa, *arrays, x, residual, "none")
+        exact = dense.astype(np.float64) @ x + bias[:, None] + residual
+        error = product_bound(dense, x, bias) + EPS * np.abs(exact)
+        assert (np.abs(together - exact) <= error).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("columns", [400, 1000])
+def test_runs_that_rise_and_fall_end(isa: str, columns: int) -> None:
+    """Columns in any order, in runs of any length, also empty ones: every walk comes to an end with all products."""
+    generator = np.random.default_rng(columns)
+    bands, cell_rows, tokens = 64, 4, 50
+    order = np.concatenate([generator.permutation(columns) for _ in range(bands)]).astype(np.uint16)
+    values = generator.standard_normal((bands * columns, cell_rows)).astype(np.float32)
+    weight = np.zeros((bands, columns, cell_rows), dtype=np.float32)
+    weight[np.repeat(np.arange(bands), columns), order] = values
+    dense = weight.transpose(0, 2, 1).reshape(bands * cell_rows, columns)
+    x = generator.standard_normal((columns, tokens)).astype(np.float32)
+    bias = np.zeros(bands * cell_rows, dtype=np.float32)
+    sorted_order = np.sort(order.reshape(bands, columns), axis=1)
+    for long in (False, True):
+        if long:
+            # Sorted runs of most of a block, an empty run before each and at the end.
+            place = np.argsort(order.reshape(bands, columns), axis=1) + columns * np.arange(bands)[:, None]
+            values, order = values[place.reshape(-1)], sorted_order.reshape(-1)
+        cuts = [0, columns // 3, columns // 2, columns]
+        runs: list[list[int]] = []
+        run_ptr = [0]
+        for band in range(bands):
+            start = band * columns
+            for low, high in itertools.pairwise(cuts):
+                runs += [[start + low, 0], [start + low, high - low]]
+            runs.append([start + columns, 0])
+            run_ptr.append(len(runs))
+        table = (np.array(runs, dtype=np.uint32), np.array(run_ptr, dtype=np.uint32))
+        y = _native.linear(isa, np.ascontiguousarray(values), order, *table, bias, x, None, "none")
+        exact = dense.astype(np.float64) @ x
+        assert (np.abs(y - exact) <= product_bound(dense, x, bias)).all()

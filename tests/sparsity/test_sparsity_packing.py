@@ -1,4 +1,4 @@
-"""Packing: every level unpacks to the masked weight, nested levels stream one prefix per band."""
+"""Packing: every level unpacks to the masked weight, nested levels stream one prefix per band and block."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lavolta.errors import UserInputError
 from lavolta.sparsity.cells import CELL_ROWS, CellGrid
-from lavolta.sparsity.packing import MAX_LEVELS, pack_linear, unpack_linear
+from lavolta.sparsity.packing import MAX_LEVELS, column_blocks, pack_linear, unpack_linear
 from lavolta.sparsity.ranking import free_ranking
 
 grids = st.builds(CellGrid, st.integers(1, 21), st.integers(1, 19), st.sampled_from(CELL_ROWS))
@@ -69,6 +69,39 @@ def test_golden_layout_of_two_nested_levels() -> None:
     assert packed.values.tolist() == [[2, 6], [0, 4], [3, 7], [9, 0]]
     assert packed.runs.tolist() == [[0, 3], [3, 1], [0, 1]]
     assert packed.run_ptr.tolist() == [[0, 1, 2], [2, 3, 3]]
+
+
+@pytest.mark.parametrize(("columns", "blocks"), [(512, 1), (513, 3), (768, 3), (770, 4)])
+@pytest.mark.parametrize("cell_rows", [2, 4, 16])
+def test_wide_layers_lie_block_by_block(columns: int, blocks: int, cell_rows: int) -> None:
+    """In a block of columns a nested level is a prefix: groups of sparser levels come first, by column in a group."""
+    rng = np.random.default_rng(columns)
+    grid = CellGrid(3 * cell_rows - 1, columns, cell_rows)
+    ranking = free_ranking(grid, rng.random(grid.shape))
+    masks = [ranking.keep(cut) for cut in (grid.cells, grid.cells // 2, grid.cells // 10)]
+    weight = rng.standard_normal((grid.out_features, grid.in_features)).astype(np.float32)
+    packed = pack_linear(weight, masks, cell_rows)
+    blocks = blocks if cell_rows >= 4 else 1
+    assert column_blocks(grid) == blocks
+    width = -(-columns // blocks)
+    for level, mask in enumerate(masks):
+        np.testing.assert_array_equal(unpack_linear(packed, level), weight * grid.expand(mask))
+        for band in range(grid.bands):
+            expected: list[list[int]] = []
+            runs = packed.runs[packed.run_ptr[level, band] : packed.run_ptr[level, band + 1]].tolist()
+            start = int(masks[0][:band].sum())
+            for low in range(0, columns, width):
+                inside = slice(low, low + width)
+                count = int(mask[band, inside].sum())
+                if count and expected and sum(expected[-1]) == start:
+                    expected[-1][1] += count
+                elif count:
+                    expected.append([start, count])
+                kept = packed.columns[start : start + count].astype(np.int64)
+                assert sorted(kept.tolist()) == (low + np.flatnonzero(mask[band, inside])).tolist()
+                assert (np.diff(kept) < 0).sum() < len(masks) - level or count < 2
+                start += int(masks[0][band, inside].sum())
+            assert runs == expected
 
 
 def test_largest_column_index_fits() -> None:

@@ -71,11 +71,7 @@ __attribute__((noinline)) void sparse_panel(const LinearArgs& a, uint32_t band_b
                 if (first) {
                     start<V>(acc, a.bias + row, rows);
                 } else {
-#pragma GCC unroll 16
-                    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 16
-                        for (int t = 0; t < T; ++t) acc[r][t] = r < rows ? V::load(y + r * a.stride + t * V::width) : V::zero();
-                    }
+                    resume<V>(acc, y, a.stride, rows);
                 }
                 if (band + 1 < band_end) {
                     const size_t next = cursors[band + 1 - band_begin].cell;
@@ -98,12 +94,7 @@ __attribute__((noinline)) void sparse_panel(const LinearArgs& a, uint32_t band_b
                     if (cells == 0) break;
                 }
                 if (!finished) {
-#pragma GCC unroll 16
-                    for (int r = 0; r < R; ++r) {
-                        if (r >= rows) break;
-#pragma GCC unroll 16
-                        for (int t = 0; t < T; ++t) V::store(y + r * a.stride + t * V::width, acc[r][t]);
-                    }
+                    pause<V>(acc, y, a.stride, rows);
                     continue;
                 }
                 at.end = at.cell = 0;

@@ -1,4 +1,4 @@
-// How a tile of sums begins and ends.
+// How a tile of sums begins, waits in y, and ends.
 #pragma once
 
 #include "../math.h"
@@ -36,6 +36,26 @@ inline __attribute__((always_inline)) void start(typename V::Reg (&acc)[R][T], c
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) acc[r][t] = r < rows ? V::set1(bias[r]) : V::zero();
+    }
+}
+
+// The sums that `pause` left in y.
+template <class V, int R, int T>
+inline __attribute__((always_inline)) void resume(typename V::Reg (&acc)[R][T], const float* y, size_t stride, int rows) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+        for (int t = 0; t < T; ++t) acc[r][t] = r < rows ? V::load(y + r * stride + t * V::width) : V::zero();
+    }
+}
+
+template <class V, int R, int T>
+inline __attribute__((always_inline)) void pause(const typename V::Reg (&acc)[R][T], float* y, size_t stride, int rows) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+        if (r >= rows) break;
+#pragma GCC unroll 16
+        for (int t = 0; t < T; ++t) V::store(y + r * stride + t * V::width, acc[r][t]);
     }
 }
 

@@ -74,9 +74,7 @@ inline __attribute__((always_inline)) void stream(typename Rows<R>::Reg (&sum)[B
 template <int R, int N, int B>
 inline void few_rows(const LinearArgs& a, uint32_t band, uint32_t first_row, const float* x, float* to) {
     typename Rows<R>::Reg sum[B][N];
-    const float* values[B];
-    const uint16_t* columns[B];
-    size_t left[B], together = SIZE_MAX;
+    uint32_t most_runs = 0;
     for (int b = 0; b < B; ++b) {
         float start[R];
         for (int r = 0; r < R; ++r) {
@@ -84,28 +82,35 @@ inline void few_rows(const LinearArgs& a, uint32_t band, uint32_t first_row, con
             start[r] = row < a.out_features ? a.bias[row] : 0.0f;
         }
         for (int t = 0; t < N; ++t) sum[b][t] = Rows<R>::load(start);
-        const uint32_t run = a.run_ptr[band + b];
-        const bool any = run < a.run_ptr[band + b + 1];
-        const size_t cell = any ? a.runs[run].first : 0;
-        left[b] = any ? a.runs[run].count : 0;
-        values[b] = a.values + cell * a.cell_rows + first_row;
-        columns[b] = a.columns + cell;
-        together = left[b] < together ? left[b] : together;
+        const uint32_t runs = a.run_ptr[band + b + 1] - a.run_ptr[band + b];
+        most_runs = runs > most_runs ? runs : most_runs;
     }
-    // Several bands at once: one band's sum would wait for its own last multiply-add.
-    stream<R, N, B>(sum, values, columns, together, a.cell_rows, x);
-    for (int b = 0; b < B; ++b) {
-        typename Rows<R>::Reg alone[1][N];
-        for (int t = 0; t < N; ++t) alone[0][t] = sum[b][t];
-        const float* const rest[1] = {values[b] + together * a.cell_rows};
-        const uint16_t* const rest_columns[1] = {columns[b] + together};
-        stream<R, N, 1>(alone, rest, rest_columns, left[b] - together, a.cell_rows, x);
-        for (uint32_t run = a.run_ptr[band + b] + 1; run < a.run_ptr[band + b + 1]; ++run) {
-            const float* const more[1] = {a.values + size_t{a.runs[run].first} * a.cell_rows + first_row};
-            const uint16_t* const more_columns[1] = {a.columns + a.runs[run].first};
-            stream<R, N, 1>(alone, more, more_columns, a.runs[run].count, a.cell_rows, x);
+    for (uint32_t run = 0; run < most_runs; ++run) {
+        const float* values[B];
+        const uint16_t* columns[B];
+        size_t left[B], together = SIZE_MAX;
+        for (int b = 0; b < B; ++b) {
+            const uint32_t at = a.run_ptr[band + b] + run;
+            const bool any = at < a.run_ptr[band + b + 1];
+            const size_t cell = any ? a.runs[at].first : 0;
+            left[b] = any ? a.runs[at].count : 0;
+            values[b] = a.values + cell * a.cell_rows + first_row;
+            columns[b] = a.columns + cell;
+            together = left[b] < together ? left[b] : together;
         }
-        for (int t = 0; t < N; ++t) Rows<R>::store(to + (t * B + b) * R, alone[0][t]);
+        // Several bands at once: one band's sum would wait for its own last multiply-add.
+        stream<R, N, B>(sum, values, columns, together, a.cell_rows, x);
+        for (int b = 0; b < B; ++b) {
+            typename Rows<R>::Reg alone[1][N];
+            for (int t = 0; t < N; ++t) alone[0][t] = sum[b][t];
+            const float* const rest[1] = {values[b] + together * a.cell_rows};
+            const uint16_t* const rest_columns[1] = {columns[b] + together};
+            stream<R, N, 1>(alone, rest, rest_columns, left[b] - together, a.cell_rows, x);
+            for (int t = 0; t < N; ++t) sum[b][t] = alone[0][t];
+        }
+    }
+    for (int b = 0; b < B; ++b) {
+        for (int t = 0; t < N; ++t) Rows<R>::store(to + (t * B + b) * R, sum[b][t]);
     }
 }
 

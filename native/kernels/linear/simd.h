@@ -5,7 +5,7 @@
 // sums are independent to hide the latency of a multiply-add.
 #pragma once
 
-#include "blocked.h"
+#include "packed.h"
 
 namespace lavolta {
 namespace {
@@ -85,6 +85,16 @@ inline void for_token_tiles(size_t begin, size_t end, const Body& body, size_t m
 }
 
 template <class V, int R>
+void packed_bands(const LinearArgs& a) {
+    const uint32_t step = kPackedRows / a.cell_rows;
+    for (uint32_t band = a.band_begin; band < a.band_end; band += step) {
+        const uint32_t end = a.band_end - band < step ? a.band_end : band + step;
+        packed_panel<V, R, most_registers<V, R>()>(
+            a, band, end, [&](const auto& body) { for_token_tiles<V, R>(a.token_begin, a.token_end, body); });
+    }
+}
+
+template <class V, int R>
 void sparse_bands(const LinearArgs& a) {
     // With few registers a tile multiplies so few weights that it waits for its tokens. Where the first-level cache cannot keep
     // them all, tiles as wide as a cache line read no line in vain, and some bands share the lines that it keeps. Measured on
@@ -92,6 +102,9 @@ void sparse_bands(const LinearArgs& a) {
     constexpr bool few_registers = V::registers == 16 && !V::multiplies_lanes && R == 4;
     constexpr size_t line_registers = 64 / (V::width * sizeof(float));
     static const size_t cache_bytes = first_level_cache_bytes();
+    if constexpr (few_registers) {
+        if (packing_pays<V, most_registers<V, R>()>(a)) return packed_bands<V, R>(a);
+    }
     const bool share = few_registers && a.in_features * size_t{64} > cache_bytes;
     const uint32_t step = share ? 8 : 1;
     for (uint32_t begin = a.band_begin; begin < a.band_end; begin += step) {
