@@ -43,6 +43,8 @@ void Linear::check_indices(uint64_t run_count, uint32_t levels) const {
             if (row[band] > row[band + 1] || row[band + 1] > run_count) broken("run_ptr is not rising or leaves the runs");
             for (uint32_t r = row[band]; r < row[band + 1]; ++r) {
                 const Run& run = runs[r];
+                // Kernels go on to the next run when one is used up: an empty one never is.
+                if (run.count == 0) broken("a run has no cells");
                 if (run.count > units || run.first > units - run.count) broken("a run leaves the cells");
                 for (uint64_t cell = run.first * width; cell < (uint64_t{run.first} + run.count) * width; ++cell) {
                     if (filler(cell)) continue;

@@ -120,6 +120,8 @@ def _check_indices(container: Container, name: str, packed: Packed) -> None:
         # Rising and disjoint runs also bound the work of a pass by the cells in the file.
         if len(runs) and (int(end.max()) > units or (first[1:] < end[:-1]).any()):
             broken(f"the runs of level {level} leave the cells or overlap")
+        if len(runs) and int(runs[:, 1].min()) == 0:
+            broken(f"a run of level {level} has no cells")
         if _repeats_column(packed, pointer - pointer[0], unit * runs, fillers):
             broken(f"a band of level {level} has a column twice")
 
