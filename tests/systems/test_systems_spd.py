@@ -24,12 +24,12 @@ from lavolta.models.batching import predict
 from lavolta.models.hf import load_encoder
 from lavolta.models.tasks import load_task
 from lavolta.runtime.bundle import BundleFile
+from lavolta.stages import Clock
 from lavolta.systems.spd import defaults
 from lavolta.systems.spd.methods import METHODS, trained
 from lavolta.systems.spd.options import PruneOptions, pruned_steps, rate_ends
 from lavolta.systems.spd.output import RatioSearch
 from lavolta.systems.spd.recipe import make_teacher, prune, prune_teacher
-from lavolta.systems.spd.stages import Clock
 from lavolta.training.task_data import at_chance, chance, split_task
 from lavolta.training.teacher import TeacherTraining, untrained
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from lavolta import __version__
 from lavolta.errors import UserInputError
-from lavolta.models.hf_files import find_model
+from lavolta.models.marks import model_mark
 from lavolta.models.tasks import load_task
 from lavolta.models.text import TextData, builtin_text, user_text
 from lavolta.runtime.packed_tensors import PRECISIONS
@@ -93,12 +92,5 @@ def fingerprint(options: CompressOptions) -> str:
         text = text_of(options)
         learned = [text.train, text.held_out]
     digest.update(json.dumps(learned).encode())
-    folder = Path(find_model(options.source))
-    files = sorted([*folder.glob("*"), *folder.glob("*/config.json")]) if folder.is_dir() else []
-    try:
-        for file in files:
-            if file.is_file():
-                digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    except OSError as error:
-        raise UserInputError(f"{error.filename} cannot be read: {error.strerror}; check the path.") from error
+    digest.update(model_mark(options.source).encode())
     return digest.hexdigest()

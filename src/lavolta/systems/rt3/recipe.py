@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from lavolta.progress import Progress, SilentProgress
 from lavolta.runtime.bundle import BundleFile
 from lavolta.runtime.engine import Model, open_bundle
 from lavolta.sparsity.ranking import level_masks
+from lavolta.stages import Clock
 from lavolta.systems.rt3.cutting import GRID, choose_cuts, layer_groups, measure_groups
 from lavolta.systems.rt3.levels import plan_levels
 from lavolta.systems.rt3.options import CompressOptions, fingerprint, text_of
@@ -66,18 +65,6 @@ class _Material:
     score: Callable[[Model], float] | None = None
     score_name: str | None = None
     dense_score: float | None = None
-
-
-@dataclass
-class _Clock:
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, progress: Progress, name: str, total: int | None = None) -> Iterator[Any]:
-        start = time.perf_counter()
-        with progress.stage(name, total) as stage:
-            yield stage
-        self.seconds[name] = round(time.perf_counter() - start, 2)
 
 
 def compress(
@@ -128,7 +115,7 @@ def compress(
             progress.say(f"{out} is already made with these options")
             return {**done, "seconds": {}}
     profile = load_device(opts.device)
-    clock = _Clock()
+    clock = Clock()
     work = out.with_name(out.name + ".work")
     torch.manual_seed(opts.seed)
     with clock.stage(progress, "read the model and the text"):

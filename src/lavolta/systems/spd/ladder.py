@@ -11,9 +11,9 @@ from lavolta.models.batching import StepBatches
 from lavolta.models.loaded import Batch, LoadedModel
 from lavolta.progress import Progress, Stage
 from lavolta.sparsity.ranking import LayerRanking
+from lavolta.stages import teller
 from lavolta.systems.spd import defaults
 from lavolta.systems.spd.options import PruneOptions
-from lavolta.systems.spd.stages import teller
 from lavolta.training.encoder import EncoderObjective, LossWeights
 from lavolta.training.joint import JointConfig, train_joint
 from lavolta.training.levels import RankedLevels

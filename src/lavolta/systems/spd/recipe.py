@@ -20,12 +20,12 @@ from lavolta.models.marks import model_mark, task_mark
 from lavolta.models.tasks import TaskData, load_task
 from lavolta.progress import Progress, SilentProgress
 from lavolta.sparsity.ranking import LevelMasks, level_masks, model_sparsity
+from lavolta.stages import Clock, teller
 from lavolta.systems.spd import defaults
 from lavolta.systems.spd.ladder import train_ladder
 from lavolta.systems.spd.methods import METHODS, PRUNE_SHARE, SCORE_LR, Method, make_pruning, trained
 from lavolta.systems.spd.options import PruneOptions, pruned_steps, rate_ends
 from lavolta.systems.spd.output import Pruned, Ratios, RatioSearch, finished, mark_of, write
-from lavolta.systems.spd.stages import Clock, teller
 from lavolta.training.grafting import GraftedModel, GraftingObjective, freeze
 from lavolta.training.masking import MaskedLinears
 from lavolta.training.pruning import GradualMagnitude, Pruning, apply_masks, check_targets
