@@ -100,6 +100,7 @@ def main() -> int:
     parser.add_argument("--row", choices=list(ROWS), required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="training steps after pruning; the model's own number by default")
+    parser.add_argument("--lr", type=float, help="peak learning rate after pruning; the model's own by default")
     parser.add_argument(
         "--extra-text", action="store_true", help="distil on the other tasks' training pairs too, without labels"
     )
@@ -136,7 +137,9 @@ def main() -> int:
 
     try:
         model = subject(args.model, args.data, args.work, args.source, args.extra_text, say=True)
-        options = RowOptions(args.row, steps=args.steps or STEPS[args.model], lr=LR[args.model], seed=args.seed)
+        options = RowOptions(
+            args.row, steps=args.steps or STEPS[args.model], lr=args.lr or LR[args.model], seed=args.seed
+        )
         ladder = None
         if args.row == "ranked-upstream":
             file = args.work / f"upstream-{UPSTREAM.steps}-{UPSTREAM.seed}.safetensors"

@@ -14,7 +14,7 @@ from lavolta.models.batching import encode_texts
 from lavolta.models.hf import load_encoder
 from lavolta.models.loaded import LoadedModel
 from lavolta.sparsity.ranking import LevelMasks
-from lavolta.systems.rt3.probe import CutProbe, compensate
+from lavolta.systems.rt3.probe import CutProbe, compensate, output_distance
 from lavolta.training.distill import embedding_loss
 from lavolta.training.encoder import encoder_statistics
 from lavolta.training.masking import MaskedLinears
@@ -28,7 +28,7 @@ def parts(tiny_folder: Path) -> tuple[LoadedModel, LoadedModel, MaskedLinears, d
     stats = encoder_statistics(dense, [batch], hessians=True)
     student = copy.deepcopy(dense)
     masked = MaskedLinears(student.linears, dense.grids(2))
-    return dense, student, masked, stats, CutProbe(dense, student, masked, stats, batch)
+    return dense, student, masked, stats, CutProbe(dense.linears, masked, stats, output_distance(dense, student, batch))
 
 
 def random_masks(dense: LoadedModel, share: float) -> LevelMasks:

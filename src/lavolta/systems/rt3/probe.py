@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,31 +36,43 @@ def compensate(
         _put(masked, name, found[name].weight, found[name].bias)
 
 
+def output_distance(dense: LoadedModel, student: LoadedModel, batch: Batch) -> Callable[[], float]:
+    """How far the student's outputs on a batch are from the dense model's, with the labels where there are some."""
+    dense.module.eval()
+    student.module.eval()
+    with torch.no_grad():
+        target = dense.module(batch.input_ids, batch.attention_mask, batch.type_ids)
+    task = dense.spec.task
+
+    def distance() -> float:
+        out = student.module(batch.input_ids, batch.attention_mask, batch.type_ids)
+        if task == "embedding":
+            return float(embedding_loss(out.output, target.output))
+        apart = float((out.hidden - target.hidden).square().mean())
+        return apart + (float(label_loss(out.output, batch, task)) if batch.labels is not None else 0.0)
+
+    return distance
+
+
 class CutProbe:
-    """Cuts some layers of a copy of the model, compensates them, and measures the distance to the dense outputs.
+    """Cuts some layers of a copy of the model, compensates them, and measures what that does.
 
     Args:
-        dense: the untouched model.
-        student, masked: the copy that is cut; it holds the dense weights again after every measurement.
-        batch: what the outputs are compared on.
+        dense: the untouched layers, canonical name to module.
+        masked: the layers of the copy that is cut; they hold the dense weights again after every measurement.
+        distance: of the copy as it is now from what it should be; lower is better.
     """
 
     def __init__(
         self,
-        dense: LoadedModel,
-        student: LoadedModel,
+        dense: Mapping[str, nn.Linear],
         masked: MaskedLinears,
         stats: Mapping[str, LinearStats],
-        batch: Batch,
+        distance: Callable[[], float],
     ) -> None:
-        self._dense, self._student, self._masked, self._stats, self._batch = dense, student, masked, stats, batch
-        self._linears = dense.linears
+        self._linears, self._masked, self._stats, self._distance = dict(dense), masked, stats, distance
         self._masks: LevelMasks = {}
         self._found: dict[str, Compensated] = {}
-        dense.module.eval()
-        student.module.eval()
-        with torch.no_grad():
-            self._target = dense.module(batch.input_ids, batch.attention_mask, batch.type_ids)
 
     def prepare(self, masks: LevelMasks) -> None:
         """Compensate every layer for these masks, each layer by itself."""
@@ -70,25 +82,19 @@ class CutProbe:
         )
 
     def loss(self, members: Sequence[str]) -> float:
-        """Distance to the dense outputs when only ``members`` are cut; lower is better."""
+        """The distance when only ``members`` are cut; lower is better."""
         whole: dict[str, Tensor] = {name: torch.ones(()) for name in self._linears}
         for name in members:
             whole[name] = torch.from_numpy(self._masked.grids[name].expand(self._masks[name]))
             _put(self._masked, name, self._found[name].weight, self._found[name].bias)
-        batch = self._batch
         try:
             with torch.no_grad():
                 self._masked.set_weight_masks(whole)
-                out = self._student.module(batch.input_ids, batch.attention_mask, batch.type_ids)
+                return self._distance()
         finally:
             self._masked.set_masks(None)
             for name in members:
                 _put(self._masked, name, self._linears[name].weight, self._linears[name].bias)
-        task = self._dense.spec.task
-        if task == "embedding":
-            return float(embedding_loss(out.output, self._target.output))
-        distance = float((out.hidden - self._target.hidden).square().mean())
-        return distance + (float(label_loss(out.output, batch, task)) if batch.labels is not None else 0.0)
 
 
 def _put(masked: MaskedLinears, name: str, weight: Tensor, bias: Tensor | None) -> None:

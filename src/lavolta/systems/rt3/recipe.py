@@ -27,7 +27,7 @@ from lavolta.stages import Clock
 from lavolta.systems.rt3.cutting import GRID, choose_cuts, layer_groups, measure_groups
 from lavolta.systems.rt3.levels import plan_levels
 from lavolta.systems.rt3.options import CompressOptions, fingerprint, text_of
-from lavolta.systems.rt3.probe import CutProbe, compensate
+from lavolta.systems.rt3.probe import CutProbe, compensate, output_distance
 from lavolta.systems.rt3.subjects import (
     GlueTraining,
     encoder_parameters,
@@ -137,7 +137,8 @@ def compress(
     masked = MaskedLinears(student.linears, grids)
     groups = layer_groups(list(grids))
     with clock.stage(progress, "search the cuts", len(groups) * (len(GRID) - 1)) as stage:
-        tables = measure_groups(rankings, CutProbe(dense, student, masked, stats, material.probe), stage.advance)
+        probe = CutProbe(dense.linears, masked, stats, output_distance(dense, student, material.probe))
+        tables = measure_groups(rankings, probe, stage.advance)
         cuts = choose_cuts(tables, [level.sparsity for level in plan.levels])
     masks = [level_masks(rankings, c) for c in cuts]
     with clock.stage(progress, "compensate"):

@@ -16,9 +16,10 @@ from lavolta.errors import UserInputError
 from lavolta.files import make_folder
 from lavolta.models.loaded import LoadedModel
 from lavolta.sparsity.cells import BoolArray, CellGrid
-from lavolta.sparsity.ranking import LevelMasks, level_masks, model_sparsity, uniform_cuts
+from lavolta.sparsity.ranking import LayerRanking, LevelMasks, level_masks, model_sparsity, uniform_cuts
 from lavolta.systems.rt3.backbone import BackboneOptions, random_backbone, real_backbone
-from lavolta.systems.rt3.probe import compensate
+from lavolta.systems.rt3.cutting import choose_cuts, measure_groups
+from lavolta.systems.rt3.probe import CutProbe, compensate
 from lavolta.systems.rt3.published import PatternOptions, random_levels, searched_levels
 from lavolta.systems.rt3.subjects import Subject, fresh_student
 from lavolta.systems.rt3.upstream import Upstream
@@ -26,6 +27,7 @@ from lavolta.training.joint import JointConfig, Objective, train_joint
 from lavolta.training.levels import FixedLevels, LevelSet, RankedLevels
 from lavolta.training.masking import MaskedLinears
 from lavolta.training.oneshot import gradual_rankings
+from lavolta.training.saliency import LinearStats
 
 ROWS = {
     "dense": "the trained dense model",
@@ -36,10 +38,16 @@ ROWS = {
     "rt3": "RT3 as published: real block pruning, pattern sets searched by the controller, labels only",
     "rt3-distilled": "the same with our training: distilled from the dense model",
     "ranked": "ours: cuts of one ranking per layer, cells of 4 rows, sandwich rule, distilled",
+    "ranked-searched": "ours with the cut of each group of layers found by search, where the others cut all alike",
     "ranked-1": "ours with cells of 1 row",
     "ranked-upstream": "ours, begun from a ladder that was distilled on text without labels before the task",
     "upper-bound": "the sparsest level of `ranked` trained alone with its own weights",
 }
+FOUR_ROWS = ("ranked", "ranked-searched", "ranked-upstream", "upper-bound")
+"""Rows with cells of 4 rows; the others have single weights."""
+
+PROBE_BATCHES = 2
+"""Training batches that a search for cuts is judged by."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class RowOptions:
 
     @property
     def cell_rows(self) -> int:
-        return 4 if self.row in ("ranked", "ranked-upstream", "upper-bound") else 1
+        return 4 if self.row in FOUR_ROWS else 1
 
 
 @dataclass
@@ -107,7 +115,7 @@ def run_row(
     dense_score = subject.score(subject.dense)
     grids = subject.dense.grids(options.cell_rows)
     student = fresh_student(subject)
-    distil = options.row in ("rt3-distilled", "ranked", "ranked-1", "ranked-upstream", "upper-bound")
+    distil = options.row in (*FOUR_ROWS, "rt3-distilled", "ranked-1")
     # Distillation already regularizes; dropout would make student and teacher different functions.
     student.module.train(not distil)
     objective = subject.objective(student, distil, options.seed)
@@ -178,11 +186,14 @@ def _prune(
 ) -> tuple[list[LevelMasks], LevelsOf, dict[str, Any]]:
     if options.row == "dense":
         return [], _fixed([]), {}
-    if options.row in ("ranked", "ranked-1", "upper-bound"):
+    if options.row in ("ranked", "ranked-searched", "ranked-1", "upper-bound"):
         stats = subject.statistics(hessians=True)
         rankings = gradual_rankings(subject.dense.linears, grids, stats, options.sparsities[-1])
         wanted = options.sparsities[-1:] if options.row == "upper-bound" else options.sparsities
-        cuts = [uniform_cuts(rankings, sparsity) for sparsity in wanted]
+        if options.row == "ranked-searched":
+            cuts = _searched_cuts(subject, student, objective, grids, rankings, stats, wanted)
+        else:
+            cuts = [uniform_cuts(rankings, sparsity) for sparsity in wanted]
 
         def ranked(_: MaskedLinears) -> LevelSet:
             return RankedLevels(rankings, cuts)
@@ -210,6 +221,27 @@ def _prune(
             options.seed,
         )
     return found.masks, _fixed(found.masks), {"swap_bytes": found.swap_bytes, "search_trials": found.trials}
+
+
+def _searched_cuts(
+    subject: Subject,
+    student: LoadedModel,
+    objective: Objective,
+    grids: dict[str, CellGrid],
+    rankings: dict[str, LayerRanking],
+    stats: dict[str, LinearStats],
+    sparsities: Sequence[float],
+) -> list[dict[str, int]]:
+    """The cuts that `compress` would take, judged by the loss on training batches."""
+    batches = [objective.batch(step) for step in range(PROBE_BATCHES)]
+    masked = MaskedLinears(student.linears, grids)
+    try:
+        probe = CutProbe(
+            subject.dense.linears, masked, stats, lambda: sum(_loss(student, objective, b) for b in batches)
+        )
+        return choose_cuts(measure_groups(rankings, probe), sparsities)
+    finally:
+        masked.detach()
 
 
 def _from_ladder(ladder: Upstream, options: RowOptions) -> tuple[list[LevelMasks], LevelsOf, dict[str, Any]]:

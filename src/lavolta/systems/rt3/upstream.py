@@ -27,7 +27,7 @@ from lavolta.models.loaded import LoadedModel
 from lavolta.models.tasks import load_task
 from lavolta.sparsity.ranking import LayerRanking, level_masks
 from lavolta.systems.rt3.cutting import choose_cuts, measure_groups
-from lavolta.systems.rt3.probe import CutProbe, compensate
+from lavolta.systems.rt3.probe import CutProbe, compensate, output_distance
 from lavolta.systems.rt3.subjects import (
     encoder_parameters,
     named_encoder_parameters,
@@ -138,7 +138,8 @@ def upstream_ladder(
     rankings = gradual_rankings(dense.linears, grids, stats, options.sparsities[-1])
     student = copy.deepcopy(dense)
     masked = MaskedLinears(student.linears, grids)
-    probe = CutProbe(dense, student, masked, stats, train.batch(some[-PROBE_TEXTS:]))
+    distance = output_distance(dense, student, train.batch(some[-PROBE_TEXTS:]))
+    probe = CutProbe(dense.linears, masked, stats, distance)
     cuts = choose_cuts(measure_groups(rankings, probe), options.sparsities)
     make_folder(file.parent)
     checkpoint = file.with_suffix(".checkpoint")
