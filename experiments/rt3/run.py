@@ -34,6 +34,7 @@ from lavolta.systems.rt3.subjects import (
     lm_subject,
 )
 from lavolta.systems.rt3.upstream import UpstreamOptions, pair_text, upstream_ladder
+from lavolta.training.memory import keep_freed_memory
 
 HERE = Path(__file__).parent
 LM = LmTraining(model=LmConfig(hidden=256, heads=4, ffn=512, tie=True, dropout=0.2), epochs=6.0)
@@ -128,6 +129,7 @@ def main() -> int:
         print(f"there is no data folder {args.data}; give it with --data", file=sys.stderr)
         return 2
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     begun = time.perf_counter()
 
     def tell(step: int, loss: float) -> None:

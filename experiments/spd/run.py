@@ -22,6 +22,7 @@ from lavolta.progress import Progress
 from lavolta.systems.spd.defaults import METHODS
 from lavolta.systems.spd.options import PruneOptions
 from lavolta.systems.spd.recipe import make_teacher, prune_teacher
+from lavolta.training.memory import keep_freed_memory
 
 HERE = Path(__file__).parent
 STEPS = {"rte": 200, "mrpc": 200, "stsb": 200}
@@ -89,6 +90,7 @@ def main() -> int:
         print(f"{target} is there already")
         return 0
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     epochs, teacher_lr = TEACHERS[args.task]
     progress = Lines(target.stem)
     try:

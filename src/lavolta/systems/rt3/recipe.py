@@ -121,7 +121,7 @@ def compress(
     with clock.stage(progress, "read the model and the text"):
         material = _prepare(opts, profile, work, mark, progress)
     dense, cell_rows = material.dense, opts.cell_rows or DEFAULT_CELL_ROWS
-    wish = (cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads, opts.precision)
+    wish = (cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads, opts.precision, opts.max_sparsity)
     plan = plan_levels(profile, dense.spec, *wish)
     begin_work(work, mark)
     grids = dense.grids(cell_rows)
@@ -195,7 +195,7 @@ def _prepare(opts: CompressOptions, profile: DeviceProfile, work: Path, mark: st
         # Fine-tuning takes minutes; that no level can meet the deadline should not come out after it.
         bare = load_encoder(opts.source, "embedding").spec
         cell_rows = opts.cell_rows or DEFAULT_CELL_ROWS
-        wish = (cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads, opts.precision)
+        wish = (cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads, opts.precision, opts.max_sparsity)
         plan_levels(profile, bare, *wish)
         begin_work(work, mark)
         subject = glue_subject(opts.source, opts.task, Path(opts.data), work, GlueTraining(seed=opts.seed))
