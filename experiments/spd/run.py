@@ -2,7 +2,8 @@
 
 The result is `experiments/spd/results/<task>-<method>-<sparsity>-<seed>.json` (`dense` has no sparsity); a row that is
 there is not run again, and an interrupted one continues from its checkpoint in `runs/spd`. The dense teacher of a task
-and seed is trained once. `--lr`, `--steps` and the other options of the grid make rows of their own with `--results`.
+and seed is trained once; `--teacher-seed` lets rows of several seeds share it. `--lr`, `--steps` and the other options
+of the grid make rows of their own with `--results`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -72,6 +74,9 @@ def main() -> int:
     parser.add_argument("--method", choices=["dense", *METHODS], required=True)
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--teacher-seed", type=int, help="of the dense model and the held-out rows; the seed of the row by default"
+    )
     parser.add_argument("--steps", type=int, help="of the training under the method; the task's own by default")
     parser.add_argument("--lr", type=float, help="peak learning rate; the method's own by default")
     parser.add_argument("--cell-rows", type=int, default=1)
@@ -113,7 +118,8 @@ def main() -> int:
             force=True,
             accelerator=args.accelerator,
         )
-        teacher = make_teacher(options, load_task(args.task, args.data), args.work / "teachers", progress=progress)
+        taught = options if args.teacher_seed is None else replace(options, seed=args.teacher_seed)
+        teacher = make_teacher(taught, load_task(args.task, args.data), args.work / "teachers", progress=progress)
         if args.method == "dense":
             result = {
                 "task": args.task,
@@ -137,6 +143,7 @@ def main() -> int:
     except LavoltaError as error:
         print(error, file=sys.stderr)
         return 2
+    result["teacher_seed"] = taught.seed
     make_folder(args.results)
     write_whole(target, f"{json.dumps(result, indent=1)}\n".encode())
     print(f"{target}: {result['score']:.2f}, dense {result['dense_score']:.2f}")

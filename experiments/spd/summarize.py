@@ -54,7 +54,7 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
                     for result in results
                     if (result["method"], _sparsity(result)) == ("gmp", HEADLINE)
                     for dense in results
-                    if dense["method"] == "dense" and _key(dense) == _key(result)
+                    if dense["method"] == "dense" and _teacher(dense) == _teacher(result)
                 ]
             ),
             "SPD's gap is smaller than that of gmp-kd": verdict(list(gaps.values())),
@@ -96,14 +96,19 @@ def _pairs(
     found = {}
     for a in results:
         for b in results:
-            alike = _key(a) == _key(b) and _sparsity(a) == _sparsity(b) == HEADLINE and a.get("steps") == b.get("steps")
-            if alike and (a["method"], b["method"]) == (first, second):
+            alike = _key(a) == _key(b) and _teacher(a) == _teacher(b) and a.get("steps") == b.get("steps")
+            if alike and _sparsity(a) == _sparsity(b) == HEADLINE and (a["method"], b["method"]) == (first, second):
                 found[_key(a)] = value(a) - value(b)
     return found
 
 
 def _key(result: Result) -> tuple[str, int]:
     return result["task"], result["options"]["seed"]
+
+
+def _teacher(result: Result) -> tuple[str, int]:
+    """A dense model and the rows held out for it: one for each task and seed of its own."""
+    return result["task"], result["teacher_seed"]
 
 
 def _sparsity(result: Result) -> float:

@@ -77,6 +77,7 @@ def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch)
             "score": score,
             "dense_score": 70.0,
             "teacher_doubt": None,
+            "teacher_seed": seed,
             "options": {"seed": seed, "sparsity": 0.0 if method == "dense" else sparsity},
             "curve": [look],
         }
