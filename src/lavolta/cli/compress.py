@@ -90,7 +90,7 @@ def compress(
 
     The levels are searched for the device and the deadline; all share one set of weights.
 
-    Example: `lavolta compress ./my-model --text notes.txt --device odroid-xu3-a7 --deadline-ms 200 --out my.lavolta`
+    Example: `lavolta compress ./my-model --text notes.txt --device odroid-xu3-a7 --deadline-ms 700 --out my.lavolta`
     """
     if text is not None and task is not None:
         raise UserInputError("--text and --task exclude one another; give the one to learn from.")
