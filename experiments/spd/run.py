@@ -21,7 +21,8 @@ from lavolta.errors import LavoltaError
 from lavolta.files import make_folder, write_whole
 from lavolta.models.tasks import load_task
 from lavolta.progress import Progress
-from lavolta.systems.spd.defaults import METHODS
+from lavolta.systems.aebert import choose_ratios
+from lavolta.systems.spd.defaults import METHODS, SEARCHED
 from lavolta.systems.spd.options import PruneOptions
 from lavolta.systems.spd.recipe import make_teacher, prune_teacher
 from lavolta.training.memory import keep_freed_memory
@@ -71,7 +72,7 @@ class Lines(Progress):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=list(STEPS), required=True)
-    parser.add_argument("--method", choices=["dense", *METHODS], required=True)
+    parser.add_argument("--method", choices=["dense", *METHODS, *SEARCHED], required=True)
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -104,7 +105,7 @@ def main() -> int:
             args.task,
             str(args.data),
             0.0 if args.method == "dense" else args.sparsity,
-            "spd" if args.method == "dense" else args.method,
+            "spd" if args.method == "dense" else SEARCHED.get(args.method, args.method),
             steps=args.steps or STEPS[args.task],
             seed=args.seed,
             lr=args.lr,
@@ -134,9 +135,20 @@ def main() -> int:
         else:
             work = args.work / target.stem
             make_folder(work)
-            targets = dict.fromkeys(teacher.loaded.linear_shapes, args.sparsity)
             begun_s = time.perf_counter()
+            targets = dict.fromkeys(teacher.loaded.linear_shapes, args.sparsity)
+            if args.method in SEARCHED:
+                targets = choose_ratios(
+                    teacher.loaded,
+                    teacher.splits.train,
+                    overall_ratio=args.sparsity,
+                    cell_rows=args.cell_rows,
+                    seed=args.seed,
+                ).per_linear
+            searched_s = time.perf_counter() - begun_s
             result = prune_teacher(options, teacher, targets, work, progress=progress).facts
+            result["method"] = args.method
+            result["search_seconds"] = round(searched_s, 1)
             result["seconds"] = round(time.perf_counter() - begun_s, 1)
             # The path of the data is this machine's own.
             result["options"] = {key: value for key, value in result["options"].items() if key != "data"}

@@ -18,6 +18,7 @@ from tables import render
 HERE = Path(__file__).parent
 TASKS = ("rte", "mrpc", "stsb")
 HEADLINE = 0.9
+COMBINATION = "aebert+spd"
 Result = dict[str, Any]
 
 
@@ -43,6 +44,7 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
         "pairs": len(gains),
         "gap_reduction": _mean(list(gaps.values())),
         "gap_reduction_interval": interval(list(gaps.values())),
+        "combination_at_90": combination(results),
         "by_task": by_task,
         "gain_over_gmp_kd_layers_at_90": _mean(
             list(_pairs(results, "spd", "gmp-kd-layers", lambda result: float(result["score"])).values())
@@ -61,6 +63,18 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
         },
         "rows": _rows(results),
     }
+
+
+def combination(results: Sequence[Result]) -> float | None:
+    """Points by which searched ratios with SPD are ahead of the best other row of the same task, mean over tasks."""
+    ahead = []
+    for task in TASKS:
+        mine = _scores(results, task, COMBINATION)
+        others = {r["method"] for r in results if r["task"] == task} - {COMBINATION, "dense"}
+        means = [statistics.fmean(scores) for m in others if (scores := _scores(results, task, m))]
+        if mine and means:
+            ahead.append(statistics.fmean(mine) - max(means))
+    return _mean(ahead)
 
 
 def end_gap(result: Result) -> float:
