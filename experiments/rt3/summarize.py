@@ -81,9 +81,9 @@ def summarize(folder: Path) -> dict[str, Any]:
         ours = [row for row in table.values() if row["kind"] in OURS]
         if not ours:
             continue
-        # The headline is what `compress` does, trained longest, whatever it scored; the other rows compare at equal
-        # steps.
-        mine = max(ours, key=lambda row: (OURS.index(row["kind"]), row["steps"], row["extra_pairs"]))
+        # The headline is what `compress` does, with most seeds, trained longest, whatever it scored; the other rows
+        # compare at equal steps.
+        mine = max(ours, key=lambda row: (OURS.index(row["kind"]), len(row["seeds"]), row["steps"], row["extra_pairs"]))
         searched = table.get("ranked-searched")
         summary[model] = {
             "row": mine["row"],
