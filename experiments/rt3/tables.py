@@ -25,6 +25,7 @@ ORDER = (
     "ranked-1",
     "ranked-upstream",
     "upper-bound",
+    "upper-bound-searched",
 )
 
 
