@@ -142,9 +142,8 @@ def main() -> int:
 
     try:
         model = subject(args.model, args.data, args.work, args.source, args.extra_text, say=True)
-        options = RowOptions(
-            args.row, steps=args.steps or STEPS[args.model], lr=args.lr or LR[args.model], seed=args.seed
-        )
+        steps, lr = args.steps or STEPS[args.model], args.lr or LR[args.model]
+        options = RowOptions(args.row, (*RowOptions.sparsities[:-1], args.sparsest), steps=steps, lr=lr, seed=args.seed)
         ladder = None
         if args.row == "ranked-upstream":
             file = args.work / f"upstream-{UPSTREAM.steps}-{UPSTREAM.seed}.safetensors"
