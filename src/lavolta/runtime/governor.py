@@ -122,6 +122,7 @@ class Menu:
     Args:
         current: the choice in force: at its level and cluster a change of clock is all that a run may have to wait for.
         margin: with it, options whose clock is raised in mid-run are added to the plan.
+        moves: whether they may go on on another cluster.
 
     Attributes:
         above_fj: energy of a run above idle.
@@ -137,6 +138,7 @@ class Menu:
         p99_ns: Callable[[Option], int],
         current: Choice | None = None,
         margin: float | None = None,
+        moves: bool = False,
     ) -> None:
         def room_ns(option: Option) -> int:
             near = current is not None and option.choice.kind == current.kind
@@ -154,7 +156,7 @@ class Menu:
         self.usable = roomy or [self._cheapest(tight) if tight else self.fastest]
         planned = list(self.usable)
         if margin is not None and roomy:
-            for raised in raised_options(scenario, options, p99_ns, room_ns, margin):
+            for raised in raised_options(scenario, options, p99_ns, room_ns, margin, moves):
                 choice = raised.option.choice
                 self.p99_ns[choice] = room_ns(raised.option)
                 self.above_fj[choice] = raised.above_fj
@@ -192,6 +194,7 @@ class Governor:
         demand: expected requests between two times. Where not given: one every period, or for irregular arrivals as
             many as have come so far.
         raises: whether the clock of a run can be raised before its end. Only requests that did not wait get such runs.
+        moves: whether the rest of a run can be moved to another cluster, too.
 
     Raises:
         InfeasibleError: no allowed level keeps the deadline.
@@ -199,9 +202,15 @@ class Governor:
     """
 
     def __init__(
-        self, scenario: Scenario, goal: Goal | None = None, demand: Demand | None = None, raises: bool = False
+        self,
+        scenario: Scenario,
+        goal: Goal | None = None,
+        demand: Demand | None = None,
+        raises: bool = False,
+        moves: bool = False,
     ) -> None:
-        self.scenario, self.goal, self.demand, self._raises = scenario, goal or Goal(), demand, raises
+        self.scenario, self.goal, self.demand = scenario, goal or Goal(), demand
+        self._raises, self._moves = raises, raises and moves
         self._menus: dict[tuple[object, ...], Menu] = {}
         floor = self.goal.min_score
         self._places = [
@@ -251,7 +260,7 @@ class Governor:
 
             # A clock that the system chooses cannot be raised.
             raised = margin if self._raises and not state.clock_mhz else None
-            menu = Menu(self.scenario, self._allowed(state), p99_ns, state.current, raised)
+            menu = Menu(self.scenario, self._allowed(state), p99_ns, state.current, raised, self._moves)
             if len(self._menus) >= MOST_MENUS:
                 self._menus.clear()
             self._menus[key] = menu
