@@ -120,6 +120,7 @@ class LiveGovernor:
         self._start_s: float | None = None
         self._busy_mhz: dict[str, float] = {}
         self._raised_s: float | None = None
+        self._move_refused = False
         # Predicted energy since the battery was last looked at, and what it held then.
         self._predicted_fj = 0
         self._anchor_fj: int | None = None
@@ -149,6 +150,14 @@ class LiveGovernor:
             raise UserInputError(f"there is no level '{level}'; the bundle has {names}.")
         goal = replace(self.goal, until_h=None, reserve=None, min_score=None, mean_score=None)
         self._pinned = level, self._governor_of(replace(self.scenario, levels=chosen), goal)
+
+    def _stay(self) -> None:
+        """A move in mid-run was refused: no more of them are planned."""
+        self._run_mover, self._move_refused = None, False
+        self._governor.stay()
+        pinned = self._pinned
+        if pinned is not None:
+            pinned[1].stay()
 
     def _governor_of(self, scenario: Scenario, goal: Goal) -> Governor:
         return Governor(scenario, goal, raises=self._raises, moves=self._run_mover is not None)
@@ -194,6 +203,8 @@ class LiveGovernor:
         deadline_ns = to_ns(allowed_ms)
         outcome = Outcome(option, state.time_ns, seen_ns, response_ns, deadline_ns, share)
         self.memory = governor.learn(self.memory, outcome)
+        if self._move_refused:
+            self._stay()
         raised = self._raised_s is not None
         self._current = choice.raised if raised else choice.plain
         if degree is Degree.FOLLOWS:
@@ -269,6 +280,7 @@ class LiveGovernor:
                 return
             if after.cluster != choice.cluster and not (self._run_mover and self._run_mover.move_run(after.cluster)):
                 self._park(after.cluster)
+                self._move_refused = True
                 return
             self._raised_s = moment_s
 

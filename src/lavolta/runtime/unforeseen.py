@@ -1,4 +1,4 @@
-"""What could have been without foresight of the noise: arrivals, charge and the spread of run times are known, runs not.
+"""What could have been without foresight of the noise: arrivals, charge and the spread of run times are known alone.
 
 A policy that cannot look into a run learns how long it takes when it ends. All that it can do meanwhile is to follow a
 plan: this clock until then, that one afterwards. The plan with the least expected energy whose slowest run is in time
@@ -81,9 +81,9 @@ def _plan(scenario: Scenario, options: Sequence[Option], ordered: Numbers, left:
     if steps and missing_ns > 0:
         order = np.argsort((left * dearer_fj / np.maximum(saved_ns, 1e-300)).ravel(), kind="stable")
         before_ns = np.concatenate(([0.0], np.cumsum(saved_ns.ravel()[order])[:-1]))
-        share = np.zeros(saved_ns.size)
-        share[order] = np.clip((missing_ns - before_ns) / np.maximum(saved_ns.ravel()[order], 1e-300), 0.0, 1.0)
-        share = share.reshape(saved_ns.shape)
+        shares = np.zeros(saved_ns.size)
+        shares[order] = np.clip((missing_ns - before_ns) / np.maximum(saved_ns.ravel()[order], 1e-300), 0.0, 1.0)
+        share = shares.reshape(saved_ns.shape)
         time_ns = time_ns - (share * saved_ns).sum(axis=0)
         above_fj = above_fj + (share * dearer_fj).sum(axis=0)
     return np.cumsum(time_ns), np.cumsum(above_fj)
