@@ -1,17 +1,20 @@
 """Answers per battery charge and missed deadlines of every policy, on the Odroid-XU3 and every shipped phone chip.
 
 ``--json -`` prints one JSON object as the last line, ``--json FILE`` writes it; ``--quick`` takes one seed and small
-charges. docs/design/energy-and-battery.md defines every word; `benchmarks/README.md` has the results.
+charges; with ``--journal FILE`` a run that was ended goes on. docs/design/energy-and-battery.md defines every word;
+`benchmarks/README.md` has the results.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import statistics
 import sys
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -282,6 +285,45 @@ def summarize(by_device: dict[str, Any], missions: dict[str, Any]) -> dict[str, 
     }
 
 
+class Kept:
+    """Results by function and arguments, on disk as they come: each is a line. Those of other code are forgotten."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._found: dict[str, Any] = {}
+        lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.exists() else []
+        code = _digest_of_code()
+        if lines and json.loads(lines[0]) == code:
+            self._found = dict(json.loads(line) for line in lines[1:] if line.endswith("]"))
+        elif path is not None:
+            path.write_text(json.dumps(code) + "\n", encoding="utf-8")
+
+    def map(self, pool: ProcessPoolExecutor, function: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
+        """As ``pool.map``, for what is not known yet."""
+        calls = list(zip(*arguments, strict=True))
+        keys = [f"{function.__name__} {' '.join(map(str, call))}" for call in calls]
+        missing = [place for place, key in enumerate(keys) if key not in self._found]
+        for place, result in zip(
+            missing, pool.map(function, *zip(*(calls[place] for place in missing), strict=True)), strict=True
+        ):
+            self._found[keys[place]] = result
+            if self._path is not None:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([keys[place], result]) + "\n")
+        return [self._found[key] for key in keys]
+
+
+def _digest_of_code() -> str:
+    """Of everything that a result depends on."""
+    home = Path(devices.__file__).parent
+    files = sorted([*Path(__file__).parent.glob("battery_*.py"), *home.parent.glob("runtime/*.py"), *home.rglob("*.*")])
+    found = hashlib.sha256()
+    for path in files:
+        if path.suffix != ".pyc":
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
 def table(result: dict[str, Any]) -> str:
     """The part of README.md."""
     return readme_part(result)
@@ -293,18 +335,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="one seed, small charges")
     parser.add_argument("--devices", nargs="+", help="names of profiles; absent: all")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--journal", type=Path, help="FILE that keeps results, for a run that goes on")
     args = parser.parse_args(arguments)
     names = [name for name in args.devices or devices.names() if name == ODROID or not name.startswith("odroid")]
     if ODROID not in names:
         names.append(ODROID)
     start = time.perf_counter()
     work = jobs(names, args.quick)
+    kept = Kept(args.journal)
     with ProcessPoolExecutor(args.jobs) as pool:
-        cases = list(pool.map(run_case, *zip(*work, strict=True)))
+        cases = kept.map(pool, run_case, *zip(*work, strict=True))
         sizes = [requests_of(name, args.quick) for name in names]
         each = (names, ["demo"] * len(names), [0] * len(names), sizes)
-        found = list(pool.map(run_mission, *each))
-        equal = list(pool.map(run_same_score, *each))
+        found = kept.map(pool, run_mission, *each)
+        equal = kept.map(pool, run_same_score, *each)
     grouped: dict[str, Any] = {}
     for (device, model, kind, _, _, accounting), case in zip(work, cases, strict=True):
         key = kind if accounting is Accounting.CPU else f"{kind}, whole board"
