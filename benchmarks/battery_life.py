@@ -8,19 +8,18 @@ charges; with ``--journal FILE`` a run that was ended goes on. docs/design/energ
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from battery_cases import BASELINE, DYNAMIC, NOISE, OURS, PAPER, TRAFFIC, Case, one_cluster, policies
+from battery_journal import Kept
 from battery_models import DENSE, subjects
 from battery_tables import readme_part
 from lavolta import devices
@@ -99,12 +98,28 @@ def run_case(
         "oracle_gap": round(1 - ours.on_time / known, 4),
         "oracle_gap_without_raising": round(1 - unraised.on_time / known, 4),
         "oracle_gap_of_foresight": round(1 - unforeseen / known, 4),
+        "oracle_gap_without_foresight_with_free_changes": _gap_with_free_changes(case),
         "oracle_gap_without_foresight": round(1 - ours.on_time / unforeseen, 4),
     }
 
 
 def _ratio(ours: int, other: int | None) -> float | None:
     return round(ours / other, 4) if other else None
+
+
+def _gap_with_free_changes(case: Case) -> float:
+    """The gap to the bound without foresight on a device whose changes of clock, level and cluster cost nothing."""
+    profile = case.scenario.profile
+    costs = dict.fromkeys(
+        (f"{what}_{unit}" for what in ("frequency", "level", "cluster") for unit in ("us", "uj")), 0.0
+    )
+    free = replace(
+        case.scenario, profile=profile.model_copy(update={"switching": profile.switching.model_copy(update=costs)})
+    )
+    oracle = most_inferences(free, case.noise, case.arrivals)
+    unforeseen = most_inferences_unforeseen(free, case.noise, case.arrivals).inferences
+    ours = case.run(GovernorPolicy(free, Goal(margin=NOISE)), scenario=free)
+    return round(1 - ours.on_time / min(oracle.inferences - oracle.misses, unforeseen), 4)
 
 
 def _best_in_hindsight(case: Case, misses: int) -> SimulationResult | None:
@@ -270,6 +285,13 @@ def summarize(by_device: dict[str, Any], missions: dict[str, Any]) -> dict[str, 
         "oracle_gaps": len(gaps),
         "oracle_gap_without_foresight": round(statistics.median(c["oracle_gap_without_foresight"] for c in every), 4),
         "oracle_gap_without_foresight_worst": max(c["oracle_gap_without_foresight"] for c in every),
+        "oracle_gap_without_foresight_with_free_changes_worst_periodic": max(
+            case["oracle_gap_without_foresight_with_free_changes"]
+            for models in by_device.values()
+            for kinds in models.values()
+            for kind, case in kinds.items()
+            if "periodic" in kind
+        ),
         "oracle_gaps_without_foresight_above_5_percent": sum(c["oracle_gap_without_foresight"] > 0.05 for c in every),
         "oracle_gap_worst_without_raising": max(case["oracle_gap_without_raising"] for case in every),
         "median_soc_vs_best_non_reconfiguring_on_the_default_cluster": median(
@@ -283,45 +305,6 @@ def summarize(by_device: dict[str, Any], missions: dict[str, Any]) -> dict[str, 
         ),
         "missions_lasted": sum(m["lasted"] for m in missions.values()) == len(missions),
     }
-
-
-class Kept:
-    """Results by function and arguments, on disk as they come: each is a line. Those of other code are forgotten."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._found: dict[str, Any] = {}
-        lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.exists() else []
-        code = _digest_of_code()
-        if lines and json.loads(lines[0]) == code:
-            self._found = dict(json.loads(line) for line in lines[1:] if line.endswith("]"))
-        elif path is not None:
-            path.write_text(json.dumps(code) + "\n", encoding="utf-8")
-
-    def map(self, pool: ProcessPoolExecutor, function: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
-        """As ``pool.map``, for what is not known yet."""
-        calls = list(zip(*arguments, strict=True))
-        keys = [f"{function.__name__} {' '.join(map(str, call))}" for call in calls]
-        missing = [place for place, key in enumerate(keys) if key not in self._found]
-        for place, result in zip(
-            missing, pool.map(function, *zip(*(calls[place] for place in missing), strict=True)), strict=True
-        ):
-            self._found[keys[place]] = result
-            if self._path is not None:
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps([keys[place], result]) + "\n")
-        return [self._found[key] for key in keys]
-
-
-def _digest_of_code() -> str:
-    """Of everything that a result depends on."""
-    home = Path(devices.__file__).parent
-    files = sorted([*Path(__file__).parent.glob("battery_*.py"), *home.parent.glob("runtime/*.py"), *home.rglob("*.*")])
-    found = hashlib.sha256()
-    for path in files:
-        if path.suffix != ".pyc":
-            found.update(path.read_bytes())
-    return found.hexdigest()
 
 
 def table(result: dict[str, Any]) -> str:

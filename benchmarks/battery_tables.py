@@ -30,6 +30,12 @@ TARGETS = (
         "0.05",
         lambda value: value <= 0.05,
     ),
+    (
+        "oracle_gap_without_foresight_with_free_changes_worst_periodic",
+        "the same for periodic requests, where changes of clock and cluster cost nothing",
+        "0.05",
+        lambda value: value <= 0.05,
+    ),
     ("mission_oracle_gap", "median gap to the oracle, in mean score of a wanted lifetime", "0.05", lambda v: v <= 0.05),
 )
 
@@ -52,6 +58,9 @@ def readme_part(result: dict[str, Any]) -> str:
 def _targets(result: dict[str, Any]) -> str:
     lines = ["| key | what | value | target | |", "|---|---|---|---|---|"]
     for key, what, target, met in TARGETS:
+        if key not in result:
+            # An older result.
+            continue
         value = result[key]
         lines.append(f"| `{key}` | {what} | {value:g} | {target} | {'met' if met(value) else 'missed'} |")
     return "\n".join(lines)
@@ -124,7 +133,6 @@ def _parts(result: dict[str, Any]) -> str:
         ("over ours without raising", "vs_ours_without_raising"),
         ("oracle gap", "oracle_gap"),
         ("oracle gap without raising", "oracle_gap_without_raising"),
-        ("gap without foresight", "oracle_gap_without_foresight"),
     )
     lines = [
         "What the choice of a cluster and a run raised midway bring, phone chips, periodic: lowest / median / "
