@@ -18,21 +18,22 @@ class Kept:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._found: dict[str, Any] = {}
-        lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.exists() else []
-        code = _digest_of_code()
-        if lines and json.loads(lines[0]) == code:
-            self._found = dict(json.loads(line) for line in lines[1:] if line.endswith("]"))
-        elif path is not None:
-            path.write_text(json.dumps(code) + "\n", encoding="utf-8")
+        if path is None:
+            return
+        code = json.dumps(_digest_of_code())
+        # What follows the last line break was being written when the run was ended.
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        lines = lines if lines[:1] == [code] else [code]
+        self._found = dict(json.loads(line) for line in lines[1:])
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def map(self, pool: ProcessPoolExecutor, function: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
         """As ``pool.map``, for what is not known yet."""
         calls = list(zip(*arguments, strict=True))
         keys = [f"{function.__name__} {' '.join(map(str, call))}" for call in calls]
         missing = [place for place, key in enumerate(keys) if key not in self._found]
-        for place, result in zip(
-            missing, pool.map(function, *zip(*(calls[place] for place in missing), strict=True)), strict=True
-        ):
+        columns = [[column[place] for place in missing] for column in arguments]
+        for place, result in zip(missing, pool.map(function, *columns), strict=True):
             self._found[keys[place]] = result
             if self._path is not None:
                 with self._path.open("a", encoding="utf-8") as file:
