@@ -44,6 +44,7 @@ from lavolta.training.encoder import LossWeights
 from lavolta.training.joint import JointConfig, train_joint
 from lavolta.training.levels import FixedLevels
 from lavolta.training.masking import MaskedLinears
+from lavolta.training.memory import keep_freed_memory
 from lavolta.training.proxies import PROXIES, Calibration, calibrate, layer_errors, magnitude_rankings
 
 HERE = Path(__file__).parent
@@ -219,6 +220,7 @@ def main() -> int:
         print("all of these rows are there already")
         return 0
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     args.results.mkdir(parents=True, exist_ok=True)
     try:
         bench = prepare(args)

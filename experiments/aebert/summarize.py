@@ -141,7 +141,7 @@ def _answers(summary: dict[str, Any]) -> str:
         f"{_number(summary['proxy_spearman'])} (target: 0.7).",
         f"* Seconds of a search among 100 candidates, as a share of one fine-tuning of the rows below: "
         f"{_number(summary['search_cost_share'])} (target: 0.1).",
-        f"* `aebert+spd` at 90 %: {_number(summary['combination_at_90'])}.",
+        f"* `aebert+spd` at 90 %, to the best other method of a task: {_points(summary['combination_at_90'])}.",
     ]
     for task, found in summary["by_task"].items():
         for proxy, entry in found["proxy_spearman"].items():

@@ -33,6 +33,7 @@ from lavolta.runtime.measure import cpu_name
 from lavolta.sparsity.cells import CELL_ROWS
 from lavolta.sparsity.ranking import level_masks, uniform_cuts
 from lavolta.training.encoder import encoder_statistics
+from lavolta.training.memory import keep_freed_memory
 from lavolta.training.oneshot import compensate_linears, gradual_rankings
 from lavolta.training.saliency import LinearStats
 
@@ -82,6 +83,7 @@ def main() -> int:
         print(f"there is no data folder {args.data}; give it with --data", file=sys.stderr)
         return 2
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     try:
         result = run(args.data, args.rounds)
     except LavoltaError as error:

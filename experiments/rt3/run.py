@@ -1,8 +1,8 @@
 """One row of the RT3 experiments: `python experiments/rt3/run.py --model stsb --row ranked --seed 0`.
 
 The result is `experiments/rt3/results/<model>-<row>-<seed>.json` (`<row>-<steps>` with `--steps`, `-extra` with
-`--extra-text`); a row that is there is not run again, and an interrupted one continues from its checkpoint in
-`runs/rt3`.
+`--extra-text`, `-to80` with `--sparsest 0.8`); a row that is there is not run again, and an interrupted one continues
+from its checkpoint in `runs/rt3`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ from lavolta.systems.rt3.subjects import (
     lm_subject,
 )
 from lavolta.systems.rt3.upstream import UpstreamOptions, pair_text, upstream_ladder
+from lavolta.training.memory import keep_freed_memory
 
 HERE = Path(__file__).parent
+SPARSEST = RowOptions.sparsities[-1]
 LM = LmTraining(model=LmConfig(hidden=256, heads=4, ffn=512, tie=True, dropout=0.2), epochs=6.0)
 GLUE = {
     "stsb": GlueTraining(epochs=5, lr=1.5e-4),
@@ -101,6 +103,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="training steps after pruning; the model's own number by default")
     parser.add_argument("--lr", type=float, help="peak learning rate after pruning; the model's own by default")
+    parser.add_argument("--sparsest", type=float, default=SPARSEST, help="sparsity of the sparsest level")
     parser.add_argument(
         "--extra-text", action="store_true", help="distil on the other tasks' training pairs too, without labels"
     )
@@ -113,6 +116,7 @@ def main() -> int:
     # A longer training, or one on more text, is a row of its own: rows are compared at equal steps.
     variant = "" if args.steps in (None, STEPS[args.model]) else f"-{args.steps}"
     variant += "-extra" if args.extra_text else ""
+    variant += "" if args.sparsest == SPARSEST else f"-to{100 * args.sparsest:g}"
     if args.model not in GLUE and (args.extra_text or args.row == "ranked-upstream"):
         print(
             f"there is no text beside the corpus for {args.model}; leave --extra-text out, and take another row than "
@@ -128,6 +132,7 @@ def main() -> int:
         print(f"there is no data folder {args.data}; give it with --data", file=sys.stderr)
         return 2
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     begun = time.perf_counter()
 
     def tell(step: int, loss: float) -> None:
@@ -137,9 +142,8 @@ def main() -> int:
 
     try:
         model = subject(args.model, args.data, args.work, args.source, args.extra_text, say=True)
-        options = RowOptions(
-            args.row, steps=args.steps or STEPS[args.model], lr=args.lr or LR[args.model], seed=args.seed
-        )
+        steps, lr = args.steps or STEPS[args.model], args.lr or LR[args.model]
+        options = RowOptions(args.row, (*RowOptions.sparsities[:-1], args.sparsest), steps=steps, lr=lr, seed=args.seed)
         ladder = None
         if args.row == "ranked-upstream":
             file = args.work / f"upstream-{UPSTREAM.steps}-{UPSTREAM.seed}.safetensors"

@@ -21,9 +21,11 @@ ORDER = (
     "rt3",
     "rt3-distilled",
     "ranked",
+    "ranked-searched",
     "ranked-1",
     "ranked-upstream",
     "upper-bound",
+    "upper-bound-searched",
 )
 
 
@@ -62,7 +64,8 @@ def _answers(summary: dict[str, Any]) -> list[str]:
         compared = [
             f"{what} {answer[key]:.2f}"
             for key, what in (
-                ("equal_steps_loss_points", "ours loses"),
+                ("equal_steps_searched_loss_points", "ours loses"),
+                ("equal_steps_loss_points", "ours with all layers cut alike loses"),
                 ("independent_sets_loss_points", "RT3 as published loses"),
                 ("independent_sets_distilled_loss_points", "the published masks with our training lose"),
                 ("upper_bound_loss_points", "the sparsest level trained alone loses"),
@@ -73,8 +76,10 @@ def _answers(summary: dict[str, Any]) -> list[str]:
             words += f" At equal sparsity and {answer['equal_steps']} steps {', '.join(compared)}."
         words += (
             f" Inferences per charge: {answer['battery_improvement']:.2f} times the baseline with idle power, "
-            f"{answer['battery_improvement_dynamic_power']:.2f} times with dynamic power alone."
+            f"{answer['battery_improvement_dynamic_power']:.2f} times with dynamic power alone"
         )
+        int8 = answer["battery_improvement_int8"]
+        words += "." if int8 is None else f", {int8:.2f} times with idle power where the levels are stored in int8."
         found.append(words)
     return ["\n".join(found)]
 
@@ -107,20 +112,27 @@ def _table(rows: list[dict[str, Any]]) -> str:
 def _battery(summary: dict[str, Any]) -> str:
     lines = [
         "| model, row | no reconfiguration | hardware only (misses) | RT3's modes (misses) | lavolta (misses) | "
-        "dynamic power alone: RT3's modes, lavolta |",
-        "|---|---|---|---|---|---|",
+        "dynamic power alone: RT3's modes, lavolta | lavolta in int8 (misses) |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in summary["rows"]:
         battery = row.get("battery")
-        if battery is None or row["row"] not in ("rt3", "ranked", "ranked-1", "ranked-upstream"):
+        if battery is None or row["row"] not in ("rt3", "ranked", "ranked-searched", "ranked-1"):
             continue
         gain, misses, bare = battery["improvement"], battery["deadline_misses"], battery["dynamic_power_improvement"]
         cells = [f"{gain[name]:.2f} ({misses[name]})" for name in ("hardware-only", "rt3", "lavolta")]
         lines.append(
             f"| {row['model']}, {row['row']} | {gain['no-reconfiguration']:.2f} | {' | '.join(cells)} | "
-            f"{bare['rt3']:.2f}, {bare['lavolta']:.2f} |"
+            f"{bare['rt3']:.2f}, {bare['lavolta']:.2f} | {_int8(row)} |"
         )
     return "\n".join(lines)
+
+
+def _int8(row: dict[str, Any]) -> str:
+    battery = row.get("battery_int8")
+    if battery is None:
+        return "-"
+    return f"{battery['improvement']['lavolta']:.2f} ({battery['deadline_misses']['lavolta']})"
 
 
 def _order(row: dict[str, Any]) -> tuple[int, int, int]:

@@ -2,7 +2,8 @@
 
 The result is `experiments/spd/results/<task>-<method>-<sparsity>-<seed>.json` (`dense` has no sparsity); a row that is
 there is not run again, and an interrupted one continues from its checkpoint in `runs/spd`. The dense teacher of a task
-and seed is trained once. `--lr`, `--steps` and the other options of the grid make rows of their own with `--results`.
+and seed is trained once; `--teacher-seed` lets rows of several seeds share it. `--lr`, `--steps` and the other options
+of the grid make rows of their own with `--results`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,9 +21,11 @@ from lavolta.errors import LavoltaError
 from lavolta.files import make_folder, write_whole
 from lavolta.models.tasks import load_task
 from lavolta.progress import Progress
-from lavolta.systems.spd.defaults import METHODS
+from lavolta.systems.aebert import choose_ratios
+from lavolta.systems.spd.defaults import METHODS, SEARCHED
 from lavolta.systems.spd.options import PruneOptions
 from lavolta.systems.spd.recipe import make_teacher, prune_teacher
+from lavolta.training.memory import keep_freed_memory
 
 HERE = Path(__file__).parent
 STEPS = {"rte": 200, "mrpc": 200, "stsb": 200}
@@ -68,9 +72,12 @@ class Lines(Progress):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=list(STEPS), required=True)
-    parser.add_argument("--method", choices=["dense", *METHODS], required=True)
+    parser.add_argument("--method", choices=["dense", *METHODS, *SEARCHED], required=True)
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--teacher-seed", type=int, help="of the dense model and the held-out rows; the seed of the row by default"
+    )
     parser.add_argument("--steps", type=int, help="of the training under the method; the task's own by default")
     parser.add_argument("--lr", type=float, help="peak learning rate; the method's own by default")
     parser.add_argument("--cell-rows", type=int, default=1)
@@ -89,6 +96,7 @@ def main() -> int:
         print(f"{target} is there already")
         return 0
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     epochs, teacher_lr = TEACHERS[args.task]
     progress = Lines(target.stem)
     try:
@@ -97,7 +105,7 @@ def main() -> int:
             args.task,
             str(args.data),
             0.0 if args.method == "dense" else args.sparsity,
-            "spd" if args.method == "dense" else args.method,
+            "spd" if args.method == "dense" else SEARCHED.get(args.method, args.method),
             steps=args.steps or STEPS[args.task],
             seed=args.seed,
             lr=args.lr,
@@ -111,7 +119,8 @@ def main() -> int:
             force=True,
             accelerator=args.accelerator,
         )
-        teacher = make_teacher(options, load_task(args.task, args.data), args.work / "teachers", progress=progress)
+        taught = options if args.teacher_seed is None else replace(options, seed=args.teacher_seed)
+        teacher = make_teacher(taught, load_task(args.task, args.data), args.work / "teachers", progress=progress)
         if args.method == "dense":
             result = {
                 "task": args.task,
@@ -126,15 +135,27 @@ def main() -> int:
         else:
             work = args.work / target.stem
             make_folder(work)
-            targets = dict.fromkeys(teacher.loaded.linear_shapes, args.sparsity)
             begun_s = time.perf_counter()
+            targets = dict.fromkeys(teacher.loaded.linear_shapes, args.sparsity)
+            if args.method in SEARCHED:
+                targets = choose_ratios(
+                    teacher.loaded,
+                    teacher.splits.train,
+                    overall_ratio=args.sparsity,
+                    cell_rows=args.cell_rows,
+                    seed=args.seed,
+                ).per_linear
+            searched_s = time.perf_counter() - begun_s
             result = prune_teacher(options, teacher, targets, work, progress=progress).facts
+            result["method"] = args.method
+            result["search_seconds"] = round(searched_s, 1)
             result["seconds"] = round(time.perf_counter() - begun_s, 1)
             # The path of the data is this machine's own.
             result["options"] = {key: value for key, value in result["options"].items() if key != "data"}
     except LavoltaError as error:
         print(error, file=sys.stderr)
         return 2
+    result["teacher_seed"] = taught.seed
     make_folder(args.results)
     write_whole(target, f"{json.dumps(result, indent=1)}\n".encode())
     print(f"{target}: {result['score']:.2f}, dense {result['dense_score']:.2f}")

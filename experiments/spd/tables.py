@@ -41,6 +41,12 @@ def _answers(summary: dict[str, Any]) -> str:
             f"above zero: {'met' if met else 'missed'})."
         )
     lines = [first]
+    ahead = summary["combination_at_90"]
+    if ahead is not None:
+        best = "it is the best row" if ahead > 0 else "it is not the best row"
+        lines.append(
+            f"* `aebert+spd` at 90 %: {ahead:+.2f} points to the best other method of a task, mean over tasks: {best}."
+        )
     for claim, answer in summary["claims"].items():
         if answer["points"] is None:
             lines.append(f"* {claim}: not run yet.")

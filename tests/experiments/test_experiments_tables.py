@@ -77,6 +77,7 @@ def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch)
             "score": score,
             "dense_score": 70.0,
             "teacher_doubt": None,
+            "teacher_seed": seed,
             "options": {"seed": seed, "sparsity": 0.0 if method == "dense" else sparsity},
             "curve": [look],
         }
@@ -90,6 +91,7 @@ def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch)
             result("rte", "spd", seed, 60.0 + gain, 12.0 + (seed - 1)),
             result("rte", "spd", seed, 99.0, 0.0, sparsity=0.5),
         ]
+    results.append(result("rte", "aebert+spd", 0, 63.5, 9.0))
     # A pair without its other half counts nowhere.
     results.append(result("mrpc", "spd", 0, 90.0, 0.0))
     summary = module["summarize"](results)
@@ -97,6 +99,8 @@ def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch)
     assert summary["gain_over_gmp_kd_at_90"] == 2.0
     assert summary["interval"] == pytest.approx([2 - 4.3027 * 0.5 / 3**0.5, 2 + 4.3027 * 0.5 / 3**0.5], abs=1e-3)
     assert (summary["pairs"], summary["by_task"]["rte"]["gain"], summary["by_task"]["mrpc"]["pairs"]) == (3, 2.0, 0)
+    # The best other row of the task is SPD with 62.
+    assert summary["combination_at_90"] == 1.5
     claims = {claim: answer["verdict"] for claim, answer in summary["claims"].items()}
     assert list(claims.values()) == ["confirmed", "undecided"]
     assert module["verdict"]([-3.0, -3.1, -2.9])["verdict"] == "contradicted"

@@ -21,7 +21,7 @@ from lavolta.sparsity.ranking import are_nested, model_sparsity
 from lavolta.systems.rt3.backbone import BackboneOptions
 from lavolta.systems.rt3.lm import LmTraining, load_trained_lm, train_lm
 from lavolta.systems.rt3.published import PatternOptions
-from lavolta.systems.rt3.rows import ROWS, RowOptions, run_row
+from lavolta.systems.rt3.rows import ROWS, SEARCHED, RowOptions, run_row
 from lavolta.systems.rt3.subjects import GlueSubject, GlueTraining, fresh_student, glue_subject, lm_subject
 
 TRAINING = GlueTraining(epochs=1, batch_size=8, max_tokens=16)
@@ -54,15 +54,17 @@ def trained_lm(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_every_row_runs(row: str, subject: GlueSubject, tmp_path: Path) -> None:
     run = run_row(subject, RowOptions(row, **SMALL), tmp_path)
     result = json.loads(json.dumps(run.result))
-    expected = {"dense": 0, "bp-only": 1, "upper-bound": 1}.get(row, 3)
+    alone = row.startswith("upper-bound")
+    expected = 1 if alone else {"dense": 0, "bp-only": 1}.get(row, 3)
     assert len(result["levels"]) == len(run.masks) == expected
     assert (result["subject"], result["row"], result["title"]) == ("rte", row, ROWS[row])
-    assert result["cell_rows"] == (4 if row in ("ranked", "upper-bound") else 1)
-    wanted = {"bp-only": [0.3], "upper-bound": [0.75]}.get(row, [0.5, 0.65, 0.75])
+    assert result["cell_rows"] == (4 if row in ("ranked", "ranked-searched") or alone else 1)
+    wanted = [0.75] if alone else {"bp-only": [0.3]}.get(row, [0.5, 0.65, 0.75])
     grids = subject.dense.grids(result["cell_rows"])
     for level, masks, sparsity in zip(result["levels"], run.masks, wanted, strict=False):
-        # Tiles of 64 cells and groups of 4 move in steps; a step of every tile is 1.6 % of the weights.
-        assert sparsity - 0.01 <= level["sparsity"] <= sparsity + 1 / 64
+        # Tiles of 64 cells and groups of 4 move in steps; a step of every tile is 1.6 % of the weights. A search
+        # leaves unspent what no group can use: its four groups of a quarter each move by 6 to 20 % of their cells.
+        assert sparsity - 0.01 <= level["sparsity"] <= sparsity + (0.05 if row in SEARCHED else 1 / 64)
         assert level["sparsity"] == model_sparsity(grids, masks)
         assert level["kept_cells"] == {name: int(mask.sum()) for name, mask in masks.items()}
         assert level["loss_points"] == result["dense_score"] - level["score"]

@@ -11,6 +11,7 @@ import typer
 from lavolta.cli.output import JsonOption, cell, quiet_stdout, say, show, table
 from lavolta.errors import UserInputError
 from lavolta.systems.rt3 import defaults
+from lavolta.training.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +61,9 @@ def compress(
     levels: Annotated[
         int, typer.Option("--levels", min=1, max=32, help="How many positions the dial has.")
     ] = defaults.LEVELS,
+    max_sparsity: Annotated[
+        float, typer.Option("--max-sparsity", help="No level drops a larger share of the weights; 0 to 0.95.")
+    ] = defaults.MAX_SPARSITY,
     cell_rows: Annotated[
         int | None, typer.Option("--cell-rows", help="Height of a cell: 1, 2, 4, 8 or 16; absent: the usual one.")
     ] = None,
@@ -86,7 +90,7 @@ def compress(
 
     The levels are searched for the device and the deadline; all share one set of weights.
 
-    Example: `lavolta compress ./my-model --text notes.txt --device odroid-xu3-a7 --deadline-ms 200 --out my.lavolta`
+    Example: `lavolta compress ./my-model --text notes.txt --device odroid-xu3-a7 --deadline-ms 700 --out my.lavolta`
     """
     if text is not None and task is not None:
         raise UserInputError("--text and --task exclude one another; give the one to learn from.")
@@ -106,6 +110,7 @@ def compress(
     load(device)  # An unknown device should not be found out after minutes of training.
     from lavolta.cli.progress import open_progress
 
+    keep_freed_memory()
     with quiet_stdout():
         from lavolta.systems.rt3.recipe import compress as compress_model
 
@@ -117,6 +122,7 @@ def compress(
             device=device,
             deadline_ms=deadline_ms,
             levels=levels,
+            max_sparsity=max_sparsity,
             out=out,
             cell_rows=cell_rows,
             tokens=tokens,

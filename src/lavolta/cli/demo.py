@@ -10,6 +10,7 @@ import typer
 from lavolta.cli.compress import check_parents, draw_levels
 from lavolta.cli.output import JsonOption, cell, quiet_stdout, say, show, table
 from lavolta.errors import UserInputError
+from lavolta.training.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +33,7 @@ def demo(
     check_parents(out)
     from lavolta.cli.progress import open_progress
 
+    keep_freed_memory()
     with quiet_stdout():
         from lavolta.systems.rt3.demo import run_demo
 

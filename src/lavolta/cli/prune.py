@@ -12,6 +12,7 @@ from lavolta.cli.compress import check_parents, check_positive
 from lavolta.cli.output import JsonOption, cell, quiet_stdout, say, show, table
 from lavolta.errors import UserInputError
 from lavolta.systems.spd import defaults
+from lavolta.training.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,6 +125,7 @@ def prune(
     chosen: Any = None if ratios is None else read_ratios(ratios)
     from lavolta.cli.progress import open_progress
 
+    keep_freed_memory()
     with quiet_stdout():
         from lavolta.systems.spd.recipe import prune as prune_model
 

@@ -12,6 +12,7 @@ import typer
 from lavolta.cli.compress import check_positive
 from lavolta.cli.output import JsonOption, cell, quiet_stdout, say, show, table
 from lavolta.errors import UserInputError
+from lavolta.training.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +47,7 @@ def train_lm(
     from lavolta.cli.progress import open_progress
 
     progress = open_progress()
+    keep_freed_memory()
     with quiet_stdout():
         from lavolta.models.lm import LmConfig
         from lavolta.systems.rt3.lm import LmTraining

@@ -74,7 +74,7 @@ def simulate(
 ) -> None:
     """Simulate one battery charge, or a day, of a device under several policies.
 
-    Example: `lavolta simulate my.lavolta --device odroid-xu3-a7 --deadline-ms 200 --policy rt3 --policy lavolta`
+    Example: `lavolta simulate my.lavolta --device odroid-xu3-a7 --deadline-ms 700 --policy rt3 --policy lavolta`
     """
     check_positive("--deadline-ms", deadline_ms)
     if period_ms is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 DEVICE = "odroid-xu3-a7"
 LEVELS = 6
+MAX_SPARSITY = 0.8
+"""A level that is sparser costs more quality than the energy is worth to most; the user may ask for one."""
 TOKENS = 128
 STEPS = 500
 BATCH_SIZE = 32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lavolta.devices.latency import latency_ms, max_kept_share
@@ -11,9 +11,11 @@ from lavolta.devices.profile import DeviceProfile
 from lavolta.errors import InfeasibleError, UserInputError
 from lavolta.runtime.spec import ModelSpec
 from lavolta.runtime.work import dense_cells, work_of
+from lavolta.systems.rt3 import defaults
 
-MAX_SPARSITY = 0.92
-"""No level is asked for more: nothing is left to run."""
+MOST_SPARSITY = 0.95
+"""A cap on the levels may be no higher: nothing is left to run."""
+ROUNDING = 1e-9
 SWITCH_MARGIN = 0.01
 """Share of the deadline left for a change of clock and level, and for what a cell mask rounds up."""
 
@@ -32,7 +34,7 @@ class LevelPlan:
     """The levels of a model for one device and one deadline, densest first.
 
     Args:
-        skipped_mhz: clocks of the device that no sparsity can serve within the deadline.
+        skipped_mhz: clocks of the device at which no level up to the cap keeps the deadline.
     """
 
     deadline_ms: float
@@ -51,21 +53,27 @@ def plan_levels(
     count: int,
     threads: int = 1,
     precision: str = "fp32",
+    max_sparsity: float = defaults.MAX_SPARSITY,
 ) -> LevelPlan:
     """The levels that let a model keep a deadline at the clocks of a device.
 
-    One level per clock where ``count`` is the number of usable clocks; otherwise ``count`` levels evenly spaced in kept
-    work between the densest and the sparsest of them, each meant for the lowest clock at which it keeps the deadline.
+    Every usable clock wants the least sparsity that keeps the deadline there; where slower clocks want more than
+    ``max_sparsity``, a level of just that much is wanted too, since it spends less at the clocks that it serves. Where
+    ``count`` is the number of these, they are the levels; otherwise ``count`` levels are evenly spaced in kept work
+    between the densest and the sparsest of them. Each is meant for the lowest clock at which it keeps the deadline.
 
     Args:
         tokens: length of one inference.
         precision: ``"fp32"`` or ``"int8"``, of all linears.
         deadline_ms: ``None`` takes the shortest one that the dense model keeps at the highest clock.
+        max_sparsity: no level drops a larger share of the prunable weights, 0 to 0.95.
 
     Raises:
         InfeasibleError: no clock can keep the deadline; the message names the closest one and what would be needed.
-        UserInputError: a count or a deadline outside its range.
+        UserInputError: a count, a deadline or a cap outside its range.
     """
+    if not 0.0 <= max_sparsity <= MOST_SPARSITY:
+        raise UserInputError(f"the sparsest level may drop 0 to {MOST_SPARSITY}, not {max_sparsity}; give such a cap.")
     if not 1 <= count <= 32:
         raise UserInputError(f"{count} levels were asked for; choose 1 to 32.")
     if deadline_ms is not None and not (deadline_ms > 0 and math.isfinite(deadline_ms)):
@@ -84,18 +92,22 @@ def plan_levels(
         except InfeasibleError as error:
             refusal = refusal or error
             continue
-        if share >= 1.0 - MAX_SPARSITY:
+        if share >= 1.0 - max_sparsity - ROUNDING:
             # A deadline made from the dense model's own time must not lose a cell to rounding.
-            shares[step.freq_mhz] = 1.0 if share > 1.0 - 1e-9 else share
+            shares[step.freq_mhz] = 1.0 if share > 1.0 - ROUNDING else share
     if not shares:
-        needed_ms = latency_ms(profile, dense.scaled(1.0 - MAX_SPARSITY), cluster.max_mhz, threads)
+        needed_ms = latency_ms(profile, dense.scaled(1.0 - max_sparsity), cluster.max_mhz, threads)
         raise InfeasibleError(
-            f"no level meets {deadline_ms:g} ms on {profile.name}: the sparsest that is made "
-            f"({100 * MAX_SPARSITY:g} %) takes {needed_ms:.4g} ms at {cluster.max_mhz:g} MHz with {threads} thread(s); "
-            f"allow at least {_rounded_up(needed_ms / (1.0 - SWITCH_MARGIN)):g} ms, more threads or fewer tokens."
+            f"no level meets {deadline_ms:g} ms on {profile.name}: the sparsest that may be made "
+            f"({100 * max_sparsity:g} %) takes {needed_ms:.4g} ms at {cluster.max_mhz:g} MHz with {threads} thread(s); "
+            f"allow at least {_rounded_up(needed_ms / (1.0 - SWITCH_MARGIN)):g} ms, more threads, fewer tokens, or a "
+            f"higher cap on the sparsity (at some cost in quality)."
         ) from refusal
     skipped = tuple(step.freq_mhz for step in cluster.steps if step.freq_mhz not in shares)
-    return LevelPlan(deadline_ms, tokens, threads, _spread(shares, count), skipped)
+    wanted = sorted(shares.values(), reverse=True)
+    if skipped and wanted[-1] > 1.0 - max_sparsity + ROUNDING:
+        wanted.append(1.0 - max_sparsity)
+    return LevelPlan(deadline_ms, tokens, threads, _spread(wanted, shares, count), skipped)
 
 
 def _rounded_up(value: float) -> float:
@@ -104,18 +116,17 @@ def _rounded_up(value: float) -> float:
     return float(f"{math.ceil(value / unit) * unit:.4g}")
 
 
-def _spread(shares: Mapping[float, float], count: int) -> tuple[PlannedLevel, ...]:
-    ordered = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
-    if count == len(ordered):
-        kept = [share for _, share in ordered]
-    else:
-        first, last = ordered[0][1], ordered[-1][1]
+def _spread(wanted: Sequence[float], shares: Mapping[float, float], count: int) -> tuple[PlannedLevel, ...]:
+    """Levels for the wanted kept shares, densest first; ``shares`` are those that each clock allows."""
+    kept = list(wanted)
+    if count != len(kept):
+        first, last = kept[0], kept[-1]
         kept = [first + (last - first) * index / max(1, count - 1) for index in range(count)]
     levels: list[PlannedLevel] = []
     for share in kept:
         # Clocks that a dense model serves already need no level of their own.
         if levels and abs(1.0 - share - levels[-1].sparsity) < 1e-6:
             continue
-        freq = min(f for f, s in shares.items() if s >= share - 1e-9)
+        freq = min(f for f, s in shares.items() if s >= share - ROUNDING)
         levels.append(PlannedLevel(f"L{len(levels)}", freq, 1.0 - share))
     return tuple(levels)

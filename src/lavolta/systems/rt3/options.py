@@ -28,6 +28,7 @@ class CompressOptions:
         device: profile that the levels are made for.
         deadline_ms: ``None`` takes the shortest that the dense model keeps at the highest clock.
         levels: number of levels.
+        max_sparsity: of the sparsest level.
         cell_rows: height of a cell; ``None`` takes the default.
         tokens: length of the inference that the deadline is for.
         threads: threads of the device that run it.
@@ -46,6 +47,7 @@ class CompressOptions:
     device: str = defaults.DEVICE
     deadline_ms: float | None = None
     levels: int = defaults.LEVELS
+    max_sparsity: float = defaults.MAX_SPARSITY
     cell_rows: int | None = None
     tokens: int = defaults.TOKENS
     threads: int = 1

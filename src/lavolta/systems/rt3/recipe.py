@@ -55,6 +55,7 @@ class _Material:
     Args:
         train: sequences for calibration and training.
         probe: a batch on which cuts are judged.
+        weights: of what a student learns from.
         score: of what the engine answers at its present level.
     """
 
@@ -62,6 +63,7 @@ class _Material:
     train: Encoded
     probe: Batch
     text_source: str
+    weights: LossWeights
     score: Callable[[Model], float] | None = None
     score_name: str | None = None
     dense_score: float | None = None
@@ -121,7 +123,7 @@ def compress(
     with clock.stage(progress, "read the model and the text"):
         material = _prepare(opts, profile, work, mark, progress)
     dense, cell_rows = material.dense, opts.cell_rows or DEFAULT_CELL_ROWS
-    wish = (cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads, opts.precision)
+    wish = (cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads, opts.precision, opts.max_sparsity)
     plan = plan_levels(profile, dense.spec, *wish)
     begin_work(work, mark)
     grids = dense.grids(cell_rows)
@@ -195,7 +197,7 @@ def _prepare(opts: CompressOptions, profile: DeviceProfile, work: Path, mark: st
         # Fine-tuning takes minutes; that no level can meet the deadline should not come out after it.
         bare = load_encoder(opts.source, "embedding").spec
         cell_rows = opts.cell_rows or DEFAULT_CELL_ROWS
-        wish = (cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads, opts.precision)
+        wish = (cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads, opts.precision, opts.max_sparsity)
         plan_levels(profile, bare, *wish)
         begin_work(work, mark)
         subject = glue_subject(opts.source, opts.task, Path(opts.data), work, GlueTraining(seed=opts.seed))
@@ -207,6 +209,7 @@ def _prepare(opts: CompressOptions, profile: DeviceProfile, work: Path, mark: st
             subject.train,
             pairs,
             f"{subject.name} training data",
+            subject.weights,
             lambda model: engine_score(model, subject.task, subject.dev),
             subject.task.metric,
             dense_score,
@@ -215,7 +218,7 @@ def _prepare(opts: CompressOptions, profile: DeviceProfile, work: Path, mark: st
     dense = load_decoder(opts.source) if is_decoder(opts.source) else load_encoder(opts.source, "embedding")
     train = encode_texts(dense, text.train, TRAIN_TOKENS)
     probe = next(sorted_batches(encode_texts(dense, text.train[-PROBE_TEXTS:], TRAIN_TOKENS), PROBE_TEXTS))
-    return _Material(dense, train, probe, text.source)
+    return _Material(dense, train, probe, text.source, LossWeights(label=0.0, output=1.0, hidden=1.0))
 
 
 def _distil(
@@ -228,10 +231,7 @@ def _distil(
     stage: Any,
 ) -> None:
     source = StepBatches(material.train, opts.batch_size, opts.seed)
-    labelled = material.train.labels is not None
-    objective = EncoderObjective(
-        student, source, material.dense, LossWeights(label=1.0 if labelled else 0.0, output=1.0, hidden=1.0)
-    )
+    objective = EncoderObjective(student, source, material.dense, material.weights)
     # Dropout off: the teacher regularizes, and every level should see the same function.
     student.module.eval()
     config = JointConfig(steps=opts.steps, lr=opts.lr, seed=opts.seed, checkpoint_every=CHECKPOINT_EVERY)

@@ -42,8 +42,13 @@ ROWS = {
     "ranked-1": "ours with cells of 1 row",
     "ranked-upstream": "ours, begun from a ladder that was distilled on text without labels before the task",
     "upper-bound": "the sparsest level of `ranked` trained alone with its own weights",
+    "upper-bound-searched": "the same for `ranked-searched`",
 }
-FOUR_ROWS = ("ranked", "ranked-searched", "ranked-upstream", "upper-bound")
+SEARCHED = ("ranked-searched", "upper-bound-searched")
+"""Rows whose layers are cut as a search found."""
+ALONE = ("upper-bound", "upper-bound-searched")
+"""Rows of one level, the sparsest."""
+FOUR_ROWS = ("ranked", "ranked-upstream", *SEARCHED, "upper-bound")
 """Rows with cells of 4 rows; the others have single weights."""
 
 PROBE_BATCHES = 2
@@ -186,11 +191,11 @@ def _prune(
 ) -> tuple[list[LevelMasks], LevelsOf, dict[str, Any]]:
     if options.row == "dense":
         return [], _fixed([]), {}
-    if options.row in ("ranked", "ranked-searched", "ranked-1", "upper-bound"):
+    if options.row in ("ranked", "ranked-1", *SEARCHED, *ALONE):
         stats = subject.statistics(hessians=True)
         rankings = gradual_rankings(subject.dense.linears, grids, stats, options.sparsities[-1])
-        wanted = options.sparsities[-1:] if options.row == "upper-bound" else options.sparsities
-        if options.row == "ranked-searched":
+        wanted = options.sparsities[-1:] if options.row in ALONE else options.sparsities
+        if options.row in SEARCHED:
             cuts = _searched_cuts(subject, student, objective, grids, rankings, stats, wanted)
         else:
             cuts = [uniform_cuts(rankings, sparsity) for sparsity in wanted]
