@@ -26,6 +26,7 @@ SCRIPTS: dict[str, list[str]] = {
     "cells": [],
     "arm_throughput": [],
     "level_switch": [],
+    "core_move": [],
     "decode_throughput": [],
     "deadline": [],
     "serving": [],

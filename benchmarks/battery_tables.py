@@ -23,6 +23,19 @@ TARGETS = (
         lambda value: value >= 1.25,
     ),
     ("oracle_gap", "median gap to the oracle, in answers", "0.05", lambda value: value <= 0.05),
+    ("oracle_gap_worst", "its worst case", "0.05", lambda value: value <= 0.05),
+    (
+        "oracle_gap_without_foresight_worst",
+        "worst gap to the bound that knows arrivals and charge, but not how long a run takes",
+        "0.05",
+        lambda value: value <= 0.05,
+    ),
+    (
+        "oracle_gap_without_foresight_with_free_changes_worst_periodic",
+        "the same for periodic requests, where changes of clock and cluster cost nothing",
+        "0.05",
+        lambda value: value <= 0.05,
+    ),
     ("mission_oracle_gap", "median gap to the oracle, in mean score of a wanted lifetime", "0.05", lambda v: v <= 0.05),
 )
 
@@ -45,6 +58,9 @@ def readme_part(result: dict[str, Any]) -> str:
 def _targets(result: dict[str, Any]) -> str:
     lines = ["| key | what | value | target | |", "|---|---|---|---|---|"]
     for key, what, target, met in TARGETS:
+        if key not in result:
+            # An older result.
+            continue
         value = result[key]
         lines.append(f"| `{key}` | {what} | {value:g} | {target} | {'met' if met(value) else 'missed'} |")
     return "\n".join(lines)
@@ -119,7 +135,7 @@ def _parts(result: dict[str, Any]) -> str:
         ("oracle gap without raising", "oracle_gap_without_raising"),
     )
     lines = [
-        "What the choice of a cluster and a clock raised in mid-run bring, phone chips, periodic: lowest / median / "
+        "What the choice of a cluster and a run raised midway bring, phone chips, periodic: lowest / median / "
         "highest ratio of answers in time, ours over ours with less to choose from.",
         "",
         "| model | " + " | ".join(words for words, _ in columns) + " |",

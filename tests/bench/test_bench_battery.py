@@ -44,6 +44,46 @@ def test_a_case_is_fair(script: dict[str, Any], kind: str) -> None:
     assert again == case
 
 
+def test_what_foresight_is_worth(script: dict[str, Any]) -> None:
+    case = script["run_case"]("freqbench-sm7225", "wikitext2", "periodic", 0, 15, Accounting.CPU)
+    # Nobody can know how long a run takes; what is left is mostly the price of changes.
+    assert 0.0 < case["oracle_gap_of_foresight"] < case["oracle_gap"]
+    assert case["oracle_gap_without_foresight_with_free_changes"] < 0.05 < case["oracle_gap_without_foresight"]
+    assert case["misses_ours"] == 0
+
+
+def test_a_run_that_was_ended_goes_on(script: dict[str, Any], tmp_path: Path) -> None:
+    kept = sys.modules["battery_journal"].Kept
+    path, asked = tmp_path / "journal", []
+
+    class Pool:
+        def map(self, function: Any, *arguments: Any) -> Any:
+            return map(function, *arguments)
+
+    def half(number: int, name: str) -> list[Any]:
+        asked.append(number)
+        if number == 6:
+            raise KeyboardInterrupt
+        return [number / 2, name]
+
+    numbers, names = [4, 5, 6], ["a", "b", "c"]
+    with pytest.raises(KeyboardInterrupt):
+        kept(path).map(Pool(), half, numbers, names)
+    # The last line was being written when it was ended.
+    path.write_text(path.read_text(encoding="utf-8") + '["half 6 c", [3.', encoding="utf-8")
+    numbers[2] = 8
+    assert kept(path).map(Pool(), half, numbers, names) == [[2.0, "a"], [2.5, "b"], [4.0, "c"]]
+    assert kept(path).map(Pool(), half, numbers, names)[2] == [4.0, "c"]
+    assert asked == [4, 5, 6, 8]
+    # Of other code nothing is believed; without a file nothing is kept.
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join(['"other"', *lines[1:]]) + "\n", encoding="utf-8")
+    kept(path).map(Pool(), half, [4], ["a"])
+    kept(None).map(Pool(), half, [4], ["a"])
+    assert asked == [4, 5, 6, 8, 4, 4]
+    assert script["Kept"] is kept
+
+
 def test_a_mission_lasts(script: dict[str, Any]) -> None:
     mission = script["run_mission"]("odroid-xu3-a7", "demo", 0, 40)
     assert mission["lasted"]

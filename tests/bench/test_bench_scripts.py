@@ -213,6 +213,24 @@ def test_level_switch() -> None:
     assert module["table"](result).count("\n") >= 6
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="a move needs two cores"
+)
+def test_core_move() -> None:
+    module = script("core_move")
+    module["ROUNDS"][True] = 2
+    before = os.sched_getaffinity(0)
+    result = module["measure"](arguments())
+    check_head(result, "core_move")
+    assert result["median_ms"].keys() == module["SETTINGS"].keys()
+    assert result["over_stays"]["stays"] == 1.0
+    assert all(value > 0 for value in result["over_stays"].values())
+    assert os.sched_getaffinity(0) == before
+    assert module["table"](result).count("\n") >= 6
+    with pytest.raises(UserInputError, match="threads is 2"):
+        module["measure"](arguments(threads=2))
+
+
 def test_deadline() -> None:
     module = script("deadline")
     module["measure"].__globals__["QUICK"] = 3

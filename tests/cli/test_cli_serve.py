@@ -101,6 +101,22 @@ def test_a_signal_ends_it_well(number: signal.Signals, bundle: Path, tmp_path: P
         assert np.array_equal(np.float32(answer["output"]), model.encode(["a cat"])[0])  # type: ignore[index]
 
 
+def test_a_named_cluster_is_served_on(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    device = ("--simulate", "--device", "freqbench-sm8150", "--speed", 1000)
+    with running(*(bundle, "--deadline-ms", 1000, *device, "--cluster", "cortex-a55", "--socket", path, "--json")) as (
+        program,
+        _,
+    ):
+        connection = Connection(path)
+        connection.ask("POST", "/v1/encode", {"text": "a cat"})
+        last = connection.ask("GET", "/v1/status")["last"]  # type: ignore[index]
+        connection.close()
+        program.send_signal(signal.SIGTERM)
+        program.communicate(timeout=TIMEOUT_S)
+    assert (last["cluster"], last["moved_to"], program.returncode) == ("cortex-a55", None, 0)
+
+
 def test_the_clock_is_given_back_at_a_signal(bundle: Path, tmp_path: Path) -> None:
     policy = tmp_path / "sys/devices/system/cpu/cpufreq/policy0"
     policy.mkdir(parents=True)

@@ -28,7 +28,7 @@ TRUTH = devices.LatencyCoefficients.model_validate(
         "cycles_per_cell": 3.0,
         "cycles_per_cell_int8": 2.0,
         "cycles_per_kept_mac_few": {"2": 2.5, "8": 0.9},
-        "cycles_per_kept_mac_few_int8": {"2": 1.5, "8": 0.4},
+        "cycles_per_kept_weight_few": {"2": 4.0, "8": 1.5},
         "cycles_per_band": 40.0,
         "cycles_per_band_int8": 25.0,
         "tokens_per_register": 8,
@@ -105,7 +105,7 @@ class FakeBench:
             for hidden in ((64, 128, 256, 512, 768) if quick else (64, 96, 128, 256, 384, 512, 640, 768))
             for int8 in (False, True)
             for rows in (2, 8)
-            for tokens in (1, 8, 30)
+            for tokens in (1, 2, 4, 8, 30)
             for level in (0, 1)
         ]
 
@@ -175,7 +175,13 @@ def test_it_finds_the_device_again(sysfs, machine, tmp_path) -> None:
     assert found.cycles_per_band == pytest.approx(40.0, rel=1e-3)
     assert found.cycles_per_kept_mac == pytest.approx(TRUTH.cycles_per_kept_mac, rel=1e-3)
     assert found.cycles_per_kept_mac_int8 == pytest.approx(TRUTH.cycles_per_kept_mac_int8, rel=1e-3)
+    assert found.cycles_per_kept_mac_few == pytest.approx({"2": 2.5, "8": 0.9}, rel=1e-3)
+    assert found.cycles_per_kept_weight_few == pytest.approx({"2": 4.0, "8": 1.5}, rel=1e-3)
     assert found.p95_error_percent < 0.1
+    # The report of the errors has a line for each number of tokens.
+    kinds = {each.kind: each.samples for each in profiled.fits["cpu"].by_kind}
+    assert [kind for kind in kinds if "token" in kind] == ["1 token", "2 tokens", "4 tokens", "8 tokens", "30 tokens"]
+    assert kinds["1 token"] > 8 * 2 * 2
     assert profiled.notes == ("no battery is listed in sysfs.",)
     # The clock and the threads were given back.
     assert (sysfs.root / "devices/system/cpu/cpufreq/policy0/scaling_governor").read_text().strip() == "schedutil"

@@ -175,12 +175,19 @@ def test_a_wrong_predictor_is_learned_from_raised_runs() -> None:
     assert set(policy._memory.overall.ratios_milli[-WINDOW:]) <= {1100, 1101}
 
 
-def test_who_waited_and_who_cannot_set_the_clock_is_not_raised() -> None:
-    governor = Governor(replace(scenario(), levels=LEVELS[:1]), Goal(margin=0.2), raises=True)
-    state = State(1, 1, 0)
-    assert governor.decide(state).option.choice.raise_mhz == 1400.0
-    assert governor.decide(state).p99_ns <= governor.scenario.limit_ns
-    assert governor.decide(replace(state, waited_ns=1)).option.choice.raise_mhz == 0.0
+def test_who_waited_is_raised_within_what_is_left_and_who_cannot_set_the_clock_is_not() -> None:
+    governor = Governor(replace(scenario(deadline_ms=90.0), levels=LEVELS[:1]), Goal(margin=0.2), raises=True)
+    state, deadline_ns = State(1, 1, 0), governor.scenario.deadline_ns
+    alone = governor.decide(state)
+    assert alone.option.choice.raise_mhz > alone.option.choice.freq_mhz
+    assert alone.p99_ns <= deadline_ns
+    for waited_ns in range(1, 14 * MS, MS // 2):
+        late = governor.decide(replace(state, waited_ns=waited_ns))
+        assert late.p99_ns <= deadline_ns - waited_ns
+        assert late.option.choice.freq_mhz >= alone.option.choice.freq_mhz
+    waited = governor.decide(replace(state, waited_ns=MS)).option.choice
+    assert 0 < waited.raise_after_ns < alone.option.choice.raise_after_ns
+    # Nobody behind can be served in time.
     assert governor.decide(replace(state, behind_ns=(0,))).option.choice.raise_mhz == 0.0
     assert governor.decide(replace(state, clock_mhz={CLUSTER: 1400.0})).option.choice.raise_mhz == 0.0
     assert Governor(governor.scenario, Goal(margin=0.2)).decide(state).option.choice.raise_mhz == 0.0

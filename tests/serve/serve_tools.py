@@ -25,6 +25,7 @@ from lavolta.runtime.governor_engine import EngineRunner
 from lavolta.runtime.governor_loop import Answer, LiveGovernor, Runner
 from lavolta.runtime.scenario import LevelWork, Scenario
 from lavolta.serve.addresses import listening
+from lavolta.serve.pace import RealTime
 from lavolta.serve.running import Stop, run
 from lavolta.serve.service import Service
 
@@ -231,3 +232,17 @@ class Gate:
     def wait(self) -> None:
         """Wait until a run has begun."""
         assert self.began.acquire(timeout=TIMEOUT_S)
+
+
+@contextmanager
+def gated(model: Model, path: Path, **options: int) -> Iterator[tuple[Service, Gate]]:
+    """A server whose runs a test lets through."""
+    gate, clock = Gate(), ManualClock()
+    with (
+        Service(model, governed_by(model, clock, runner=gate), RealTime(clock), **options) as service,
+        serving(service, path),
+    ):
+        try:
+            yield service, gate
+        finally:
+            gate.open.release(1000)

@@ -20,6 +20,7 @@ def served(index: int = 0, **changes: Any) -> Served:
         "level": "L1",
         "cluster": "little",
         "raised_mhz": None,
+        "moved_to": None,
         "threads": 1,
         "freq_mhz": 800.0,
         "deadline_ms": 100.0,

@@ -76,14 +76,13 @@ def govern(
     )
     with ExitStack() as opened:
 
-        def open_model(cores: Sequence[int] | None = None) -> Model:
+        def open_model(cores: Sequence[int] | None) -> Model:
             return opened.enter_context(open_bundle(bundle, threads=threads, cores=cores))
 
+        models = governing.models_of(scenario, cluster is not None, simulate, open_model)
         if simulate:
-            models = {"": open_model()}
             place = governed.simulated(scenario, goal, models[""], length, seed=seed)
         else:
-            models = governing.models_of(scenario, cluster is not None, open_model)
             place = governed.here(scenario, goal, models, length, sysfs, set_clock=not keep_clock)
         vocab = next(iter(models.values())).spec.vocab
         test = [index % vocab for index in range(length)]

@@ -124,8 +124,14 @@ def clusters_of(profile: DeviceProfile, wanted: list[str] | None, simulate: bool
     return names[:1]
 
 
-def models_of(scenario: Scenario, named: bool, open_model: Callable[[Sequence[int] | None], Model]) -> dict[str, Model]:
-    """The model on the cores of each cluster; wherever the engine likes where there is only one and none was named."""
+def models_of(
+    scenario: Scenario, named: bool, simulate: bool, open_model: Callable[[Sequence[int] | None], Model]
+) -> dict[str, Model]:
+    """The model on the cores of each cluster; wherever the engine likes where there is only one and none was named, and
+    of a simulated device.
+    """
+    if simulate:
+        return {"": open_model(None)}
     clusters = scenario.used_clusters
     pinned = named or len(clusters) > 1
     for cluster in clusters:

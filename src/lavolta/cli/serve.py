@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,6 +56,7 @@ def serve(
     ] = 1.0,
     tokens: governing.Tokens = None,
     threads: governing.Threads = 1,
+    cluster: governing.Clusters = None,
     keep_clock: governing.KeepClock = False,
     sysfs: governing.Sysfs = Path("/sys"),
     seed: governing.Seed = 0,
@@ -77,16 +80,31 @@ def serve(
     goal = governing.goal_of(until, reserve, min_score, mean_score, margin)
     if port is None and socket is None:
         port = PORT
-    with open_bundle(bundle, threads=threads) as model:
+    scenario, goal, length = governing.scenario_of(
+        bundle,
+        device,
+        deadline_ms,
+        None,
+        tokens,
+        threads,
+        goal,
+        lambda profile: governing.clusters_of(profile, cluster, simulate),
+    )
+    with ExitStack() as opened:
+
+        def open_model(cores: Sequence[int] | None) -> Model:
+            return opened.enter_context(open_bundle(bundle, threads=threads, cores=cores))
+
+        models = governing.models_of(scenario, cluster is not None, simulate, open_model)
+        model = next(iter(models.values()))
         if model.spec.task == "language-model":
             raise UserInputError(
                 f"{bundle} is a language model, and serve answers with one vector a text; use `lavolta generate`."
             )
-        scenario, goal, length = governing.scenario_of(bundle, device, deadline_ms, None, tokens, threads, goal)
         # Sockets come first: calibrating takes a while, and a port that is taken should be known at once.
         with listening(socket, host, port, remote=allow_remote) as where:
-            place = _place(scenario, goal, model, length, simulate, charge, seed, sysfs, not keep_clock)
-            with Service(model, place, _pace(place, speed), queue=queue) as service:
+            place = _place(scenario, goal, models, length, simulate, charge, seed, sysfs, not keep_clock)
+            with Service(tuple(models.values()), place, _pace(place, speed), queue=queue) as service:
                 names = ", ".join(where.names)
 
                 def started() -> None:
@@ -100,7 +118,7 @@ def serve(
 def _place(
     scenario: Any,
     goal: Any,
-    model: Model,
+    models: Mapping[str, Model],
     length: int,
     simulate: bool,
     charge: float,
@@ -111,8 +129,8 @@ def _place(
     from lavolta.runtime import governed
 
     if simulate:
-        return governed.simulated(scenario, goal, model, length, charge=charge, seed=seed)
-    return governed.here(scenario, goal, model, length, sysfs, set_clock=set_clock)
+        return governed.simulated(scenario, goal, models[""], length, charge=charge, seed=seed)
+    return governed.here(scenario, goal, models, length, sysfs, set_clock=set_clock)
 
 
 def _pace(place: Governed, speed: float) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lavolta.devices.latency import FEW_TOKENS, band_visits, far_macs, padding
+from lavolta.devices.latency import are_few, band_visits, far_macs, padding
 from lavolta.devices.profile import LatencyCoefficients, Source
 from lavolta.devices.work import Work
 from lavolta.errors import UserInputError
@@ -190,25 +190,27 @@ _Column = tuple[str, bool, int]
 
 def _columns(samples: Sequence[LatencySample], details: Details | None) -> list[_Column]:
     heights: set[tuple[bool, int]] = set()
-    few: set[tuple[bool, int]] = set()
+    few: dict[int, set[int]] = {}
     for sample in samples:
         work = sample.work
-        found_here = {(int8, work.cell_rows) for int8, macs in _macs(work) if macs > 0}
-        if _is_few(work, details):
-            few |= found_here
-        else:
-            heights |= found_here
+        for int8, macs in _macs(work):
+            if macs > 0 and _is_few(work, int8, details):
+                few.setdefault(work.cell_rows, set()).add(work.tokens)
+            elif macs > 0:
+                heights.add((int8, work.cell_rows))
     found: list[_Column] = [("kept", int8, rows) for int8, rows in sorted(heights)]
     if details is not None:
-        found += [("few", int8, rows) for int8, rows in sorted(few)]
+        found += [("few", False, rows) for rows in sorted(few)]
+        # One number of tokens does not tell what a weight takes from what a product takes.
+        found += [("few_weight", False, rows) for rows in sorted(few) if len(few[rows]) > 1]
         found += [("far", int8, rows) for int8, rows in sorted(heights)]
         found += [(kind, int8, 0) for kind in ("cell", "band") for int8 in sorted({int8 for int8, _ in heights})]
     return [*found, ("rest", False, 0), ("bytes", False, 0), ("fixed", False, 0), ("cycles", False, 0)]
 
 
-def _is_few(work: Work, details: Details | None) -> bool:
+def _is_few(work: Work, int8: bool, details: Details | None) -> bool:
     """Whether the kernels for a few tokens run, told apart where the fit may know the finer terms."""
-    return details is not None and work.tokens <= FEW_TOKENS
+    return details is not None and not int8 and are_few(work)
 
 
 def _macs(work: Work) -> tuple[tuple[bool, float], tuple[bool, float]]:
@@ -226,13 +228,14 @@ def _design(
         work, per_cycle = sample.work, 1.0 / (sample.freq_mhz * 1e3)
         pad = padding(work.tokens, width)
         macs = dict(_macs(work))
-        few = _is_few(work, details)
         for place, (kind, int8, rows) in enumerate(columns):
+            few = _is_few(work, int8, details)
             if few and kind in ("kept", "far", "cell", "band"):
                 continue
-            if kind == "few":
+            if kind in ("few", "few_weight"):
                 if few and rows == work.cell_rows:
-                    parallel[row, place] = macs[int8] * per_cycle
+                    shared = work.tokens if kind == "few_weight" else 1
+                    parallel[row, place] = macs[False] / max(shared, 1) * per_cycle
             elif kind == "kept" and rows == work.cell_rows:
                 parallel[row, place] = pad * macs[int8] * per_cycle
             elif kind == "far" and rows == work.cell_rows and details is not None:
@@ -322,7 +325,7 @@ def _coefficients(
             "cycles_per_kept_mac": table("kept", False, _SMALLEST_CYCLES),
             "cycles_per_kept_mac_int8": table("kept", True, _SMALLEST_CYCLES),
             "cycles_per_kept_mac_few": table("few", False, _SMALLEST_CYCLES),
-            "cycles_per_kept_mac_few_int8": table("few", True, _SMALLEST_CYCLES),
+            "cycles_per_kept_weight_few": table("few_weight", False, 0.0),
             "cycles_per_far_mac": table("far", False, 0.0),
             "cycles_per_far_mac_int8": table("far", True, 0.0),
             "near_cache_bytes": None if details is None else details.near_cache_bytes,

@@ -11,8 +11,9 @@ With ``s = 1 + (threads - 1) * thread_efficiency`` and the coefficients of the p
     bands    = cycles_per_band * visits of bands
     p        = tokens rounded up to tokens_per_register, / tokens
 
-At most `FEW_TOKENS` tokens run kernels of their own, which stream the weights: where a profile has ``few`` for them,
-``few[cell_rows] * kept_macs`` stands in the place of kept, far, cells and bands, with p = 1.
+At most `FEW_TOKENS` tokens, and no more than cells have rows, run fp32 kernels of their own, which read a weight once
+for all tokens: where a profile has ``few`` for them, ``few[cell_rows] * kept_macs + few_weight[cell_rows] * kept_macs /
+tokens`` stands in the place of kept, far, cells and bands, with p = 1. int8 kernels compute groups of tokens always.
 
 ``far_macs`` are those whose inputs do not fit the nearest cache: of each layer, the part of its inputs (of as many
 tokens as the kernels take at once) beyond ``near_cache_bytes``. Terms that a profile does not have are 0.
@@ -35,7 +36,12 @@ TOKENS_AT_ONCE = 48
 
 
 FEW_TOKENS = 4
-"""Most tokens that the kernels for a few tokens take."""
+"""Most tokens that the fp32 kernels for a few tokens take."""
+
+
+def are_few(work: Work) -> bool:
+    """Whether the tokens are few enough for kernels of their own."""
+    return work.tokens <= min(FEW_TOKENS, work.cell_rows)
 
 
 def coefficients_ms(coefficients: LatencyCoefficients, work: Work, freq_mhz: float, threads: int = 1) -> float:
@@ -45,9 +51,9 @@ def coefficients_ms(coefficients: LatencyCoefficients, work: Work, freq_mhz: flo
     for int8, macs in ((False, work.kept_macs - work.int8_macs), (True, work.int8_macs)):
         if macs <= 0:
             continue
-        few = coefficients.few_cycles(work.cell_rows, int8) if work.tokens <= FEW_TOKENS else None
+        few = coefficients.few_cycles(work.cell_rows) if are_few(work) and not int8 else None
         if few is not None:
-            others += few * macs
+            others += few[0] * macs + few[1] * macs / max(work.tokens, 1)
             continue
         parallel += coefficients.kept_cycles(work.cell_rows, int8) * macs
         per_band = coefficients.cycles_per_band_int8 if int8 else coefficients.cycles_per_band

@@ -58,8 +58,9 @@ class LatencyCoefficients(_Record):
         cycles_fixed: core cycles per inference that do not depend on the work.
         cycles_per_kept_mac: cell height to core cycles per kept multiply-accumulate on one thread, fp32 weights.
         cycles_per_kept_mac_int8: the same for int8 weights; absent where they were not measured.
-        cycles_per_kept_mac_few, cycles_per_kept_mac_few_int8: the same for sequences of a few tokens, whose kernels are
-            their own: all that the kept work takes; absent where these were not measured apart.
+        cycles_per_kept_mac_few, cycles_per_kept_weight_few: for sequences of a few tokens, whose fp32 kernels are their
+            own: cycles per kept multiply-accumulate, and per kept weight whatever the number of tokens. Together all
+            that the kept work takes; absent where these were not measured apart.
         cycles_per_far_mac, cycles_per_far_mac_int8: what a kept multiply-accumulate takes more where the layer's inputs
             do not fit the nearest cache; absent where that was not measured.
         near_cache_bytes: size of the nearest cache for these inputs.
@@ -79,7 +80,7 @@ class LatencyCoefficients(_Record):
     cycles_per_kept_mac: Annotated[dict[CellRows, Positive], Field(min_length=1)]
     cycles_per_kept_mac_int8: Annotated[dict[CellRows, Positive], Field(min_length=1)] | None = None
     cycles_per_kept_mac_few: Annotated[dict[CellRows, Positive], Field(min_length=1)] | None = None
-    cycles_per_kept_mac_few_int8: Annotated[dict[CellRows, Positive], Field(min_length=1)] | None = None
+    cycles_per_kept_weight_few: Annotated[dict[CellRows, NonNegative], Field(min_length=1)] | None = None
     cycles_per_far_mac: Annotated[dict[CellRows, NonNegative], Field(min_length=1)] | None = None
     cycles_per_far_mac_int8: Annotated[dict[CellRows, NonNegative], Field(min_length=1)] | None = None
     near_cache_bytes: Annotated[int, Field(ge=1024)] | None = None
@@ -118,10 +119,13 @@ class LatencyCoefficients(_Record):
         table = (self.cycles_per_far_mac_int8 if int8 else self.cycles_per_far_mac) or {}
         return {int(rows): cycles for rows, cycles in table.items()}.get(cell_rows, 0.0)
 
-    def few_cycles(self, cell_rows: int, int8: bool = False) -> float | None:
-        """Cycles per kept MAC of a few tokens; none where they were not measured apart."""
-        table = (self.cycles_per_kept_mac_few_int8 if int8 else self.cycles_per_kept_mac_few) or {}
-        return {int(rows): cycles for rows, cycles in table.items()}.get(cell_rows)
+    def few_cycles(self, cell_rows: int) -> tuple[float, float] | None:
+        """Cycles per kept MAC and per kept weight of a few tokens; none where they were not measured apart."""
+        macs, weights = (
+            {int(rows): cycles for rows, cycles in (table or {}).items()}
+            for table in (self.cycles_per_kept_mac_few, self.cycles_per_kept_weight_few)
+        )
+        return (macs[cell_rows], weights.get(cell_rows, 0.0)) if cell_rows in macs else None
 
     def speedup(self, threads: int) -> float:
         """Speed of ``threads`` threads relative to one."""

@@ -8,9 +8,10 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from lavolta.assets import asset, style
 
 # The browser itself refuses every request, so the promise of a page without network does not rest on our care.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -36,7 +37,7 @@ def frame(title: str, body: str, figures: Mapping[str, Mapping[str, Any]]) -> st
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <style>
-{_asset("page.css")}</style>
+{style("report")}</style>
 </head>
 <body>
 <main>
@@ -45,7 +46,7 @@ def frame(title: str, body: str, figures: Mapping[str, Mapping[str, Any]]) -> st
 <script type="application/json" id="figures">{data}</script>
 <script>{get_plotlyjs()}</script>
 <script>
-{_asset("page.js")}</script>
+{asset("report/page.js")}</script>
 </body>
 </html>
 """
@@ -100,7 +101,3 @@ def write_page(path: Path, text: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-
-
-def _asset(name: str) -> str:
-    return files("lavolta.report").joinpath(name).read_text(encoding="utf-8")

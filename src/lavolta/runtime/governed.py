@@ -109,7 +109,7 @@ def here(
     if scenario.profile.cpu is not None:
         require_same_cpu(scenario.profile, read_identity(instruction_sets()))
     clusters = cluster_cpus(scenario.profile)
-    runner = EngineRunner(models, tokens)
+    runner = EngineRunner(models, tokens, clusters if scenario.threads == (1,) else None)
     control = LinuxFrequencyControl(sysfs, clusters, allowed=set_clock)
     # A fuel gauge on a slow bus must not delay a request.
     source = Background(

@@ -20,14 +20,16 @@ from enum import Enum
 from lavolta.devices.profile import Cluster
 from lavolta.errors import UserInputError
 from lavolta.runtime.governor_memory import ONE_MILLI, Memory
+from lavolta.runtime.governor_menu import Menu
 from lavolta.runtime.policy import Outcome, State
-from lavolta.runtime.raising import raised_options
-from lavolta.runtime.scenario import Choice, Option, Scenario
+from lavolta.runtime.scenario import Option, Scenario
 
 HYSTERESIS_MILLI = 10
 """A denser choice than the present one must be affordable with 1 % to spare; so a plan does not flutter."""
 BLOCK = 32
 """Requests for which the better level is kept before saving begins again, while a mean score is kept."""
+QUEUE_STEPS = 32
+"""Amounts of time left, in a deadline, for which runs with a raise are planned."""
 MOST_MENUS = 256
 """Menus that are kept for when the same corrections and limits come again."""
 Demand = Callable[[int, int], float]
@@ -116,82 +118,14 @@ class Decision:
     price: float
 
 
-class Menu:
-    """The options that meet the deadline under one set of corrections.
-
-    Args:
-        current: the choice in force: at its level and cluster a change of clock is all that a run may have to wait for.
-        margin: with it, options whose clock is raised in mid-run are added to the plan.
-
-    Attributes:
-        above_fj: energy of a run above idle.
-        usable: those that fit deadline and rhythm, with room for a switch before the run; without raises.
-        hull: the upper convex hull of score over energy, cheapest first; ``slopes[i]`` leads from ``i`` to ``i + 1``.
-        in_time: false where nothing meets the deadline; then `usable` is the fastest option alone.
-    """
-
-    def __init__(
-        self,
-        scenario: Scenario,
-        options: Sequence[Option],
-        p99_ns: Callable[[Option], int],
-        current: Choice | None = None,
-        margin: float | None = None,
-    ) -> None:
-        def room_ns(option: Option) -> int:
-            near = current is not None and option.choice.kind == current.kind
-            return scenario.limit_ns - (scenario.clock_switch_ns if near else scenario.full_switch_ns)
-
-        self.p99_ns = {option.choice: p99_ns(option) for option in options}
-        tight = [o for o in options if self.p99_ns[o.choice] <= scenario.limit_ns]
-        roomy = [o for o in tight if self.p99_ns[o.choice] <= room_ns(o)]
-        self.in_time = bool(tight)
-        self.fastest = min(roomy or tight or options, key=lambda o: (self.p99_ns[o.choice], o.cell_uw, o.choice))
-        idle_uw = scenario.idle_uw[1]
-        self.energy_fj = {o.choice: scenario.period_fj(o) for o in options}
-        self.above_fj = {o.choice: (o.cell_uw - idle_uw) * o.latency_ns for o in options}
-        # Where no choice leaves room for a switch before the run, stay with one choice.
-        self.usable = roomy or [self._cheapest(tight) if tight else self.fastest]
-        planned = list(self.usable)
-        if margin is not None and roomy:
-            for raised in raised_options(scenario, options, p99_ns, room_ns, margin):
-                choice = raised.option.choice
-                self.p99_ns[choice] = room_ns(raised.option)
-                self.above_fj[choice] = raised.above_fj
-                self.energy_fj[choice] = raised.above_fj + idle_uw * scenario.period_ns
-                planned.append(raised.option)
-        self.hull, self.slopes = self.hull_of(planned)
-
-    def hull_of(self, options: Sequence[Option]) -> tuple[list[Option], list[float]]:
-        """The convex hull of some options, and its slopes, which fall strictly."""
-        ordered = sorted(options, key=lambda o: (self.energy_fj[o.choice], -o.score, o.choice))
-        hull: list[Option] = []
-        slopes: list[float] = []
-        for option in ordered:
-            if hull and option.score <= hull[-1].score:
-                continue
-            while slopes and self._slope(hull[-1], option) >= slopes[-1]:
-                hull.pop()
-                slopes.pop()
-            if hull:
-                slopes.append(self._slope(hull[-1], option))
-            hull.append(option)
-        return hull, slopes
-
-    def _slope(self, low: Option, high: Option) -> float:
-        return (high.score - low.score) / (self.energy_fj[high.choice] - self.energy_fj[low.choice])
-
-    def _cheapest(self, options: Sequence[Option]) -> Option:
-        return min(options, key=lambda o: (self.energy_fj[o.choice], -o.score, o.choice))
-
-
 class Governor:
     """Decides for one scenario and goal.
 
     Args:
         demand: expected requests between two times. Where not given: one every period, or for irregular arrivals as
             many as have come so far.
-        raises: whether the clock of a run can be raised before its end. Only requests that did not wait get such runs.
+        raises: whether the clock of a run can be raised before its end.
+        moves: whether the rest of a run can be moved to another cluster, too.
 
     Raises:
         InfeasibleError: no allowed level keeps the deadline.
@@ -199,9 +133,15 @@ class Governor:
     """
 
     def __init__(
-        self, scenario: Scenario, goal: Goal | None = None, demand: Demand | None = None, raises: bool = False
+        self,
+        scenario: Scenario,
+        goal: Goal | None = None,
+        demand: Demand | None = None,
+        raises: bool = False,
+        moves: bool = False,
     ) -> None:
-        self.scenario, self.goal, self.demand, self._raises = scenario, goal or Goal(), demand, raises
+        self.scenario, self.goal, self.demand = scenario, goal or Goal(), demand
+        self._raises, self._moves = raises, raises and moves
         self._menus: dict[tuple[object, ...], Menu] = {}
         floor = self.goal.min_score
         self._places = [
@@ -228,6 +168,11 @@ class Governor:
             option, reason = menu.fastest, Reason.LATE
         return Decision(option, reason, menu.p99_ns[option.choice], price)
 
+    def stay(self) -> None:
+        """From now on the rest of a run cannot be moved to another cluster."""
+        self._moves = False
+        self._menus.clear()
+
     def learn(self, memory: Memory, outcome: Outcome) -> Memory:
         """What is known after a run."""
         target = self.goal.mean_score
@@ -251,7 +196,7 @@ class Governor:
 
             # A clock that the system chooses cannot be raised.
             raised = margin if self._raises and not state.clock_mhz else None
-            menu = Menu(self.scenario, self._allowed(state), p99_ns, state.current, raised)
+            menu = Menu(self.scenario, self._allowed(state), p99_ns, state.current, raised, self._moves)
             if len(self._menus) >= MOST_MENUS:
                 self._menus.clear()
             self._menus[key] = menu
@@ -306,7 +251,9 @@ class Governor:
         ]
         if not in_time:
             return None
-        hull, slopes = menu.hull_of(in_time)
+        # Steps of what is left, so that plans are found again.
+        step_ns = max(1, deadline_ns // QUEUE_STEPS)
+        hull, slopes = menu.hull_of([*in_time, *menu.raised(room_ns // step_ns * step_ns)])
         return hull[_pick(slopes, price)]
 
     def _affordable(self, menu: Menu, state: State, memory: Memory, spare_milli: int) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from lavolta.errors import UserInputError
 from lavolta.runtime.deadline import Clock
 from lavolta.runtime.engine import Model
-from lavolta.runtime.governor_loop import Answer
+from lavolta.runtime.runners import Answer
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,16 @@ class EngineRunner:
         models: the model; for several clusters the bundle opened once for each of them, on its cores. They read the
             same file in place, so its weights are in memory once, and each has a plan and threads of its own.
         tokens: length of the sequences to measure the plan with; one that a model has already is kept.
+        cpus: the CPUs of each cluster, where runs have a single thread: it is the caller's, so a run can be moved to
+            another cluster before its end. Other threads are the engine's own.
     """
 
-    def __init__(self, models: Model | Mapping[str, Model], tokens: int) -> None:
+    def __init__(
+        self,
+        models: Model | Mapping[str, Model],
+        tokens: int,
+        cpus: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
         self._models = dict(models) if isinstance(models, Mapping) else {"": models}
         if not self._models:
             raise UserInputError("there is no model to run; give at least one.")
@@ -48,6 +57,26 @@ class EngineRunner:
             if model.plan is None:
                 model.calibrate([tokens])
         self._model = next(iter(self._models.values()))
+        self._cpus = {} if cpus is None else dict(cpus)
+        self._thread = 0
+
+    @property
+    def model(self) -> Model:
+        """The model that runs, or runs next."""
+        return self._model
+
+    @property
+    def moves_runs(self) -> bool:
+        """Whether the cores of every cluster are known, and runs have a single thread."""
+        return len(self._models) > 1 and self._models.keys() <= self._cpus.keys()
+
+    def move_run(self, cluster: str, /) -> bool:
+        """Move the thread of the run to the cores of a cluster; false where the system does not let it."""
+        try:
+            os.sched_setaffinity(self._thread, self._cpus[cluster])
+        except OSError:
+            return False
+        return True
 
     def move(self, cluster: str, /) -> None:
         """Run on this cluster's model from now on; a runner with one model stays on it."""
@@ -87,12 +116,18 @@ class EngineRunner:
             now_ns = time.monotonic_ns()
             return now_ns if now_ns <= turn_ns else turn_ns + round((now_ns - turn_ns) * speedup)
 
+        self._thread = threading.get_native_id()
+        allowed = os.sched_getaffinity(0) if self.moves_runs else set()
         threading.Thread(target=wait, daemon=True).start()
         try:
             return self._answer(request, level, after_ms + max(0.0, within_ms - after_ms) * speedup, clock)
         finally:
             ended.set()
             done.wait()
+            if allowed:
+                # A move that came when the engine had just given the thread its cores back.
+                with suppress(OSError):
+                    os.sched_setaffinity(0, allowed)
 
     def _answer(self, request: Any, level: str, within_ms: float, clock: Clock | None) -> Answer:
         self._model.switch(level)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from lavolta.devices.charge import to_fj, to_ns
 from lavolta.devices.sources import Degree, FrequencyControl, Reading, Source
@@ -20,6 +20,8 @@ from lavolta.runtime.governor import Decision, Goal, Governor, Reason
 from lavolta.runtime.governor_memory import Memory
 from lavolta.runtime.policy import Outcome, State
 from lavolta.runtime.raising import slowdown_of
+from lavolta.runtime.runners import Answer as Answer
+from lavolta.runtime.runners import Mover, Raiser, RunMover, Runner
 from lavolta.runtime.scenario import Choice, Option, Scenario
 
 ENERGY_WINDOW = 0.005
@@ -29,67 +31,13 @@ CLOCK_GRID_MHZ = 10.0
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a runner gives.
-
-    Attributes:
-        output: the model's.
-        kept_level: false where layers ran sparser than was asked, to be in time.
-    """
-
-    output: Any
-    kept_level: bool = True
-
-
-class Runner(Protocol):
-    """Runs one request at a level."""
-
-    def __call__(self, request: Any, level: str, within_ms: float, /) -> Answer:
-        """Run a request.
-
-        Args:
-            within_ms: what is left of the deadline; a runner that can run sparser in the middle keeps it.
-        """
-        ...
-
-
-@runtime_checkable
-class Mover(Protocol):
-    """A runner that can run on any of several clusters."""
-
-    def move(self, cluster: str, /) -> None:
-        """Run on this cluster from now on."""
-        ...
-
-
-@runtime_checkable
-class Raiser(Protocol):
-    """A runner that can have something done in the middle of a run."""
-
-    def run_raised(
-        self,
-        request: Any,
-        level: str,
-        within_ms: float,
-        after_ms: float,
-        speedup: float,
-        then: Callable[[], None],
-        /,
-    ) -> Answer:
-        """Run a request as `Runner` does, and call ``then`` once if it has not ended ``after_ms`` after its begin.
-
-        ``then`` makes the rest of the run ``speedup`` times as fast; it has returned before this returns.
-        """
-        ...
-
-
-@dataclass(frozen=True)
 class Served:
     """One answered request, and why it ran as it did.
 
     Attributes:
         freq_mhz: the clock that was set, or predicted for; the run began with it.
         raised_mhz: the clock that the run was raised to before its end; none where it was not.
+        moved_to: the cluster that it was moved to then; none where it was not.
         deadline_ms: how long this request was allowed to take.
         response_ms: from the arrival to the answer; ``run_ms`` is the run alone.
         predicted_ms: what the profile says of the run; ``p99_ms`` is what the governor expects at most, with its margin
@@ -106,6 +54,7 @@ class Served:
     cluster: str
     freq_mhz: float
     raised_mhz: float | None
+    moved_to: str | None
     deadline_ms: float
     response_ms: float
     run_ms: float
@@ -136,7 +85,7 @@ class LiveGovernor:
         scenario: device, levels and deadline; its battery is used where the source knows no capacity. Give ``gap_ms``
             where the rhythm of requests is not known: it is learned.
         runner: runs a request; a `Mover` where the scenario has several clusters. With a `Raiser` the clock of a run is
-            raised before its end where that saves energy.
+            raised before its end where that saves energy; with a `RunMover` it may go on on another cluster, too.
         source, control: the device.
         now_s: the clock of arrivals and runs, in seconds.
         busy: asked for the clock right after a run, where ``source`` answers with an earlier look (`Background`).
@@ -161,7 +110,8 @@ class LiveGovernor:
         if len(scenario.used_clusters) > 1 and not isinstance(runner, Mover):
             raise UserInputError("the runner stays on one cluster; name one for the scenario.")
         self._raises = isinstance(runner, Raiser)
-        self._governor = Governor(scenario, goal, raises=self._raises)
+        self._run_mover = runner if isinstance(runner, RunMover) and runner.moves_runs else None
+        self._governor = self._governor_of(scenario, goal)
         self._pinned: tuple[str, Governor] | None = None
         self._runner, self._source, self._control, self._now_s = runner, source, control, now_s
         self._busy = source if busy is None else busy
@@ -170,6 +120,7 @@ class LiveGovernor:
         self._start_s: float | None = None
         self._busy_mhz: dict[str, float] = {}
         self._raised_s: float | None = None
+        self._move_refused = False
         # Predicted energy since the battery was last looked at, and what it held then.
         self._predicted_fj = 0
         self._anchor_fj: int | None = None
@@ -198,7 +149,18 @@ class LiveGovernor:
             names = ", ".join(known.name for known in self.scenario.levels)
             raise UserInputError(f"there is no level '{level}'; the bundle has {names}.")
         goal = replace(self.goal, until_h=None, reserve=None, min_score=None, mean_score=None)
-        self._pinned = level, Governor(replace(self.scenario, levels=chosen), goal, raises=self._raises)
+        self._pinned = level, self._governor_of(replace(self.scenario, levels=chosen), goal)
+
+    def _stay(self) -> None:
+        """A move in mid-run was refused: no more of them are planned."""
+        self._run_mover, self._move_refused = None, False
+        self._governor.stay()
+        pinned = self._pinned
+        if pinned is not None:
+            pinned[1].stay()
+
+    def _governor_of(self, scenario: Scenario, goal: Goal) -> Governor:
+        return Governor(scenario, goal, raises=self._raises, moves=self._run_mover is not None)
 
     def serve(
         self,
@@ -241,6 +203,8 @@ class LiveGovernor:
         deadline_ns = to_ns(allowed_ms)
         outcome = Outcome(option, state.time_ns, seen_ns, response_ns, deadline_ns, share)
         self.memory = governor.learn(self.memory, outcome)
+        if self._move_refused:
+            self._stay()
         raised = self._raised_s is not None
         self._current = choice.raised if raised else choice.plain
         if degree is Degree.FOLLOWS:
@@ -253,6 +217,7 @@ class LiveGovernor:
             cluster=choice.cluster,
             freq_mhz=choice.freq_mhz,
             raised_mhz=choice.raise_mhz if raised else None,
+            moved_to=(choice.raise_cluster or None) if raised else None,
             deadline_ms=allowed_ms,
             response_ms=response_ns / 1e6,
             run_ms=run_ns / 1e6,
@@ -285,7 +250,9 @@ class LiveGovernor:
                 return decision, state
             choice = decision.option.choice
             if self._set(choice.cluster, choice.freq_mhz) or self._control.degree is Degree.SETS:
-                self._park(choice.cluster)
+                left = None if self._current is None else self._current.cluster
+                if left is not None and left != choice.cluster:
+                    self._park(left)
                 return decision, state
 
     def _set(self, cluster: str, wanted_mhz: float) -> bool:
@@ -296,10 +263,9 @@ class LiveGovernor:
 
     def _park(self, cluster: str) -> None:
         """Let a cluster that is left idle at its lowest clock: a high one may keep its voltage up."""
-        left = None if self._current is None else self._current.cluster
-        steps = self._control.clusters.get(left or "", ())
-        if left is not None and left != cluster and steps:
-            self._control.set_mhz(left, steps[0])
+        steps = self._control.clusters.get(cluster, ())
+        if steps:
+            self._control.set_mhz(cluster, steps[0])
 
     def _run(self, request: Any, choice: Choice, within_ms: float) -> Answer:
         self._raised_s = None
@@ -309,9 +275,14 @@ class LiveGovernor:
             return self._runner(request, choice.level, within_ms)
 
         def then() -> None:
-            moment_s = self._now_s()
-            if self._set(choice.cluster, choice.raise_mhz):
-                self._raised_s = moment_s
+            moment_s, after = self._now_s(), choice.raised
+            if not self._set(after.cluster, after.freq_mhz):
+                return
+            if after.cluster != choice.cluster and not (self._run_mover and self._run_mover.move_run(after.cluster)):
+                self._park(after.cluster)
+                self._move_refused = True
+                return
+            self._raised_s = moment_s
 
         slow, quick = (self.scenario.option(c).latency_ns for c in (choice, choice.raised))
         after_ms = choice.raise_after_ns / 1e6
@@ -324,10 +295,18 @@ class LiveGovernor:
         high = self.scenario.option(option.choice.raised)
         first_ns = min(run_ns, max(0, round(1e9 * (self._raised_s - start_s))))
         change_ns = min(run_ns - first_ns, self.scenario.switch_ns(option.choice, high.choice))
-        slowdown = slowdown_of(run_ns, option, high, first_ns, change_ns)
+        slowdown = slowdown_of(run_ns, option, self._corrected(high, option), first_ns, change_ns)
         return max(1, round(slowdown * option.latency_ns)), option.cell_uw * first_ns + high.cell_uw * (
             run_ns - first_ns
         )
+
+    def _corrected(self, high: Option, low: Option) -> Option:
+        """What an option would take if the predictor were as far off for it as for another: clusters differ in that."""
+        of_high, of_low = (
+            self.memory.factor_milli(option.choice.cluster, option.choice.level, self.goal.margin)
+            for option in (high, low)
+        )
+        return replace(high, latency_ns=max(1, high.latency_ns * of_high // of_low))
 
     def _state(self, reading: Reading, now_s: float, arrived_s: float, behind_s: Sequence[float]) -> State:
         capacity_mwh = reading.capacity_mwh or self.scenario.profile.battery.energy_mwh

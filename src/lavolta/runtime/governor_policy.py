@@ -54,7 +54,7 @@ class GovernorPolicy:
     Args:
         goal: what is wanted beside the deadline.
         demand: expected requests between two times, for irregular arrivals.
-        raises: whether a run's clock may be raised before its end.
+        raises: whether a run's clock may be raised before its end, also by moving it to another cluster.
     """
 
     name = "lavolta"
@@ -63,7 +63,7 @@ class GovernorPolicy:
     def __init__(
         self, scenario: Scenario, goal: Goal | None = None, demand: Demand | None = None, raises: bool = True
     ) -> None:
-        self._governor = Governor(scenario, goal, demand, raises)
+        self._governor = Governor(scenario, goal, demand, raises, raises)
         self._memory = Memory()
         self.words = words_of(self._governor.goal)
 

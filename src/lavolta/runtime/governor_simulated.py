@@ -8,7 +8,7 @@ from typing import Any
 from lavolta.devices.energy import Accounting, idle_mw, run_mw
 from lavolta.devices.latency import latency_ms
 from lavolta.devices.sources import SimulatedDevice
-from lavolta.runtime.governor_loop import Answer
+from lavolta.runtime.runners import Answer
 from lavolta.runtime.scenario import LevelWork
 
 
@@ -39,6 +39,16 @@ class SimulatedRunner:
     def move(self, cluster: str, /) -> None:
         """Run on this cluster from now on."""
         self._cluster = self.device.profile.cluster(cluster).name
+
+    @property
+    def moves_runs(self) -> bool:
+        """Always: nothing has to be moved."""
+        return True
+
+    def move_run(self, cluster: str, /) -> bool:
+        """Let the rest of the run take place there."""
+        self.move(cluster)
+        return True
 
     def __call__(self, request: Any, level: str, _within_ms: float, /) -> Answer:
         """One run at the device's present clock; levels stay as they are, however late it gets."""

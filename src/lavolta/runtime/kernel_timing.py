@@ -65,8 +65,8 @@ SHAPES = (
 )
 """From toys to DistilBERT's sizes and the paper's language model; the first ones are enough for a quick look."""
 _QUICK_SHAPES = 5
-_TOKENS = (1, 8, 32, 64, 128)
-_QUICK_TOKENS = (1, 16, 64)
+_TOKENS = (1, 2, 4, 8, 32, 64, 128)
+_QUICK_TOKENS = (1, 4, 16, 64)
 
 
 @dataclass(frozen=True)

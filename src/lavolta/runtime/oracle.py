@@ -3,14 +3,15 @@
 Dynamic programming over requests in order: for every moment at which the processor may be free again, the least cost
 that leads there. The clock may change freely within a run. A deadline is given up only where even the fastest choice,
 taken for every request, misses it (that schedule finishes every request first, so nobody misses less). The oracle is a
-bound: changes of clock, level and cluster cost it nothing, and while requests queue, moments are rounded down to a
-grid. No policy that misses as few deadlines does better (a test holds it with tolerance 0).
+bound: changes of clock, level and cluster cost it nothing (a run that goes on on another cluster costs that one move),
+and while requests queue, moments are rounded down to a grid. No policy that misses as few deadlines does better (a test
+holds it with tolerance 0).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from lavolta.devices.charge import to_fj, to_ns
 from lavolta.errors import UserInputError
-from lavolta.runtime.scenario import Option, Scenario
+from lavolta.runtime.hull import time_energy_hull
+from lavolta.runtime.scenario import Choice, Option, Scenario
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def most_inferences(
     """
     idle_uw = scenario.idle_uw[1]
     capacity_fj = to_fj(scenario.profile.battery.energy_mwh * charge)
-    menu = _pareto(_mixed(scenario.options.values(), idle_uw))
+    menu = _menu(scenario, scenario.options.values())
     count, misses = 0, 0
     for stage in _stages(scenario, menu, slowdowns, _arrivals(scenario, arrivals_ms)):
         spent_fj = int(stage.base) + idle_uw * stage.arrival_ns + int((stage.cost + idle_uw * stage.after_ns).min())
@@ -94,7 +96,7 @@ def best_mean_score(
 
     def bound(price: float) -> float:
         cost = 0.0
-        for stage in _stages(scenario, _pareto_of_scores(options, idle_uw, price), slowdowns, iter(arrivals)):
+        for stage in _stages(scenario, _menu_of_scores(scenario, options, price), slowdowns, iter(arrivals)):
             cost = stage.base + float(stage.cost.min())
         return (price * budget_fj - cost) / len(arrivals)
 
@@ -114,58 +116,66 @@ def best_mean_score(
     return best
 
 
-_MenuItem = tuple[int, int | float, int | float]
-"""Predicted time (ns), cost per ns of run time, cost of the run however long it takes."""
+_MenuItem = tuple[int, int | float, int | float, int]
+"""Predicted time (ns), cost per ns of it, and cost and time (ns) however long the run takes."""
 
 
-def _pareto(options: list[tuple[int, int]]) -> list[_MenuItem]:
-    """Options by rising time; each costs less than all quicker ones. Time and cost stretch alike under a slowdown."""
-    menu: list[_MenuItem] = []
-    for latency_ns, extra_uw in sorted(options, key=lambda o: (o[0], o[1])):
-        if not menu or latency_ns * extra_uw < menu[-1][0] * menu[-1][1]:
-            menu.append((latency_ns, extra_uw, 0))
+def _menu(scenario: Scenario, options: Iterable[Option]) -> list[_MenuItem]:
+    """What a run may be, at its energy above idle."""
+    options, idle_uw = list(options), scenario.idle_uw[1]
+    alone: list[tuple[int, int]] = []
+    for same in _grouped(options, lambda choice: choice.kind):
+        alone += [(o.latency_ns, o.cell_uw - idle_uw) for o in same]
+        for quick, slow in itertools.pairwise(time_energy_hull(same, idle_uw)):
+            alone += _mixes(quick, slow, idle_uw)
+    moved: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for same in _grouped(options, lambda choice: (choice.level, choice.threads)):
+        for quick, slow in itertools.pairwise(time_energy_hull(same, idle_uw)):
+            if quick.choice.cluster != slow.choice.cluster:
+                cost = scenario.switch_fj(quick.choice, slow.choice), scenario.switch_ns(quick.choice, slow.choice)
+                moved.setdefault(cost, []).extend(_mixes(quick, slow, idle_uw))
+    menu: list[_MenuItem] = [(time_ns, extra_uw, 0, 0) for time_ns, extra_uw in _pareto(alone)]
+    for (move_fj, move_ns), runs in moved.items():
+        menu += [(time_ns, extra_uw, move_fj, move_ns) for time_ns, extra_uw in _pareto(runs)]
     return menu
 
 
-def _pareto_of_scores(options: Sequence[Option], idle_uw: int, price: float) -> list[_MenuItem]:
-    """Per level the options that are worth having; costs are ``price * energy - score``."""
+def _menu_of_scores(scenario: Scenario, options: Sequence[Option], price: float) -> list[_MenuItem]:
+    """The same for each score; costs are ``price * energy - score``."""
     menu: list[_MenuItem] = []
     for score in sorted({option.score for option in options}):
-        same = _mixed([option for option in options if option.score == score], idle_uw)
-        menu += [(latency_ns, price * extra_uw, -score) for latency_ns, extra_uw, _ in _pareto(same)]
+        for time_ns, extra_uw, move_fj, move_ns in _menu(scenario, (o for o in options if o.score == score)):
+            menu.append((time_ns, price * extra_uw, price * move_fj - score, move_ns))
     return menu
 
 
-def _mixed(options: Iterable[Option], idle_uw: int) -> list[tuple[int, int]]:
-    """Time and power above idle of options, and of runs that change between two clocks of one cluster on the way.
+def _grouped(options: Iterable[Option], key: Callable[[Choice], Any]) -> list[list[Option]]:
+    groups: dict[Any, list[Option]] = {}
+    for option in options:
+        groups.setdefault(key(option.choice), []).append(option)
+    return list(groups.values())
 
-    Every mix of two options lies on the line between them in time and energy. A line stands here as `MIXES` items, each
-    with the shortest time and the least energy of its piece: no mix is better than the item of its piece.
-    """
 
+def _pareto(runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Time and power by rising time; each costs less than all quicker ones. Both stretch alike under a slowdown."""
     found: list[tuple[int, int]] = []
-    for _, group in itertools.groupby(
-        sorted(options, key=lambda o: (o.choice.kind, o.latency_ns)), key=lambda o: o.choice.kind
-    ):
-        points = [(o.latency_ns, o.cell_uw - idle_uw) for o in group]
-        found += points
-        hull: list[tuple[int, int]] = []
-        for time_ns, extra_uw in points:
-            point = time_ns, time_ns * extra_uw
-            while len(hull) > 1 and _is_above(hull[-1], hull[-2], point):
-                hull.pop()
-            hull.append(point)
-        for (quick_ns, quick_fj), (slow_ns, slow_fj) in itertools.pairwise(hull):
-            if slow_fj < quick_fj:
-                for piece in range(MIXES):
-                    time_ns = quick_ns + (slow_ns - quick_ns) * piece // MIXES
-                    found.append((time_ns, (quick_fj + (slow_fj - quick_fj) * (piece + 1) // MIXES) // time_ns))
+    for time_ns, extra_uw in sorted(runs):
+        if not found or time_ns * extra_uw < found[-1][0] * found[-1][1]:
+            found.append((time_ns, extra_uw))
     return found
 
 
-def _is_above(point: tuple[int, int], left: tuple[int, int], right: tuple[int, int]) -> bool:
-    """Whether a point is on or above the line between its neighbors."""
-    return (point[1] - left[1]) * (right[0] - left[0]) >= (right[1] - left[1]) * (point[0] - left[0])
+def _mixes(quick: Option, slow: Option, idle_uw: int) -> list[tuple[int, int]]:
+    """Time and power of runs that change between two options on the way: they lie on the line between them in time and
+    energy. It stands here as `MIXES` pieces, each with the shortest time and the least energy of its own: no mix is
+    better than its piece.
+    """
+    quick_fj, slow_fj = ((option.cell_uw - idle_uw) * option.latency_ns for option in (quick, slow))
+    found = []
+    for piece in range(MIXES):
+        time_ns = quick.latency_ns + (slow.latency_ns - quick.latency_ns) * piece // MIXES
+        found.append((time_ns, (quick_fj + (slow_fj - quick_fj) * (piece + 1) // MIXES) // time_ns))
+    return found
 
 
 @dataclass(frozen=True)
@@ -188,11 +198,12 @@ def _stages(
     scenario: Scenario, menu: Sequence[_MenuItem], slowdowns: Sequence[float], arrivals: Iterator[int]
 ) -> Iterator[_Stage]:
     """The requests one after another. Costs are whole numbers where the menu's are."""
-    exact = all(isinstance(rate, int) for _, rate, _ in menu)
+    exact = all(isinstance(item[1], int) for item in menu)
     kind = np.int64 if exact else np.float64
     latency_ns = np.array([item[0] for item in menu], dtype=np.int64)
     rate = np.array([item[1] for item in menu], dtype=kind)
     fixed = np.array([item[2] for item in menu], dtype=kind)
+    fixed_ns = np.array([item[3] for item in menu], dtype=np.int64)
     deadline_ns = scenario.deadline_ns
     grid_ns = max(1, deadline_ns // GRID)
     # When the processor is free, after the present arrival; its cost beyond `base`; the same for the fastest schedule.
@@ -202,9 +213,9 @@ def _stages(
     request = 0
     while arrival is not None:
         time_ns = np.maximum(1, np.rint(latency_ns * slowdowns[request % len(slowdowns)]).astype(np.int64))
-        after = (free_ns[:, None] + time_ns[None, :]).ravel()
+        after = (free_ns[:, None] + (time_ns + fixed_ns)[None, :]).ravel()
         spent = (cost[:, None] + (rate * time_ns + fixed)[None, :]).ravel()
-        quickest_ns += int(time_ns.min())
+        quickest_ns += int((time_ns + fixed_ns).min())
         late = quickest_ns > deadline_ns
         if not late:
             kept = after <= deadline_ns

@@ -1,4 +1,4 @@
-"""One change of clock within a run: it begins slowly and is raised in time, should it turn out to be slow.
+"""One change of clock or cluster within a run: it begins slowly and is raised in time, should it turn out to be slow.
 
 Most runs take less than the time that has to be kept free for the slowest of them. A run that begins at a clock at
 which only those would come late, and goes on at a higher clock from the last moment at which that still helps, keeps
@@ -7,10 +7,11 @@ the same promise for less energy. The moment is a plain timer: nobody has to kno
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
+from lavolta.runtime.hull import time_energy_hull
 from lavolta.runtime.scenario import Option, Scenario
 
 LOWER_CLOCKS = 3
@@ -29,7 +30,7 @@ def latest_raise_ns(low_ns: int, high_ns: int, change_ns: int, room_ns: int) -> 
 
     Args:
         low_ns, high_ns: the longest that the whole run may take at each clock; the first is the longer one.
-        change_ns: time of the change of clock.
+        change_ns: time of the change of clock, and of cluster.
 
     Returns:
         A time; not above 0 where the high clock is too slow.
@@ -53,8 +54,8 @@ class RaisedOption:
     """An option with a raise, and what it costs.
 
     Args:
-        option: its choice has the higher clock and the moment; its prediction is that of the lower clock.
-        above_fj: mean energy above idle, changes of clock included.
+        option: its choice has what it is raised to, and the moment; its prediction is that of what it begins with.
+        above_fj: mean energy above idle, changes of clock and cluster included.
     """
 
     option: Option
@@ -67,6 +68,7 @@ def raised_options(
     p99_ns: Callable[[Option], int],
     room_ns: Callable[[Option], int],
     margin: float,
+    moves: bool = False,
 ) -> Iterator[RaisedOption]:
     """For each level, cluster and thread count: options that begin below the lowest clock that always fits.
 
@@ -75,18 +77,34 @@ def raised_options(
         p99_ns: the longest that an option may take.
         room_ns: how long it may take to be in time; the same for all options of a level, cluster and thread count.
         margin: share by which a run may take longer or shorter than usual.
+        moves: whether the rest of a run can be moved to another cluster. So a cluster that is too slow for the slowest
+            runs serves all others.
     """
-    for _, group in groupby(
-        sorted(options, key=lambda o: (o.choice.kind, o.choice.freq_mhz)), key=lambda o: o.choice.kind
-    ):
-        same = list(group)
+    kinds: dict[tuple[str, str, int], list[Option]] = {}
+    for option in sorted(options, key=lambda o: (o.choice.kind, o.choice.freq_mhz)):
+        kinds.setdefault(option.choice.kind, []).append(option)
+    idle_uw = scenario.idle_uw[1]
+    worth = {kind: time_energy_hull(same, idle_uw) for kind, same in kinds.items()}
+    cheapest_fj: dict[str, int] = {}
+    for option in options:
+        if p99_ns(option) <= room_ns(option):
+            above_fj = (option.cell_uw - idle_uw) * option.latency_ns
+            level = option.choice.level
+            cheapest_fj[level] = min(above_fj, cheapest_fj.get(level, above_fj))
+    for kind, same in kinds.items():
+        level, cluster, threads = kind
         room = room_ns(same[0])
-        fits = next((place for place, option in enumerate(same) if p99_ns(option) <= room), 0)
+        fits = next((place for place, option in enumerate(same) if p99_ns(option) <= room), len(same))
+        least_mhz = same[fits].choice.freq_mhz if fits < len(same) else math.inf
+        highs = [high for high in worth[kind] if high.choice.freq_mhz >= least_mhz]
+        for other in kinds if moves else ():
+            if other[0] == level and other[1] != cluster and other[2] == threads:
+                highs += worth[other]
         for low in same[max(0, fits - LOWER_CLOCKS) : fits]:
+            if (low.cell_uw - idle_uw) * low.latency_ns >= cheapest_fj.get(level, math.inf):
+                continue
             found = [
-                raised
-                for high in same[fits:]
-                if (raised := _raised(scenario, low, high, p99_ns, margin, room)) is not None
+                raised for high in highs if (raised := _raised(scenario, low, high, p99_ns, margin, room)) is not None
             ]
             if found:
                 yield min(found, key=lambda raised: (raised.above_fj, raised.option.choice))
@@ -95,17 +113,20 @@ def raised_options(
 def _raised(
     scenario: Scenario, low: Option, high: Option, p99_ns: Callable[[Option], int], margin: float, room_ns: int
 ) -> RaisedOption | None:
-    if p99_ns(high) >= p99_ns(low):
+    low_ns, high_ns = p99_ns(low), p99_ns(high)
+    if high_ns >= low_ns:
         return None
     change_ns = scenario.switch_ns(low.choice, high.choice)
-    after_ns = latest_raise_ns(p99_ns(low), p99_ns(high), change_ns, room_ns)
+    after_ns = latest_raise_ns(low_ns, high_ns, change_ns, room_ns)
     if after_ns <= 0:
         return None
     # There and, before the next run, back again.
     changes_fj = scenario.switch_fj(low.choice, high.choice) + scenario.switch_fj(high.choice, low.choice)
     idle_uw = scenario.idle_uw[1]
-    # How long a usual run takes, over the prediction.
-    usual = p99_ns(low) / low.latency_ns / (1 + margin)
+    moved = high.choice.cluster != low.choice.cluster
+    # How long a usual run takes, over the prediction; another cluster may be off by another factor.
+    usual = low_ns / low.latency_ns / (1 + margin)
+    rest_ns = high_ns * low.latency_ns / low_ns if moved else float(high.latency_ns)
     total = 0.0
     for place in SPREAD:
         slowdown = usual * (1 + margin * place)
@@ -113,7 +134,12 @@ def _raised(
         rest = slowdown - first_ns / low.latency_ns
         total += (low.cell_uw - idle_uw) * first_ns
         if rest > 0:
-            total += (high.cell_uw - idle_uw) * rest * high.latency_ns + changes_fj
-    choice = replace(low.choice, raise_mhz=high.choice.freq_mhz, raise_after_ns=after_ns)
+            total += (high.cell_uw - idle_uw) * rest * rest_ns + changes_fj
+    choice = replace(
+        low.choice,
+        raise_mhz=high.choice.freq_mhz,
+        raise_after_ns=after_ns,
+        raise_cluster=high.choice.cluster if moved else "",
+    )
     # As that of other options: of a run that takes as long as predicted.
     return RaisedOption(replace(low, choice=choice), round(total / len(SPREAD) / usual))

@@ -30,8 +30,9 @@ class Choice:
 
     Args:
         cluster: whose cores run it, at that cluster's clock.
-        raise_mhz, raise_after_ns: a run that has not ended so long after it began goes on at this higher clock; 0: no
-            run does.
+        raise_mhz, raise_after_ns: a run that has not ended so long after it began goes on at this clock; 0: no run
+            does.
+        raise_cluster: where it goes on; where it began, if empty.
     """
 
     freq_mhz: float
@@ -40,11 +41,12 @@ class Choice:
     cluster: str
     raise_mhz: float = 0.0
     raise_after_ns: int = 0
+    raise_cluster: str = ""
 
     @property
     def plain(self) -> Choice:
         """The same without a change of clock in mid-run."""
-        return replace(self, raise_mhz=0.0, raise_after_ns=0) if self.raise_mhz else self
+        return Choice(self.freq_mhz, self.threads, self.level, self.cluster) if self.raise_mhz else self
 
     @property
     def kind(self) -> tuple[str, str, int]:
@@ -54,7 +56,7 @@ class Choice:
     @property
     def raised(self) -> Choice:
         """What the run goes on with, once its clock was raised."""
-        return replace(self, freq_mhz=self.raise_mhz, raise_mhz=0.0, raise_after_ns=0)
+        return Choice(self.raise_mhz, self.threads, self.level, self.raise_cluster or self.cluster)
 
 
 @dataclass(frozen=True)

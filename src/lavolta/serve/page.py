@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
+
+from lavolta.assets import asset, style
 
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
@@ -14,8 +15,4 @@ POLICY = (
 @cache
 def text() -> str:
     """The whole page."""
-    return _asset("page.html").replace("/*css*/", _asset("page.css")).replace("/*js*/", _asset("page.js"))
-
-
-def _asset(name: str) -> str:
-    return files("lavolta.serve").joinpath(name).read_text(encoding="utf-8")
+    return asset("serve/page.html").replace("/*css*/", style("serve")).replace("/*js*/", asset("serve/page.js"))

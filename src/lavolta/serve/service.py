@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from typing import Any
@@ -34,7 +34,8 @@ class Service:
     nothing runs. What the device does or a client sends never ends the thread.
 
     Args:
-        model: what the governor's runner runs; its runs are cancelled when nobody waits for them any more.
+        models: what the governor's runner runs: the model, or one on the cores of each cluster. Runs are cancelled when
+            nobody waits for them any more.
         governed: the governor and its device; only this service's thread touches them, until it is closed.
         pace: how time passes.
         queue: how many requests may wait, beside the one that runs.
@@ -46,7 +47,7 @@ class Service:
 
     def __init__(
         self,
-        model: Model,
+        models: Model | Sequence[Model],
         governed: Governed,
         pace: Pace,
         *,
@@ -54,7 +55,8 @@ class Service:
         look_s: float = LOOK_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.model, self.governed, self.pace = model, governed, pace
+        self._models = (models,) if isinstance(models, Model) else tuple(models)
+        self.model, self.governed, self.pace = self._models[0], governed, pace
         scenario = governed.governor.scenario
         self.deadline_ms = scenario.deadline_ms
         self.recorder = Recorder(scenario.deadline_ms, [level.name for level in scenario.levels], clock)
@@ -66,7 +68,7 @@ class Service:
         self._empty = False
         with suppress(UserInputError):
             # Reading the vocabulary takes a while: not at the first request. Without one, clients send token ids.
-            model.codec()
+            self.model.codec()
         self._observe()
         self._thread = threading.Thread(target=self._loop, name="lavolta-engine", daemon=True)
         self._thread.start()
@@ -133,7 +135,7 @@ class Service:
         with self._run_lock:
             if self._running is job:
                 # Only runs that have begun are ended: the lock keeps the next one from being meant.
-                self.model.cancel()
+                self._cancel()
 
     def pin(self, level: str | None) -> None:
         """Run later requests at one level; None lets the governor choose again. See `LiveGovernor.pin`."""
@@ -180,7 +182,12 @@ class Service:
             _give_up(job, RefusedError(503, "stopping", "the server was stopped before it came to this request."))
         with self._run_lock:
             if self._running is not None:
-                self.model.cancel()
+                self._cancel()
+
+    def _cancel(self) -> None:
+        """End the run, whichever model it is on; on the others nothing runs."""
+        for model in self._models:
+            model.cancel()
 
     def close(self, timeout_s: float | None = None) -> None:
         """Answer those that wait, and give the clock back to the system. Closing twice is allowed."""

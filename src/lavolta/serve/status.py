@@ -59,13 +59,14 @@ def status(service: Service) -> dict[str, Any]:
 
 
 def levels(service: Service) -> dict[str, Any]:
-    """The dial: each level with its score and what the profile predicts at the highest clock; and the model."""
+    """The dial: each level with its score and what the profile predicts where it is fastest; and the model."""
     scenario, spec = service.governed.governor.scenario, service.model.spec
-    top_mhz = max(choice.freq_mhz for choice in scenario.options)
+    quickest_mhz = 0.0
     found = []
     for level, known in zip(service.model.manifest["levels"], scenario.levels, strict=True):
-        options = [o for c, o in scenario.options.items() if (c.level, c.freq_mhz) == (known.name, top_mhz)]
-        quickest = min(options, key=lambda option: option.latency_ns)
+        options = [option for choice, option in scenario.options.items() if choice.level == known.name]
+        quickest = min(options, key=lambda option: (option.latency_ns, option.load_uw))
+        quickest_mhz = quickest.choice.freq_mhz
         found.append(
             {
                 "name": known.name,
@@ -77,7 +78,7 @@ def levels(service: Service) -> dict[str, Any]:
         )
     return {
         "levels": found,
-        "freq_mhz": top_mhz,
+        "freq_mhz": quickest_mhz,
         "pinned": service.governed.governor.pinned,
         "model": {
             "name": spec.name,
