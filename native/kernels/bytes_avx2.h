@@ -44,21 +44,30 @@ struct Saturating256 : Bytes256 {
     static Reg load_sums(const float* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
     static void store_sums(float* p, Reg v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
 
+    // begin: minus 128 times the sum of each row's values.
     template <int R>
-    static void make_harmless(HarmlessQuads<R>& part) {
+    static void make_harmless(HarmlessQuads<R>& part, int32_t (&begin)[4]) {
         constexpr uint32_t step = 8 / R;  // quads of a register
         const Reg zero = _mm256_setzero_si256(), most = _mm256_set1_epi16(kMostOfASign);
+        const Reg ones = _mm256_set1_epi8(1), pair_ones = _mm256_set1_epi16(1);
+        Reg sums = zero;
         _mm256_storeu_si256(reinterpret_cast<Reg*>(part.values + part.quads * R * kQuad), zero);
-        for (uint32_t quad = 0; quad < part.quads; quad += step) {
+        // From the last register, which is not full, to the first: what is cut off goes behind the quads, and is not read again.
+        for (uint32_t left = (part.quads + step - 1) / step; left > 0; --left) {
+            const uint32_t quad = (left - 1) * step;
             Reg* at = reinterpret_cast<Reg*>(part.values + quad * R * kQuad);
             const Reg w = _mm256_load_si256(at);
+            const Reg of_pairs = _mm256_maddubs_epi16(ones, w);
+            sums = add(sums, _mm256_madd_epi16(of_pairs, pair_ones));
+            // Weights of unlike signs never come so far.
+            const Reg large = _mm256_cmpgt_epi16(_mm256_abs_epi16(of_pairs), most);
+            if (__builtin_expect(_mm256_testz_si256(large, large), 1)) continue;
             const Reg first = _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), second = _mm256_srai_epi16(w, 8);
             // A weight of the other sign may have any size.
             const Reg above = _mm256_min_epi16(second, _mm256_sub_epi16(most, first));
             const Reg below = _mm256_max_epi16(second, _mm256_sub_epi16(_mm256_sub_epi16(zero, most), first));
             const Reg kept = _mm256_blendv_epi8(above, below, _mm256_srai_epi16(first, 15));
             const Reg off = _mm256_sub_epi16(second, kept);
-            if (__builtin_expect(_mm256_testz_si256(off, off), 1)) continue;
             _mm256_store_si256(at, _mm256_blendv_epi8(w, _mm256_slli_epi16(kept, 8), _mm256_set1_epi16(-256)));
             alignas(32) int8_t off_bytes[32];
             _mm256_store_si256(reinterpret_cast<Reg*>(off_bytes), off);
@@ -74,6 +83,13 @@ struct Saturating256 : Bytes256 {
             }
         }
         part.close();
+        // Lanes are rows, of several quads where R is below 8.
+        __m128i of_rows = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+        if constexpr (R <= 2) of_rows = _mm_add_epi32(of_rows, _mm_shuffle_epi32(of_rows, 0x4E));
+        if constexpr (R == 1) of_rows = _mm_add_epi32(of_rows, _mm_shuffle_epi32(of_rows, 0xB1));
+        of_rows = _mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(of_rows, 7));
+        _mm_store_si128(reinterpret_cast<__m128i*>(begin), of_rows);
+        static_assert(kQuantZero == 1 << 7, "what the shift multiplies by");
     }
 };
 
@@ -85,6 +101,9 @@ struct Vnni256 : Bytes256 {
     static Inputs inputs(Reg quads) { return quads; }
     static Weights weights(int32_t quad) { return set1(quad); }
     static Reg dot(Reg sum, Inputs x, Weights w) { return _mm256_dpbusd_avx_epi32(sum, x, w); }
+    static Reg add_weights(Reg sum, const int8_t* p) {
+        return dot(sum, _mm256_set1_epi8(1), _mm256_loadu_si256(reinterpret_cast<const Reg*>(p)));
+    }
 };
 #endif
 

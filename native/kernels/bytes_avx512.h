@@ -53,6 +53,10 @@ struct Madd512 : Bytes512 {
         const Reg products = _mm512_add_epi32(_mm512_madd_epi16(x.even, w.even), _mm512_madd_epi16(x.odd, w.odd));
         return _mm512_add_epi32(sum, products);
     }
+    static Reg add_weights(Reg sum, const int8_t* p) {
+        const Reg pairs = _mm512_maddubs_epi16(_mm512_set1_epi8(1), _mm512_loadu_si512(p));
+        return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    }
 };
 
 #if defined(__AVX512VNNI__)
@@ -63,6 +67,7 @@ struct Vnni512 : Bytes512 {
     static Inputs inputs(Reg quads) { return quads; }
     static Weights weights(int32_t quad) { return set1(quad); }
     static Reg dot(Reg sum, Inputs x, Weights w) { return _mm512_dpbusd_epi32(sum, x, w); }
+    static Reg add_weights(Reg sum, const int8_t* p) { return dot(sum, _mm512_set1_epi8(1), _mm512_loadu_si512(p)); }
 };
 #endif
 

@@ -2,7 +2,7 @@
 // flags only.
 //
 // A register of one column holds four tokens of each 16 of a block, or all 16 of a narrow one. NEON and `sdot` multiply signed numbers: u = q + 128 becomes
-// q when its highest bit is flipped, so sums need no correction by row_sums. `usdot` multiplies u itself and needs it.
+// q when its highest bit is flipped, so sums need no correction. `usdot` multiplies u itself and needs one.
 #pragma once
 
 #include "kernels.h"
@@ -151,6 +151,7 @@ struct MixedDot : ByElement<MixedDot> {
     static Reg dot(Reg sum, Input x, int8x16_t w) {
         return vusdotq_laneq_s32(sum, x, w, Lane);
     }
+    static Reg add_weights(Reg sum, const int8_t* p) { return vusdotq_s32(sum, vdupq_n_u8(1), vld1q_s8(p)); }
 };
 
 #endif

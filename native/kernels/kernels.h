@@ -67,6 +67,7 @@ struct LinearArgs {
 constexpr size_t kQuantBlock = 64;
 constexpr size_t kNarrowBlock = 16;
 constexpr size_t kQuad = 4;
+constexpr size_t kMostCellRows = 16;
 constexpr int kQuantZero = 128;
 constexpr size_t token_slot(size_t token) { return token % 16 / 4 * 16 + token / 16 * 4 + token % 4; }
 // Bytes of a row of the block that begins at token `block` of `tokens`.
@@ -97,7 +98,6 @@ struct LinearInt8Args {
     const uint16_t* columns;   // (quads, 4)
     const Run* runs;           // (n,), quads
     const uint32_t* run_ptr;   // (bands + 1,), the row of the level
-    const int32_t* row_sums;   // (out_features,), the row of the level
     const float* scale;        // (out_features,)
     const float* bias;         // (out_features,)
     const uint8_t* u;          // quantized_bytes(in_features, tokens)
@@ -229,7 +229,6 @@ struct TokenLinearInt8Args {
     const uint16_t* columns;   // (quads, 4)
     const Run* runs;           // (n,), quads
     const uint32_t* run_ptr;   // (bands + 1,), the row of the level
-    const int32_t* row_sums;   // (out_features,), the row of the level
     const float* scale;        // (out_features,)
     const float* bias;         // (out_features,)
     const int32_t* q;          // (in_features,), -127 to 127

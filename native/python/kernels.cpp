@@ -111,7 +111,7 @@ nb::tuple test_quantize(const std::string& isa, const Matrix& x) {
 
 // u (in_features, tokens) in the order of the tokens. Tokens that the kernel may read but that are not there are 255.
 Output test_linear_int8(const std::string& isa, const Quads& values, const Columns& columns, const Pairs& runs, const Counts& run_ptr,
-                        const Ints& row_sums, const Vector& scale, const Vector& bias, const Bytes& u, const Vector& token_scale,
+                        const Vector& scale, const Vector& bias, const Bytes& u, const Vector& token_scale,
                         const std::optional<Matrix>& residual, const std::string& activation) {
     const size_t features = u.shape(0), tokens = u.shape(1);
     std::vector<uint8_t> bytes(lavolta::quantized_bytes(features, tokens), 255);
@@ -128,7 +128,6 @@ Output test_linear_int8(const std::string& isa, const Quads& values, const Colum
     args.columns = columns.data();
     args.runs = reinterpret_cast<const lavolta::Run*>(runs.data());
     args.run_ptr = run_ptr.data();
-    args.row_sums = row_sums.data();
     args.scale = scale.data();
     args.bias = bias.data();
     args.u = bytes.data();
@@ -276,7 +275,7 @@ Output test_rotate(const std::string& isa, const Matrix& x, const Matrix& cos, c
     return in.take(x.shape(0), x.shape(1));
 }
 
-// One level of a linear layer for one token; `scale` and `row_sums` make it an int8 layer, whose inputs are quantized here.
+// One level of a linear layer for one token; `scale` makes it an int8 layer, whose inputs are quantized here.
 Output test_token_linear(const std::string& isa, const Matrix& values, const Columns& columns, const Pairs& runs,
                          const Counts& run_ptr, const Vector& bias, const Vector& x, const std::optional<Vector>& residual,
                          const std::string& activation) {
@@ -305,7 +304,7 @@ Output test_token_linear(const std::string& isa, const Matrix& values, const Col
 }
 
 Output test_token_linear_int8(const std::string& isa, const Quads& values, const Columns& columns, const Pairs& runs,
-                              const Counts& run_ptr, const Ints& row_sums, const Vector& scale, const Vector& bias,
+                              const Counts& run_ptr, const Vector& scale, const Vector& bias,
                               const Vector& x, const std::optional<Vector>& residual, const std::string& activation) {
     const lavolta::KernelSet kernels = kernels_of(isa);
     std::vector<int32_t> q(x.size());
@@ -317,7 +316,6 @@ Output test_token_linear_int8(const std::string& isa, const Quads& values, const
     args.columns = columns.data();
     args.runs = reinterpret_cast<const lavolta::Run*>(runs.data());
     args.run_ptr = run_ptr.data();
-    args.row_sums = row_sums.data();
     args.scale = scale.data();
     args.bias = bias.data();
     args.q = q.data();
@@ -356,7 +354,7 @@ void bind_kernels(nb::module_& m) {
           nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(), nb::arg("activation"));
     m.def("quantize", &test_quantize, nb::arg("isa"), nb::arg("x"));
     m.def("linear_int8", &test_linear_int8, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"),
-          nb::arg("run_ptr"), nb::arg("row_sums"), nb::arg("scale"), nb::arg("bias"), nb::arg("u"), nb::arg("token_scale"),
+          nb::arg("run_ptr"), nb::arg("scale"), nb::arg("bias"), nb::arg("u"), nb::arg("token_scale"),
           nb::arg("residual").none(), nb::arg("activation"));
     m.def("dense", &test_dense, nb::arg("isa"), nb::arg("weight"), nb::arg("bias"), nb::arg("x"), nb::arg("activation"));
     m.def("attention", &test_attention, nb::arg("isa"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("start"),
@@ -370,7 +368,7 @@ void bind_kernels(nb::module_& m) {
     m.def("token_linear", &test_token_linear, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"),
           nb::arg("run_ptr"), nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(), nb::arg("activation"));
     m.def("token_linear_int8", &test_token_linear_int8, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"),
-          nb::arg("run_ptr"), nb::arg("row_sums"), nb::arg("scale"), nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(),
+          nb::arg("run_ptr"), nb::arg("scale"), nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(),
           nb::arg("activation"));
     m.def("token_dense", &test_token_dense, nb::arg("isa"), nb::arg("weight"), nb::arg("bias"), nb::arg("x"),
           nb::arg("activation"));

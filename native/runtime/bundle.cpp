@@ -18,9 +18,16 @@ namespace {
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 constexpr uint32_t kMaxLevels = 64;
-constexpr int64_t kFormat = 2;
+constexpr int64_t kFormat = 3;
 
-enum class Dtype : uint8_t { f32, i32, u32, u16, i8, u8, other };
+enum class Dtype : uint8_t { f32, u32, u16, i8, u8, other };
+enum class Table : uint8_t { cuts, runs };
+
+// What the manifest's list of linears says of one.
+struct Listed {
+    Precision precision;
+    Table table;
+};
 
 struct Tensor {
     Dtype dtype;
@@ -31,7 +38,6 @@ struct Tensor {
 size_t item_bytes(Dtype dtype) {
     switch (dtype) {
         case Dtype::f32:
-        case Dtype::i32:
         case Dtype::u32:
             return 4;
         case Dtype::u16:
@@ -42,7 +48,7 @@ size_t item_bytes(Dtype dtype) {
 }
 
 const char* dtype_name(Dtype dtype) {
-    static const char* const names[] = {"F32", "I32", "U32", "U16", "I8", "U8", "another type"};
+    static const char* const names[] = {"F32", "U32", "U16", "I8", "U8", "another type"};
     return names[static_cast<int>(dtype)];
 }
 
@@ -66,7 +72,6 @@ uint64_t dtype_bits(std::string_view name) {
 
 Dtype dtype_of(std::string_view name) {
     if (name == "F32") return Dtype::f32;
-    if (name == "I32") return Dtype::i32;
     if (name == "U32") return Dtype::u32;
     if (name == "U16") return Dtype::u16;
     if (name == "I8") return Dtype::i8;
@@ -302,12 +307,14 @@ class BundleReader {
         return out_.copies_.back().get();
     }
 
-    // First size of a tensor whose length is its own business.
-    uint64_t length_of(const std::string& name) const {
+    // A size, by default the first, of a tensor whose length is its own business.
+    uint64_t length_of(const std::string& name, size_t place = 0) const {
         const auto found = tensors_.find(name);
         if (found == tensors_.end()) fail(LAVOLTA_TENSOR_MISSING, "the bundle has no tensor '" + name + "'.");
-        if (found->second.shape.empty()) fail(LAVOLTA_TENSOR_SHAPE, "'" + name + "' is a scalar.");
-        return found->second.shape[0];
+        if (found->second.shape.size() <= place) {
+            fail(LAVOLTA_TENSOR_SHAPE, "'" + name + "' has shape " + shape_text(found->second.shape) + ", too few sizes.");
+        }
+        return found->second.shape[place];
     }
 
     const float* floats(const std::string& name, const std::vector<uint64_t>& shape) {
@@ -335,7 +342,8 @@ class BundleReader {
 
     Linear linear(const std::string& name, uint32_t out_features, uint32_t in_features) {
         Linear linear{};
-        linear.precision = check_listed(name, out_features, in_features);
+        const Listed listed = check_listed(name, out_features, in_features);
+        linear.precision = listed.precision;
         const std::string prefix = "linear." + name + ".";
         const uint64_t rows = out_.cell_rows, levels = out_.levels.size();
         linear.name = name;
@@ -344,27 +352,43 @@ class BundleReader {
         linear.cell_rows = out_.cell_rows;
         linear.bands = (out_features + out_.cell_rows - 1) / out_.cell_rows;
         const uint64_t cells = length_of(prefix + "columns");
-        const uint64_t runs = length_of(prefix + "runs");
         if (cells % linear.cells_per_unit()) fail(LAVOLTA_TENSOR_SHAPE, "'" + prefix + "columns' does not fill whole quads.");
         linear.units = cells / linear.cells_per_unit();
         linear.columns = reinterpret_cast<const uint16_t*>(take(prefix + "columns", Dtype::u16, {cells}));
-        linear.runs = reinterpret_cast<const Run*>(take(prefix + "runs", Dtype::u32, {runs, 2}));
-        linear.run_ptr = reinterpret_cast<const uint32_t*>(take(prefix + "run_ptr", Dtype::u32, {levels, uint64_t{linear.bands} + 1}));
+        const uint64_t runs = read_table(linear, listed.table, prefix, levels);
         linear.bias = floats(prefix + "bias", {out_features});
         if (linear.precision == Precision::fp32) {
             linear.values = floats(prefix + "values", {cells, rows});
         } else {
             linear.values_int8 = reinterpret_cast<const int8_t*>(take(prefix + "values", Dtype::i8, {linear.units, rows, kQuad}));
             linear.scale = floats(prefix + "scale", {out_features});
-            linear.row_sums = reinterpret_cast<const int32_t*>(take(prefix + "row_sums", Dtype::i32, {levels, out_features}));
         }
         linear.check(runs, static_cast<uint32_t>(levels));
         return linear;
     }
 
-    // The next entry of the manifest's list of linears says the same as the model's dimensions. Returns the precision that it
-    // names.
-    Precision check_listed(const std::string& name, uint32_t out_features, uint32_t in_features) {
+    // What levels keep: runs, whose number is returned, or cuts.
+    uint64_t read_table(Linear& linear, Table table, const std::string& prefix, uint64_t levels) {
+        const uint64_t bands = linear.bands;
+        if (table == Table::runs) {
+            const uint64_t runs = length_of(prefix + "runs");
+            linear.runs = reinterpret_cast<const Run*>(take(prefix + "runs", Dtype::u32, {runs, 2}));
+            linear.run_ptr = reinterpret_cast<const uint32_t*>(take(prefix + "run_ptr", Dtype::u32, {levels, bands + 1}));
+            return runs;
+        }
+        const uint64_t blocks = length_of(prefix + "cuts", 2);
+        if (blocks == 0 || blocks > kMostBlocks) {
+            fail(LAVOLTA_TENSOR_SHAPE, "'" + prefix + "cuts' has " + std::to_string(blocks) + " blocks, not 1 to " +
+                                           std::to_string(kMostBlocks) + ".");
+        }
+        linear.blocks = static_cast<uint32_t>(blocks);
+        linear.cuts = reinterpret_cast<const uint16_t*>(take(prefix + "cuts", Dtype::u16, {levels, bands, blocks}));
+        linear.starts = reinterpret_cast<const uint32_t*>(take(prefix + "starts", Dtype::u32, {bands * blocks + 1}));
+        return 0;
+    }
+
+    // The next entry of the manifest's list of linears says the same as the model's dimensions. Returns what only it says.
+    Listed check_listed(const std::string& name, uint32_t out_features, uint32_t in_features) {
         if (read_linears_ == listed_->size()) invalid("'linears' does not list '" + name + "'");
         const Json& entry = (*listed_)[read_linears_++];
         const std::string& listed = member(entry, "name", Json::Type::string).string;
@@ -374,7 +398,8 @@ class BundleReader {
             invalid("the shape of '" + name + "' in 'linears' does not fit the model");
         }
         static const char* const precisions[] = {"fp32", "int8"};
-        return static_cast<Precision>(choice(entry, "precision", precisions));
+        static const char* const tables[] = {"cuts", "runs"};
+        return {static_cast<Precision>(choice(entry, "precision", precisions)), static_cast<Table>(choice(entry, "table", tables))};
     }
 
     void read_tensors() {

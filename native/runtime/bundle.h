@@ -42,7 +42,12 @@ struct Norm {
 
 enum class Precision : uint8_t { fp32, int8 };
 
-// One linear layer with all its levels. Runs count units: cells, or quads of four cells where the precision is int8.
+// Blocks of columns in a band, at most.
+constexpr uint32_t kMostBlocks = 256;
+
+// One linear layer with all its levels. Tables count units: cells, or quads of four cells where the precision is int8. What a
+// level streams is told by runs of its own, or, where every level is a part of the denser ones, by how many units it keeps from
+// the start of each block of a band.
 struct Linear {
     std::string name;
     Precision precision;
@@ -51,13 +56,15 @@ struct Linear {
     const float* values;          // (cells, cell_rows), fp32 only
     const int8_t* values_int8;    // (quads, cell_rows, 4), int8 only
     const float* scale;           // (out_features,), int8 only
-    const int32_t* row_sums;      // (levels, out_features), int8 only
     const uint16_t* columns;      // (units, cells_per_unit())
-    const Run* runs;              // (n,)
-    const uint32_t* run_ptr;      // (levels, bands + 1)
+    const Run* runs;              // (n,), null where there are cuts
+    const uint32_t* run_ptr;      // (levels, bands + 1), null where there are cuts
+    const uint32_t* starts;       // (bands * blocks + 1,) or null
+    const uint16_t* cuts;         // (levels, bands, blocks) or null
+    uint32_t blocks;              // of a band, 1 to kMostBlocks; 0 without cuts
     const float* bias;            // (out_features,)
 
-    const uint32_t* level(uint32_t index) const { return run_ptr + size_t{index} * (bands + 1); }
+    size_t segments() const { return size_t{bands} * blocks; }
     uint32_t cells_per_unit() const { return precision == Precision::int8 ? kQuad : 1; }
     // Whether a cell only fills up its quad: it repeats the quad's first column.
     bool filler(uint64_t cell) const {
@@ -65,12 +72,29 @@ struct Linear {
     }
     // Cells that a level streams, fillers not counted.
     uint64_t kept_cells(uint32_t level) const;
+    // Units that a level streams, fillers among them.
+    uint64_t kept_units(uint32_t level) const;
     // Throws Error where an index or an int8 value breaks a rule of docs/reference/bundle.md.
     void check(uint64_t run_count, uint32_t levels) const;
 
    private:
-    void check_indices(uint64_t run_count, uint32_t levels) const;
-    void check_values(uint32_t levels) const;
+    void check_runs(uint64_t run_count, uint32_t levels) const;
+    void check_cuts(uint32_t levels) const;
+    void check_values() const;
+};
+
+// The runs of one level of a linear, as kernels take them: those of the file, or written here from cuts. Adjacent runs of a band
+// are one.
+class LevelRuns {
+   public:
+    void read(const Linear& linear, uint32_t level);
+
+    const Run* runs = nullptr;
+    const uint32_t* run_ptr = nullptr;  // (bands + 1,)
+
+   private:
+    std::vector<Run> own_runs_;
+    std::vector<uint32_t> own_ptr_;
 };
 
 struct Layer {

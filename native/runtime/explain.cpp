@@ -38,14 +38,15 @@ uint64_t unit_bytes(const Linear& linear) {
 std::string work_of(const Linear& linear, uint32_t level) {
     const uint64_t kept = linear.kept_cells(level);
     const uint64_t cells = uint64_t{linear.bands} * linear.in_features;
-    const uint32_t* row = linear.level(level);
+    LevelRuns table;
+    table.read(linear, level);
     // The last band may have fewer rows than its cells hold; the kernel computes the missing ones for nothing.
     const uint64_t macs = kept * linear.cell_rows;
     return std::string(", \"precision\": \"") + (linear.precision == Precision::int8 ? "int8" : "fp32") +
            "\", \"cell_rows\": " + std::to_string(linear.cell_rows) + ", \"cells\": " + std::to_string(cells) +
            ", \"cells_kept\": " + std::to_string(kept) + ", \"sparsity\": " +
            json_number(1.0 - static_cast<double>(kept) / static_cast<double>(cells), "%.6f") +
-           ", \"runs\": " + std::to_string(row[linear.bands] - row[0]) + ", \"macs_per_token\": " + std::to_string(macs);
+           ", \"runs\": " + std::to_string(table.run_ptr[linear.bands] - table.run_ptr[0]) + ", \"macs_per_token\": " + std::to_string(macs);
 }
 
 // What a linear layer should take and how much of the machine it uses: at the peak of the kernel's own instructions, for the
@@ -62,10 +63,7 @@ std::string peak_fields(const Linear& linear, uint32_t level, Isa isa, uint64_t 
 
 // What the weights and columns of a level are in bytes: a token of a session reads them all, and that is what it waits for.
 uint64_t streamed_bytes(const Linear& linear, uint32_t level) {
-    const uint32_t* row = linear.level(level);
-    uint64_t units = 0;
-    for (uint32_t r = row[0]; r < row[linear.bands]; ++r) units += linear.runs[r].count;
-    return units * unit_bytes(linear);
+    return linear.kept_units(level) * unit_bytes(linear);
 }
 
 // What one token should take: as long as its weights take to be read. Nothing is known before a token was measured.

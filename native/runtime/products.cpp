@@ -90,11 +90,12 @@ size_t Model::ffn_block(size_t tokens) const {
 void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const float* x, size_t x_stride, float* y, size_t y_stride,
                    const float* residual, Activation activation) {
     if (y_stride == 1) return token_linear(layer, level, x, y, residual, activation);
+    runs_.read(layer, level);
     // What both precisions share.
     const auto fill = [&](auto& args) {
         args.columns = layer.columns;
-        args.runs = layer.runs;
-        args.run_ptr = layer.level(level);
+        args.runs = runs_.runs;
+        args.run_ptr = runs_.run_ptr;
         args.bias = layer.bias;
         args.residual = residual;
         args.y = y;
@@ -107,7 +108,6 @@ void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const flo
         LinearInt8Args all{};
         fill(all);
         all.values = layer.values_int8;
-        all.row_sums = layer.row_sums + size_t{level} * layer.out_features;
         all.scale = layer.scale;
         all.in_features = layer.in_features;
         all.u = quantized(layer.in_features, tokens);
@@ -126,10 +126,11 @@ void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const flo
 
 void Model::token_linear(const Linear& layer, uint32_t level, const float* x, float* y, const float* residual,
                          Activation activation) {
+    runs_.read(layer, level);
     const auto run = [&](auto args, auto* kernel) {
         args.columns = layer.columns;
-        args.runs = layer.runs;
-        args.run_ptr = layer.level(level);
+        args.runs = runs_.runs;
+        args.run_ptr = runs_.run_ptr;
         args.bias = layer.bias;
         args.residual = residual;
         args.y = y;
@@ -146,7 +147,6 @@ void Model::token_linear(const Linear& layer, uint32_t level, const float* x, fl
     if (layer.precision == Precision::int8) {
         TokenLinearInt8Args args{};
         args.values = layer.values_int8;
-        args.row_sums = layer.row_sums + size_t{level} * layer.out_features;
         args.scale = layer.scale;
         args.q = reinterpret_cast<const int32_t*>(quantized_.reserve(layer.in_features));
         args.token_scale = token_scale_.reserve(1);

@@ -37,7 +37,7 @@ def integer_weights(packed: PackedInt8, level: int) -> NDArray[np.int64]:
 
 
 def arguments(packed: PackedInt8, level: int) -> tuple[Any, ...]:
-    return (packed.values, packed.columns, packed.runs, packed.run_ptr[level], packed.row_sums[level])
+    return (packed.values, packed.columns, packed.runs, packed.run_ptr[level])
 
 
 def random_packed(generator: np.random.Generator, out: int, into: int, cell_rows: int) -> PackedInt8:

@@ -65,7 +65,6 @@ def test_token_linear_int8(isa: str, cell_rows: int, inputs: int) -> None:
             packed.columns,
             packed.runs,
             packed.run_ptr[level],
-            packed.row_sums[level],
             packed.scale,
         )
         for x in vectors:
@@ -90,7 +89,7 @@ def test_int8_layers_are_those_of_many_tokens(isa: str, cell_rows: int) -> None:
     bias = generator.standard_normal(37).astype(np.float32)
     x = generator.standard_normal((65, 1)).astype(np.float32)
     for level in range(4):
-        tables = (packed.values, packed.columns, packed.runs, packed.run_ptr[level], packed.row_sums[level])
+        tables = (packed.values, packed.columns, packed.runs, packed.run_ptr[level])
         one = _native.token_linear_int8(isa, *tables, packed.scale, bias, x[:, 0].copy(), None, "none")[0]
         dequantized = np.abs(x).max() / 127
         q = np.round(x[:, 0] * (np.float32(127) / np.abs(x).max()))
@@ -114,7 +113,7 @@ def test_what_is_not_finite_is_not_lost(isa: str, value: float) -> None:
     packed = pack_int8(generator.standard_normal((5, 9)).astype(np.float32), [np.ones((2, 9), bool)], 4)
     x = np.ones(9, np.float32)
     x[4] = value
-    tables = (packed.values, packed.columns, packed.runs, packed.run_ptr[0], packed.row_sums[0], packed.scale)
+    tables = (packed.values, packed.columns, packed.runs, packed.run_ptr[0], packed.scale)
     bias = np.zeros(5, np.float32)
     found, exact = (_native.token_linear_int8(name, *tables, bias, x, None, "none") for name in (isa, "reference"))
     assert not np.isfinite(found).any()

@@ -140,23 +140,23 @@ def test_bytes_of_levels(tmp_path: Path) -> None:
     sizes = [bundle.level_bytes(level) for level in range(3)]
     stored = sum(tensor.nbytes for tensor in model.tensors.values())
     for name, packed in model.packed.items():
-        stored += sum(getattr(packed, field.name).nbytes for field in fields(packed)[1:])
-        stored += model.biases[name].nbytes
+        stored += packed.values.nbytes + packed.columns.nbytes + model.biases[name].nbytes
+        stored += 4 * (packed.grid.bands + 1) + 3 * 2 * packed.grid.bands  # where bands start, and three cuts of each
     assert [size["resident"] for size in sizes] == [stored] * 3
     assert sizes[0]["streamed"] > sizes[1]["streamed"] > sizes[2]["streamed"]
-    # A level that keeps nothing streams no cell, only its row of the table: bands + 1 numbers of 4 bytes a layer.
-    empty = sum(4 * (packed.grid.bands + 1) for packed in model.packed.values())
+    # A level that keeps nothing streams no cell, only its cuts: one of 2 bytes for every band.
+    empty = sum(2 * packed.grid.bands for packed in model.packed.values())
     assert sizes[2]["streamed"] == sizes[2]["table"] == empty
     cells = sum(packed.kept_cells(0) for packed in model.packed.values())
     assert sizes[0]["streamed"] - sizes[0]["table"] == cells * (4 * 4 + 2)
 
 
 def test_bytes_of_int8_levels(tmp_path: Path) -> None:
-    """A quarter of the values' bytes; fillers are streamed, and a level has its own row sums."""
+    """A quarter of the values' bytes; fillers are streamed."""
     model = random_model(keep=(1.0, 0.5, 0.0), cell_rows=4, precision="int8")
     bundle = BundleFile.open(model.write(tmp_path / "m.lavolta"))
     sizes = [bundle.level_bytes(level) for level in range(3)]
-    empty = sum(4 * (packed.grid.bands + 1 + packed.grid.out_features) for packed in model.packed.values())
+    empty = sum(2 * packed.grid.bands for packed in model.packed.values())
     assert sizes[2]["streamed"] == sizes[2]["table"] == empty
     streamed = 0
     for packed in model.packed.values():
@@ -247,7 +247,7 @@ def _unknown_kind(args: dict[str, Any]) -> None:
         (_wrong_shape, "'embeddings.word' of shape"),
         (_not_finite, "NaN or infinity in 'embeddings.word'"),
         (_drop_linear, "'layers.1.ffn.down' is missing or unknown"),
-        (_one_level_less, "run_ptr"),
+        (_one_level_less, "cuts"),
         (_nan_in_manifest, "not plain JSON"),
         (_object_in_manifest, "not plain JSON"),
         (_sparsest_first, "sparsities are not rising"),

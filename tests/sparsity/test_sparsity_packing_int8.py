@@ -40,8 +40,6 @@ def test_each_level_unpacks_to_its_masked_rounded_weight(
         limit = (0.5 + 127 * 3 * np.finfo(np.float32).eps) * np.broadcast_to(packed.scale[:, None], weight.shape)[kept]
         assert (error <= limit).all()
         assert packed.kept_cells(level) == mask.sum()
-        steps = np.divide(unpacked, packed.scale[:, None], out=np.zeros_like(weight), where=packed.scale[:, None] > 0)
-        np.testing.assert_array_equal(packed.row_sums[level], np.rint(steps).sum(axis=1))
 
 
 @given(grids, seeds, st.integers(1, 4), st.sampled_from([0.1, 0.6, 1.0]))
@@ -120,7 +118,6 @@ def test_golden_layout_of_two_nested_levels() -> None:
     ]
     assert packed.runs.tolist() == [[0, 2], [2, 1], [0, 1]]
     assert packed.run_ptr.tolist() == [[0, 1, 2], [2, 3, 3]]
-    assert packed.row_sums.tolist() == [[212, 309, 127], [85, 109, 0]]
     np.testing.assert_array_equal(packed.scale, np.array([3, 7, 9], dtype=np.float32) / np.float32(127))
 
 

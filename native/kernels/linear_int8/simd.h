@@ -72,11 +72,12 @@ constexpr size_t register_step() {
 }
 
 // The quads of R rows of a band, in runs, and whether they are the first and the last that the rows have: between two parts of
-// a band the sums wait in y.
+// a band the sums wait in y. Inputs are u = q + 128, so 128 times the sum of a row's values is taken off what they give.
 struct Source {
     const int8_t* values;     // of the first row, `step` bytes from a quad to the next
     const uint16_t* columns;  // (quads, 4)
     const Run *runs, *runs_end;
+    const int32_t* begin;  // (R,), minus 128 times the sum of each row's values
     size_t step;
     bool first, last;
 };
@@ -93,13 +94,14 @@ __attribute__((noinline)) void tile(const LinearInt8Args& a, const Source& sourc
     [[maybe_unused]] typename V::Reg more[R][T];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-        const auto start = V::set1(r < rows ? -V::zero * a.row_sums[row + r] : 0);
+        const auto start = V::set1(V::zero == 0 ? 0 : source.begin[r]);
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
             acc[r][t] = start;
             if constexpr (V::saturates) {
                 if (!source.first && r < rows) {
-                    acc[r][t] = V::load_sums(a.y + (row + r) * a.stride + token + register_step<V, Width>() * (First + t));
+                    const float* waiting = a.y + (row + r) * a.stride + token + register_step<V, Width>() * (First + t);
+                    acc[r][t] = V::add(start, V::load_sums(waiting));
                 }
             }
             if constexpr (few) more[r][t] = V::set1(0);
@@ -251,17 +253,50 @@ inline void fetch(const LinearInt8Args& a, uint32_t band) {
     lines(a.columns + run.first * kQuad, run.count * kQuad * sizeof(uint16_t));
 }
 
+// begin (cell_rows,): minus V::zero times the sum of each row's values in the runs. Lanes are rows of quads, one after another.
+template <class V>
+inline void row_begins(const LinearInt8Args& a, const Run* runs, const Run* runs_end, int32_t (&begin)[kMostCellRows]) {
+    constexpr size_t lanes = V::width / kQuad;
+    const size_t rows = a.cell_rows, quad_bytes = rows * kQuad;
+    const size_t step = quad_bytes > V::width ? quad_bytes : V::width;
+    std::memset(begin, 0, sizeof begin);
+    for (size_t part = 0; part < step; part += V::width) {
+        // Four sums take turns: one would wait for itself.
+        typename V::Reg sums[4] = {V::set1(0), V::set1(0), V::set1(0), V::set1(0)};
+        for (const Run* run = runs; run < runs_end; ++run) {
+            const int8_t* at = a.values + run->first * quad_bytes + part;
+            size_t bytes = run->count * quad_bytes;
+            for (; bytes >= 4 * step; bytes -= 4 * step, at += 4 * step) {
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; ++i) sums[i] = V::add_weights(sums[i], at + i * step);
+            }
+            for (; bytes >= step; bytes -= step, at += step) sums[0] = V::add_weights(sums[0], at);
+            if (bytes == 0) continue;
+            int8_t last[V::width] = {};
+            std::memcpy(last, at, bytes);
+            sums[1] = V::add_weights(sums[1], last);
+        }
+        const auto sum = V::add(V::add(sums[0], sums[1]), V::add(sums[2], sums[3]));
+        int32_t of_lanes[lanes];
+        std::memcpy(of_lanes, &sum, sizeof sum);
+        for (size_t lane = 0; lane < lanes; ++lane) begin[(part / kQuad + lane) % rows] -= V::zero * of_lanes[lane];
+    }
+}
+
 template <class V, int R>
 void bands(const LinearInt8Args& a) {
+    int32_t begin[kMostCellRows] = {};
     for (uint32_t band = a.band_begin; band < a.band_end; ++band) {
         fetch(a, band + kBandsAhead);
         const Run* const runs = a.runs + a.run_ptr[band];
         const Run* const runs_end = a.runs + a.run_ptr[band + 1];
+        if constexpr (V::zero != 0) row_begins<V>(a, runs, runs_end, begin);
         for (size_t block = a.token_begin; block < a.token_end; block += kQuantBlock) {
             for (uint32_t first_row = 0; first_row < a.cell_rows; first_row += R) {
                 const size_t row = size_t{band} * a.cell_rows + first_row;
                 if (row >= a.out_features) break;
-                const Source source{a.values + first_row * kQuad, a.columns, runs, runs_end, a.cell_rows * kQuad, true, true};
+                const Source source{a.values + first_row * kQuad, a.columns, runs, runs_end, begin + first_row, a.cell_rows * kQuad,
+                                    true, true};
                 block_tiles<V, R>(a, source, row, block);
             }
         }
@@ -283,9 +318,10 @@ void saturating_bands(const LinearInt8Args& a) {
             const uint32_t parts = (quads + kPartQuads - 1) / kPartQuads, most = parts ? (quads + parts - 1) / parts : 0;
             bool first = true;
             const auto compute = [&](bool last) {
-                V::template make_harmless<R>(part);
+                alignas(16) int32_t begin[4];
+                V::template make_harmless<R>(part, begin);
                 const Run all{0, part.quads};
-                const Source source{part.values, part.columns, &all, &all + 1, R * kQuad, first, last};
+                const Source source{part.values, part.columns, &all, &all + 1, begin, R * kQuad, first, last};
                 for (size_t block = a.token_begin; block < a.token_end; block += kQuantBlock) block_tiles<V, R>(a, source, row, block);
                 part.quads = 0;
                 first = false;

@@ -55,10 +55,12 @@ struct TokenVnni512 {
         // Quads of a register, of a gather, of a step.
         constexpr size_t per_register = 16 / R, step = per_register < 4 ? 4 : per_register;
         constexpr int registers = static_cast<int>(step / per_register), gathers = static_cast<int>(step / 4);
-        __m512i acc[registers], lanes_of[registers];
+        // `taken` is 128 times the sums of the weights, because inputs are u = q + 128.
+        __m512i acc[registers], taken[registers], lanes_of[registers];
+        const __m512i zero_input = _mm512_set1_epi8(static_cast<char>(kQuantZero));
 #pragma GCC unroll 4
         for (int j = 0; j < registers; ++j) {
-            acc[j] = _mm512_setzero_si512();
+            acc[j] = taken[j] = _mm512_setzero_si512();
             lanes_of[j] = spread<R>(j);
         }
         for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
@@ -80,19 +82,21 @@ struct TokenVnni512 {
                     const size_t rows = present > from ? (present - from) * R : 0;
                     const __m512i w = _mm512_maskz_loadu_epi32(TokenAvx512::first(rows), values + from * R * kQuad);
                     acc[j] = _mm512_dpbusd_epi32(acc[j], _mm512_permutexvar_epi32(lanes_of[j], x), w);
+                    taken[j] = _mm512_dpbusd_epi32(taken[j], zero_input, w);
                 }
             };
             for (; quads >= step; quads -= step, columns += step * kQuad, values += step * R * kQuad) add(step);
             if (quads) add(quads);
         }
 #pragma GCC unroll 4
-        for (int j = 1; j < registers; ++j) acc[0] = _mm512_add_epi32(acc[0], acc[j]);
+        for (int j = 0; j < registers; ++j) {
+            acc[j] = _mm512_sub_epi32(acc[j], taken[j]);
+            if (j > 0) acc[0] = _mm512_add_epi32(acc[0], acc[j]);
+        }
         alignas(64) int32_t lanes[16];
         _mm512_store_si512(lanes, acc[0]);
         for (int r = 0; r < R; ++r) out[r] = lanes[r];
         for (int lane = R; lane < 16; ++lane) out[lane % R] += lanes[lane];
-        const size_t first = size_t{band} * R;
-        for (size_t r = 0; r < R && first + r < a.out_features; ++r) out[r] -= kQuantZero * a.row_sums[first + r];
     }
 };
 #endif

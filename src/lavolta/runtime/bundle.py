@@ -17,20 +17,24 @@ from lavolta.errors import BundleError, UserInputError
 from lavolta.runtime.container import Container, parse_json, write_container
 from lavolta.runtime.packed_tensors import (
     PRECISIONS,
+    TABLES,
     Packed,
     check_finite,
     check_packed,
     packed_arrays,
     precision_of,
+    read_cuts,
     read_packed,
+    table_bytes,
     unpack,
 )
 from lavolta.runtime.spec import HEAD_LINEAR, ModelSpec
 from lavolta.runtime.spec import dense_shapes as dense_shapes
 from lavolta.sparsity.cells import CELL_ROWS, CellGrid
+from lavolta.sparsity.cuts import Cuts, cuts_of
 from lavolta.sparsity.packing import MAX_LEVELS
 
-FORMAT = 2
+FORMAT = 3
 METADATA_KEY = "lavolta"
 SPARSITY_KINDS = ("ranked", "pattern-sets")
 LIMITS = {
@@ -84,6 +88,7 @@ def write_bundle(
     shapes = spec.linear_shapes(packed_head=packed_head)
     _check_names("tensors", set(tensors), set(dense_shapes(spec, packed_head=packed_head)))
     _check_names("packed linears", set(packed), set(shapes))
+    cuts = {name: cuts_of(packed[name]) for name in shapes}
     manifest = {
         "format": FORMAT,
         "lavolta_version": __version__,
@@ -92,7 +97,13 @@ def write_bundle(
         "sparsity": dict(sparsity_info),
         "levels": [dict(level) for level in levels],
         "linears": [
-            {"name": name, "out_features": shape[0], "in_features": shape[1], "precision": precision_of(packed[name])}
+            {
+                "name": name,
+                "out_features": shape[0],
+                "in_features": shape[1],
+                "precision": precision_of(packed[name]),
+                "table": "runs" if cuts[name] is None else "cuts",
+            }
             for name, shape in shapes.items()
         ],
         "provenance": dict(provenance or {}),
@@ -107,7 +118,7 @@ def write_bundle(
         ) from error
     arrays: dict[str, NDArray[Any]] = {name: np.asarray(array, dtype=np.float32) for name, array in tensors.items()}
     for name, layer in packed.items():
-        arrays |= packed_arrays(name, layer, biases.get(name))
+        arrays |= packed_arrays(name, layer, biases.get(name), cuts[name])
     for name, blob in (("tokenizer", tokenizer_json), ("vocab", vocab)):
         if blob is not None:
             arrays[name] = np.frombuffer(blob, dtype=np.uint8)
@@ -169,12 +180,12 @@ class BundleFile:
 
     def precision(self, name: str) -> str:
         """Precision of a packed linear: ``"fp32"`` or ``"int8"``."""
-        self._grid(name)
-        return next(str(entry["precision"]) for entry in self.manifest["linears"] if entry["name"] == name)
+        return str(self._listed(name)["precision"])
 
     def packed(self, name: str) -> Packed:
         """One packed linear by canonical name, with all its levels."""
-        return read_packed(self._container, name, self._grid(name), len(self.levels), self.precision(name))
+        grid = self._grid(name)
+        return read_packed(self._container, name, grid, len(self.levels), self.precision(name), self._cuts(name))
 
     def bias(self, name: str) -> NDArray[np.float32]:
         """Bias of a packed linear, ``(out_features,)``."""
@@ -198,8 +209,9 @@ class BundleFile:
         streamed = table = 0
         for name in self.linears:
             packed = self.packed(name)
-            table += packed.table_bytes(level)
-            streamed += packed.streamed_bytes(level) + packed.table_bytes(level)
+            own = table_bytes(packed, self._cuts(name), level)
+            table += own
+            streamed += packed.streamed_bytes(level) + own
         return {"resident": resident, "streamed": streamed, "table": table}
 
     def _blob(self, name: str) -> bytes | None:
@@ -211,6 +223,17 @@ class BundleFile:
         if shape is None:
             raise UserInputError(f"the bundle has no packed linear {name!r}; see BundleFile.linears.")
         return CellGrid(*shape, self.cell_rows)
+
+    def _listed(self, name: str) -> dict[str, Any]:
+        """The manifest's entry of a packed linear."""
+        self._grid(name)
+        entry: dict[str, Any] = next(entry for entry in self.manifest["linears"] if entry["name"] == name)
+        return entry
+
+    def _cuts(self, name: str) -> Cuts | None:
+        if self._listed(name)["table"] == "runs":
+            return None
+        return read_cuts(self._container, name, self._grid(name), len(self.levels))
 
     def _invalid(self, what: str) -> NoReturn:
         self._container.fail("manifest-invalid", f"has an invalid manifest: {what}; write the bundle again.")
@@ -298,6 +321,8 @@ class BundleFile:
             listed.append((name, (self._member(entry, "out_features", int), self._member(entry, "in_features", int))))
             if self._member(entry, "precision", str) not in PRECISIONS:
                 self._invalid(f"the precision of {name!r} is {entry['precision']!r}")
+            if self._member(entry, "table", str) not in TABLES:
+                self._invalid(f"the table of {name!r} is {entry['table']!r}")
         if listed != list(self.linears.items()):
             self._invalid("'linears' does not fit the model")
 
@@ -306,7 +331,7 @@ class BundleFile:
             check_finite(self._container, name, array)
         for name in self.linears:
             packed = self.packed(name)
-            check_packed(self._container, name, packed)
+            check_packed(self._container, name, packed, self._cuts(name))
             check_finite(self._container, f"linear.{name}.bias", self.bias(name))
             for index, level in enumerate(self.levels):
                 if packed.kept_cells(index) != level["kept_cells"][name]:

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from lavolta.runtime.container import Container
 from lavolta.sparsity.cells import CellGrid
+from lavolta.sparsity.cuts import MOST_BLOCKS, Cuts, runs_of_cuts
 from lavolta.sparsity.packing import PackedLinear, unpack_linear
 from lavolta.sparsity.packing_int8 import LARGEST, QUAD, PackedInt8, unpack_int8
 
 Packed = PackedLinear | PackedInt8
 PRECISIONS = ("fp32", "int8")
+TABLES = ("cuts", "runs")
+"""How a linear tells what its levels keep."""
 _CHECK_CELLS = 1 << 24
 
 
@@ -33,13 +36,13 @@ def unpack(packed: Packed, level: int) -> NDArray[np.float32]:
     return unpack_int8(packed, level) if isinstance(packed, PackedInt8) else unpack_linear(packed, level)
 
 
-def packed_arrays(name: str, packed: Packed, bias: NDArray[np.float32] | None) -> dict[str, NDArray[Any]]:
-    """Tensor name to array of one linear; no ``bias`` is a bias of zeros."""
+def packed_arrays(
+    name: str, packed: Packed, bias: NDArray[np.float32] | None, cuts: Cuts | None
+) -> dict[str, NDArray[Any]]:
+    """Tensor name to array of one linear; no ``bias`` is a bias of zeros, no ``cuts`` write its runs."""
     prefix = f"linear.{name}"
     arrays: dict[str, NDArray[Any]] = {
         f"{prefix}.columns": np.asarray(packed.columns, dtype=np.uint16),
-        f"{prefix}.runs": np.asarray(packed.runs, dtype=np.uint32),
-        f"{prefix}.run_ptr": np.asarray(packed.run_ptr, dtype=np.uint32),
         f"{prefix}.bias": (
             np.zeros(packed.grid.out_features, np.float32) if bias is None else np.asarray(bias, dtype=np.float32)
         ),
@@ -47,19 +50,45 @@ def packed_arrays(name: str, packed: Packed, bias: NDArray[np.float32] | None) -
     if isinstance(packed, PackedInt8):
         arrays[f"{prefix}.values"] = np.asarray(packed.values, dtype=np.int8)
         arrays[f"{prefix}.scale"] = np.asarray(packed.scale, dtype=np.float32)
-        arrays[f"{prefix}.row_sums"] = np.asarray(packed.row_sums, dtype=np.int32)
     else:
         arrays[f"{prefix}.values"] = np.asarray(packed.values, dtype=np.float32)
+    if cuts is None:
+        arrays[f"{prefix}.runs"] = np.asarray(packed.runs, dtype=np.uint32)
+        arrays[f"{prefix}.run_ptr"] = np.asarray(packed.run_ptr, dtype=np.uint32)
+    else:
+        arrays[f"{prefix}.starts"] = cuts.starts
+        arrays[f"{prefix}.cuts"] = cuts.cuts
     return arrays
 
 
-def read_packed(container: Container, name: str, grid: CellGrid, levels: int, precision: str) -> Packed:
-    """One linear of a bundle: views of its tensors, their types and shapes checked, their contents not."""
+def read_cuts(container: Container, name: str, grid: CellGrid, levels: int) -> Cuts:
+    """The cuts of a linear that has them: views of its tensors, their types and shapes checked, their contents not."""
+    prefix = f"linear.{name}"
+    cuts = container.tensor(f"{prefix}.cuts", "U16", (levels, grid.bands, None))
+    if not 1 <= cuts.shape[2] <= MOST_BLOCKS:
+        container.fail(
+            "tensor-shape",
+            f"has {cuts.shape[2]} blocks in the cuts of {name!r}, not 1 to {MOST_BLOCKS}; write the bundle again.",
+        )
+    return Cuts(container.tensor(f"{prefix}.starts", "U32", (grid.bands * cuts.shape[2] + 1,)), cuts)
+
+
+def read_packed(
+    container: Container, name: str, grid: CellGrid, levels: int, precision: str, cuts: Cuts | None
+) -> Packed:
+    """One linear of a bundle: views of its tensors, their types and shapes checked, their contents not.
+
+    Args:
+        cuts: its cuts, checked, where it has them instead of runs.
+    """
     tensor, prefix = container.tensor, f"linear.{name}"
     # Two tensors only state how many cells and runs there are; what they state must fit the others.
     columns = tensor(f"{prefix}.columns", "U16", (None,))
-    runs = tensor(f"{prefix}.runs", "U32", (None, 2))
-    run_ptr = tensor(f"{prefix}.run_ptr", "U32", (levels, grid.bands + 1))
+    if cuts is None:
+        runs = tensor(f"{prefix}.runs", "U32", (None, 2))
+        run_ptr = tensor(f"{prefix}.run_ptr", "U32", (levels, grid.bands + 1))
+    else:
+        runs, run_ptr = runs_of_cuts(cuts)
     if precision == "fp32":
         values = tensor(f"{prefix}.values", "F32", (len(columns), grid.cell_rows))
         return PackedLinear(grid, values, columns, runs, run_ptr)
@@ -74,11 +103,18 @@ def read_packed(container: Container, name: str, grid: CellGrid, levels: int, pr
         runs,
         run_ptr,
         tensor(f"{prefix}.scale", "F32", (grid.out_features,)),
-        tensor(f"{prefix}.row_sums", "I32", (levels, grid.out_features)),
     )
 
 
-def check_packed(container: Container, name: str, packed: Packed) -> None:
+def table_bytes(packed: Packed, cuts: Cuts | None, level: int) -> int:
+    """Bytes that only ``level`` needs: its cuts, or its row of ``run_ptr`` and its runs."""
+    if cuts is not None:
+        return int(cuts.cuts[level].nbytes)
+    row = packed.run_ptr[level]
+    return int(row.nbytes) + 8 * (int(row[-1]) - int(row[0]))
+
+
+def check_packed(container: Container, name: str, packed: Packed, cuts: Cuts | None) -> None:
     """All that the engine follows blindly, and all numbers.
 
     Raises:
@@ -88,7 +124,7 @@ def check_packed(container: Container, name: str, packed: Packed) -> None:
         check_finite(container, f"linear.{name}.scale", packed.scale)
     else:
         check_finite(container, f"linear.{name}.values", packed.values)
-    _check_indices(container, name, packed)
+    _check_indices(container, name, packed, cuts)
     if isinstance(packed, PackedInt8):
         _check_values(container, name, packed)
 
@@ -99,8 +135,8 @@ def check_finite(container: Container, name: str, array: NDArray[np.float32]) ->
         container.fail("not-finite", f"has NaN or infinity in {name!r}; repair the model and write it again.")
 
 
-def _check_indices(container: Container, name: str, packed: Packed) -> None:
-    """Columns, runs and the table of every level."""
+def _check_indices(container: Container, name: str, packed: Packed, cuts: Cuts | None) -> None:
+    """Columns, cuts or runs, and the table of every level."""
 
     def broken(what: str) -> NoReturn:
         container.fail("index-out-of-range", f"has a broken linear {name!r}: {what}; write the bundle again.")
@@ -111,7 +147,10 @@ def _check_indices(container: Container, name: str, packed: Packed) -> None:
     units = len(packed.columns) // unit
     if len(packed.columns) and int(packed.columns.max()) >= grid.in_features:
         broken(f"a column is {int(packed.columns.max())}")
-    for level in range(packed.levels):
+    if cuts is not None and (what := _wrong_cuts(cuts, units)):
+        broken(what)
+    # What holds for the densest of nested levels holds for all.
+    for level in range(1 if cuts is not None else packed.levels):
         pointer = packed.run_ptr[level].astype(np.int64)
         if (np.diff(pointer) < 0).any() or pointer[-1] > len(packed.runs):
             broken(f"the run table of level {level} does not rise or leaves the runs")
@@ -124,6 +163,21 @@ def _check_indices(container: Container, name: str, packed: Packed) -> None:
             broken(f"a run of level {level} has no cells")
         if _repeats_column(packed, pointer - pointer[0], unit * runs, fillers):
             broken(f"a band of level {level} has a column twice")
+
+
+def _wrong_cuts(cuts: Cuts, units: int) -> str:
+    """The rule that cuts break, or nothing: blocks follow one another through all cells, and levels only shrink."""
+    starts, lengths = cuts.starts.astype(np.int64), cuts.cuts.reshape(len(cuts.cuts), -1).astype(np.int64)
+    if starts[0] != 0 or starts[-1] != units:
+        return "the blocks do not begin at the first cell or end at the last"
+    if (np.diff(starts) < 0).any():
+        return "the starts of the blocks do not rise"
+    if (lengths[0] > np.diff(starts)).any():
+        return "a cut of level 0 leaves its block"
+    grows = (np.diff(lengths, axis=0) > 0).any(axis=1)
+    if grows.any():
+        return f"level {1 + int(np.argmax(grows))} keeps more of a block than the level before"
+    return ""
 
 
 def _repeats_column(packed: Packed, pointer: NDArray[np.int64], runs: NDArray[np.int64], fillers: NDArray[Any]) -> bool:
@@ -147,7 +201,7 @@ def _repeats_column(packed: Packed, pointer: NDArray[np.int64], runs: NDArray[np
 
 
 def _check_values(container: Container, name: str, packed: PackedInt8) -> None:
-    """Values of int8: their range, the fillers' zeros, scales, and the sums that correct for unsigned inputs."""
+    """Values of int8: their range, the fillers' zeros, and scales."""
 
     def broken(what: str) -> NoReturn:
         container.fail("value-out-of-range", f"has a broken linear {name!r}: {what}; write the bundle again.")
@@ -158,13 +212,3 @@ def _check_values(container: Container, name: str, packed: PackedInt8) -> None:
         broken(f"a scale is {float(packed.scale.min()):g}, below 0")
     if packed.values.transpose(0, 2, 1).reshape(-1, packed.grid.cell_rows)[packed.fillers].any():
         broken("a cell that only fills up a quad is not zero")
-    by_quad = packed.values.sum(axis=2, dtype=np.int64)
-    before = np.concatenate((np.zeros((1, packed.grid.cell_rows), np.int64), np.cumsum(by_quad, axis=0)))
-    for level in range(packed.levels):
-        pointer = packed.run_ptr[level].astype(np.int64)
-        runs = packed.runs[pointer[0] : pointer[-1]].astype(np.int64)
-        sums = np.zeros((packed.grid.bands, packed.grid.cell_rows), dtype=np.int64)
-        of_runs = before[runs.sum(axis=1)] - before[runs[:, 0]]
-        np.add.at(sums, np.repeat(np.arange(packed.grid.bands), np.diff(pointer)), of_runs)
-        if (sums.reshape(-1)[: packed.grid.out_features] != packed.row_sums[level]).any():
-            broken(f"'row_sums' of level {level} are not the sums of its values")

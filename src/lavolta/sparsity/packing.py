@@ -49,10 +49,6 @@ class PackedLinear:
         """Bytes of values and columns that one pass of ``level`` reads."""
         return self.kept_cells(level) * (4 * self.grid.cell_rows + 2)
 
-    def table_bytes(self, level: int) -> int:
-        """Bytes that only ``level`` needs: its row of ``run_ptr`` and its runs."""
-        return run_table_bytes(self.run_ptr[level])
-
 
 def pack_linear(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_rows: int) -> PackedLinear:
     """Pack a weight ``(out_features, in_features)`` with a cell mask ``(bands, in_features)`` per level, densest first.
@@ -155,11 +151,6 @@ def unpack_linear(packed: PackedLinear, level: int) -> NDArray[np.float32]:
             bands[band, packed.columns[cells]] = packed.values[cells]
     rows = bands.transpose(0, 2, 1).reshape(grid.bands * grid.cell_rows, grid.in_features)
     return np.ascontiguousarray(rows[: grid.out_features])
-
-
-def run_table_bytes(row: NDArray[np.uint32]) -> int:
-    """Bytes of one row of ``run_ptr`` and of the runs that it names."""
-    return row.nbytes + 8 * (int(row[-1]) - int(row[0]))
 
 
 def _popcount(signature: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lavolta.sparsity.cells import BoolArray, CellGrid
-from lavolta.sparsity.packing import group_cells, level_runs, run_table_bytes
+from lavolta.sparsity.packing import group_cells, level_runs
 
 QUAD = 4
 """Columns of a quad: what the dot-product instructions of x86 and Arm add up at once."""
@@ -36,7 +36,6 @@ class PackedInt8:
         runs: ``(n, 2) uint32``, ``(first quad, count)``.
         run_ptr: ``(levels, bands + 1) uint32``; band ``b`` of level ``l`` is ``runs[run_ptr[l, b]:run_ptr[l, b + 1]]``.
         scale: ``(out_features,) float32``.
-        row_sums: ``(levels, out_features) int32``, the sum of the values that a level streams for a row.
     """
 
     grid: CellGrid
@@ -45,7 +44,6 @@ class PackedInt8:
     runs: NDArray[np.uint32]
     run_ptr: NDArray[np.uint32]
     scale: NDArray[np.float32]
-    row_sums: NDArray[np.int32]
 
     @property
     def levels(self) -> int:
@@ -69,10 +67,6 @@ class PackedInt8:
     def streamed_bytes(self, level: int) -> int:
         """Bytes of values and columns that one pass of ``level`` reads, fillers among them."""
         return QUAD * int(self._level_runs(level)[:, 1].sum()) * (self.grid.cell_rows + 2)
-
-    def table_bytes(self, level: int) -> int:
-        """Bytes that only ``level`` needs: its rows of ``run_ptr`` and ``row_sums``, and its runs."""
-        return run_table_bytes(self.run_ptr[level]) + 4 * self.grid.out_features
 
     def _level_runs(self, level: int) -> NDArray[np.int64]:
         return self.runs[int(self.run_ptr[level, 0]) : int(self.run_ptr[level, -1])].astype(np.int64)
@@ -107,10 +101,6 @@ def pack_int8(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_row
     filler[slot] = False
     columns = np.where(filler, np.repeat(columns[::QUAD], QUAD), columns)
     runs, run_ptr = level_runs(quad_band, quad_signature, grid.bands, levels)
-    row_sums = np.zeros((levels, grid.bands, cell_rows), dtype=np.int32)
-    for level in range(levels):
-        kept = ((cells.signature >> np.uint64(level)) & np.uint64(1)).astype(bool)
-        np.add.at(row_sums[level], cells.band[kept], values[kept].astype(np.int32))
     return PackedInt8(
         grid,
         np.ascontiguousarray(padded.reshape(-1, QUAD, cell_rows).transpose(0, 2, 1)),
@@ -118,7 +108,6 @@ def pack_int8(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_row
         runs,
         run_ptr,
         scale.reshape(-1)[: grid.out_features].copy(),
-        np.ascontiguousarray(row_sums.reshape(levels, -1)[:, : grid.out_features]),
     )
 
 
