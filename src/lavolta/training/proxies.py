@@ -8,6 +8,7 @@ closed form from the statistics of calibration text.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -137,7 +138,7 @@ def unexplained(scores: Tensor, dense: Tensor) -> float:
     power = float(apart.square().sum() * from_mean.square().sum())
     if not power > 0.0:
         return 1.0
-    correlation = float((apart * from_mean).sum()) / power**0.5
+    correlation = float((apart * from_mean).sum()) / math.sqrt(power)
     return 1.0 - max(0.0, correlation) ** 2
 
 
