@@ -187,6 +187,15 @@ def run(row: str, bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def rescore(target: Path, bench: Bench) -> None:
+    """Give a row the proxies' present opinion of it; its fine-tuning stays as it is."""
+    result = json.loads(target.read_text(encoding="utf-8"))
+    cells = {name: grid.cells for name, grid in bench.subject.dense.grids(1).items()}
+    kept = {name: round((1.0 - ratio) * cells[name]) for name, ratio in result["per_linear"].items()}
+    result["proxies"] = {proxy: float(score(kept)[0]) for proxy, score in bench.proxies.items()}
+    write_whole(target, f"{json.dumps(result, indent=1)}\n".encode())
+
+
 def whole_sparsity(subject: GlueSubject, kept: dict[str, int]) -> float:
     """Zeros among all parameters of the model, embeddings included."""
     everything = sum(parameter.numel() for parameter in subject.dense.module.parameters())
@@ -202,6 +211,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of fine-tuning; the task's own number by default")
     parser.add_argument("--candidates", type=int, default=100, help="of a search")
+    parser.add_argument("--rescore", action="store_true", help="ask the proxies again about rows that are there")
     parser.add_argument("--slice", type=int, default=SLICES[1], help="training rows that the proxies look at")
     parser.add_argument("--source", default="all-MiniLM-L6-v2")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -216,7 +226,7 @@ def main() -> int:
             return 2
     targets = {row: args.results / f"{args.task}-{args.ratio:g}-{row}-{args.seed}.json" for row in args.row}
     missing = {row: target for row, target in targets.items() if not target.exists()}
-    if not missing:
+    if not missing and not args.rescore:
         print("all of these rows are there already")
         return 0
     torch.set_num_threads(args.threads)
@@ -224,6 +234,10 @@ def main() -> int:
     args.results.mkdir(parents=True, exist_ok=True)
     try:
         bench = prepare(args)
+        if args.rescore:
+            for row in targets.keys() - missing.keys():
+                rescore(targets[row], bench)
+            return 0
         for row, target in missing.items():
             started = time.perf_counter()
             result = run(row, bench, args)

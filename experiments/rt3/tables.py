@@ -117,7 +117,7 @@ def _battery(summary: dict[str, Any]) -> str:
     ]
     for row in summary["rows"]:
         battery = row.get("battery")
-        if battery is None or row["row"] not in ("rt3", "ranked", "ranked-searched", "ranked-1"):
+        if battery is None or row["kind"] not in ("rt3", "ranked", "ranked-searched", "ranked-1"):
             continue
         gain, misses, bare = battery["improvement"], battery["deadline_misses"], battery["dynamic_power_improvement"]
         cells = [f"{gain[name]:.2f} ({misses[name]})" for name in ("hardware-only", "rt3", "lavolta")]

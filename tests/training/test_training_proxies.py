@@ -23,6 +23,7 @@ from lavolta.training.proxies import (
     global_ratios,
     layer_errors,
     magnitude_rankings,
+    unexplained,
 )
 
 
@@ -75,6 +76,34 @@ def test_kl_and_loss_are_those_of_the_cut_and_corrected_model(dense: LoadedModel
     assert ForwardProxy(calibration, batches, "loss")(kept)[0] == pytest.approx(-loss, abs=1e-5)
     for name, tensor in dense.module.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_scores_are_compared_up_to_a_shift_and_a_scale() -> None:
+    chance = np.random.default_rng(0)
+    dense, noise = (torch.from_numpy(chance.normal(size=(200, 1))).float() for _ in range(2))
+    assert unexplained(3.0 * dense - 7.0, dense) == pytest.approx(0.0, abs=1e-6)
+    mixed = dense + noise
+    wanted = 1.0 - np.corrcoef(mixed.numpy().ravel(), dense.numpy().ravel())[0, 1] ** 2
+    assert unexplained(mixed, dense) == pytest.approx(wanted, abs=1e-6)
+    assert unexplained(-dense, dense) == unexplained(torch.ones(200, 1), dense) == 1.0
+    assert unexplained(dense[:1], dense[:1]) == 1.0
+
+
+def test_the_distance_of_scores_is_of_all_batches_together() -> None:
+    model = from_transformers(tiny_model("bert", 1), name="m")
+    assert model.spec.task == "regression"
+    data = encoded(labels="scores")
+    calibration = calibrate(model, [data.batch(range(24))], 1)
+    half = {name: grid.cells // 2 for name, grid in calibration.grids.items()}
+    found = [
+        ForwardProxy(calibration, [data.batch(rows) for rows in parts], "kl")(half)[0]
+        for parts in ([range(24)], [range(5), range(5, 24)])
+    ]
+    with torch.no_grad():
+        target = run_module(model, data.batch(range(24))).output
+    assert target is not None
+    # Float32 outputs, whose spread is about a tenth of their size: rounding is up to ten times that of one number.
+    assert found == pytest.approx([-unexplained(by_hand(model, half, data), target)] * 2, abs=1e-4)
 
 
 def test_everything_kept_is_no_distance_and_the_order_of_calls_does_not_matter(dense: LoadedModel) -> None:

@@ -8,12 +8,12 @@ closed form from the statistics of calibration text.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -125,15 +125,32 @@ class ReconstructionProxy:
         return [-total]
 
 
+def unexplained(scores: Tensor, dense: Tensor) -> float:
+    """Share of the variance of the dense scores that no line through a candidate's scores explains, 0 to 1.
+
+    A shift or a scale of all scores is the first thing that fine-tuning mends; a squared difference is mostly those.
+    Where either does not vary, or they run against one another, it is 1.
+
+    Args:
+        scores, dense: ``(rows, outputs)``.
+    """
+    apart, from_mean = (x.double() - x.double().mean(dim=0) for x in (scores, dense))
+    power = float(apart.square().sum() * from_mean.square().sum())
+    if not power > 0.0:
+        return 1.0
+    correlation = float((apart * from_mean).sum()) / math.sqrt(power)
+    return 1.0 - max(0.0, correlation) ** 2
+
+
 class ForwardProxy:
     """Cuts a copy of the model, corrects its biases, and compares its outputs on a slice of held-out batches.
 
     Args:
         calibration: of the dense model.
         batches: the slice; with labels for ``loss``.
-        kind: ``"kl"`` (distance to the dense outputs: KL divergence of classes, squared difference of scores, cosine
-            of embeddings; cells by magnitude), ``"loss"`` (the task's own loss; cells by magnitude) or ``"ladder"``
-            (distance, with the rankings and the shared weights that make up for several levels at once).
+        kind: ``"kl"`` (distance to the dense outputs: KL divergence of classes, for scores what `unexplained` says,
+            cosine of embeddings; cells by magnitude), ``"loss"`` (the task's own loss; cells by magnitude) or
+            ``"ladder"`` (distance, with the rankings and the shared weights that make up for several levels at once).
     """
 
     def __init__(self, calibration: Calibration, batches: Sequence[Batch], kind: str) -> None:
@@ -183,10 +200,13 @@ class ForwardProxy:
                 weight = self._weights[name] * (self._ranks[name] < kept[name])
                 linear.weight.copy_(weight)
                 linear.bias.copy_(self._bias[name] + (self._dense[name] - weight) @ self._mean[name])
-            total, rows = 0.0, 0
-            for batch, target in zip(self._batches, self._targets, strict=True):
-                total += len(batch.rows) * self._distance(self._output(batch), target, batch)
-                rows += len(batch.rows)
+            outputs = [self._output(batch) for batch in self._batches]
+        if self._kind != "loss" and self._student.spec.task == "regression":
+            return [-unexplained(torch.cat(outputs), torch.cat(self._targets))]
+        total, rows = 0.0, 0
+        for output, target, batch in zip(outputs, self._targets, self._batches, strict=True):
+            total += len(batch.rows) * self._distance(output, target, batch)
+            rows += len(batch.rows)
         return [-total / rows]
 
     def _restore(self) -> None:
@@ -207,6 +227,4 @@ class ForwardProxy:
             return float(label_loss(output, batch.to(self._device), task))
         if task == "embedding":
             return float(embedding_loss(output, target))
-        if task == "regression":
-            return float(functional.mse_loss(output, target))
         return float(soft_label_loss(output, target))
