@@ -27,7 +27,22 @@ def test_compress_hands_everything_to_the_recipe(
     recipe: ModuleType, result: dict[str, Any], text: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
     out = tmp_path / "new" / "m.lavolta"
-    options = ["--deadline-ms", 200, "--levels", 7, "--cell-rows", 4, "--mode", "one-shot", "--steps", 3, "--seed", 9]
+    options = [
+        "--deadline-ms",
+        200,
+        "--levels",
+        7,
+        "--max-sparsity",
+        0.9,
+        "--cell-rows",
+        4,
+        "--mode",
+        "one-shot",
+        "--steps",
+        3,
+        "--seed",
+        9,
+    ]
     options += ["--precision", "int8"]
     outcome = invoke("compress", "some/model", "--text", text, "--out", out, *options, "--json")
     assert outcome.code == 0
@@ -43,6 +58,7 @@ def test_compress_hands_everything_to_the_recipe(
             "device": "odroid-xu3-a7",
             "deadline_ms": 200.0,
             "levels": 7,
+            "max_sparsity": 0.9,
             "out": out,
             "cell_rows": 4,
             "tokens": 128,
