@@ -28,7 +28,7 @@ from lavolta.models.hf import load_encoder
 from lavolta.models.loaded import LoadedModel
 from lavolta.models.tasks import load_task
 from lavolta.progress import SilentProgress
-from lavolta.runtime.bundle import BundleFile
+from lavolta.runtime.bundle import FORMAT, BundleFile
 from lavolta.runtime.engine import open_bundle
 from lavolta.runtime.work import work_of
 from lavolta.sparsity.ranking import LevelMasks
@@ -216,6 +216,21 @@ def test_repeating_the_call_does_nothing(made: Made, tiny_folder: Path, tiny_tex
     assert progress.said == [f"{made.out} is already made with these options"]
     assert made.out.stat() == before
     assert again == {**made.result, "seconds": {}}
+
+
+def test_a_bundle_of_another_version_is_made_anew(
+    made: Made, tiny_folder: Path, tiny_text: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "m.lavolta"
+    now, other = rf"\"format\":{FORMAT}".encode(), rf"\"format\":{FORMAT - 1}".encode()
+    whole = made.out.read_bytes()
+    assert whole.count(now) == 1
+    out.write_bytes(whole.replace(now, other))
+    with pytest.raises(BundleError, match="write the bundle again"):
+        open_bundle(out)
+    compress(str(tiny_folder), out=out, text=tiny_text, **{**SMALL, "mode": "one-shot"})
+    with open_bundle(out) as model:
+        assert len(model.levels) == len(made.result["levels"])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 
 from lavolta.devices.loading import load as load_device
 from lavolta.devices.profile import DeviceProfile
-from lavolta.errors import UserInputError
+from lavolta.errors import BundleError, UserInputError
 from lavolta.models.batching import Encoded, StepBatches, encode_texts, sorted_batches
 from lavolta.models.export import export_bundle
 from lavolta.models.hf import load_encoder
@@ -250,8 +250,14 @@ def _distil(
 
 
 def _finished(out: Path, mark: str) -> dict[str, Any] | None:
-    """What `compress` returns for a bundle that these options made; ``None`` for any other file."""
-    bundle = BundleFile.open(out)
+    """What `compress` returns for a bundle that these options made; ``None`` for any other bundle."""
+    try:
+        bundle = BundleFile.open(out)
+    except BundleError as error:
+        # A bundle of another version says "write it again": that has to work on the same file.
+        if error.kind == "version-unsupported":
+            return None
+        raise
     made = bundle.manifest.get("provenance", {}).get("compress")
     if not isinstance(made, dict) or made.get("mark") != mark:
         return None
