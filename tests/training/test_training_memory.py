@@ -13,7 +13,7 @@ import torch
 from lavolta.training.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
-for _ in range(3):
+for _ in range(30):
     torch.ones(8 << 20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
@@ -29,6 +29,5 @@ def faults(how: str) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the allocator of another system is left as it is")
 def test_a_block_that_was_freed_is_used_again_without_a_fault() -> None:
-    # 32 MiB each time: 8,192 pages, or 16 where the system gives huge ones.
-    assert faults("keep") < 20 * 16
-    assert faults("keep") < faults("leave")
+    # 32 MiB each time, 8,192 pages; the first blocks of a process may still move before they find their place.
+    assert 4 * faults("keep") < faults("leave")
