@@ -245,8 +245,14 @@ def test_an_interrupted_call_gives_the_same_bundle(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.lavolta.work"]
     seen: list[int] = []
     train = recipe.train_joint
+
+    def watched(*args: Any, **kwargs: Any) -> list[float]:
+        history = train(*args, **kwargs)
+        seen.append(len(history))
+        return history
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "train_joint", lambda *a, **k: seen.append(len(train(*a, **k))))
+        patch.setattr(recipe, "train_joint", watched)
         compress(str(tiny_folder), out=out, text=tiny_text, progress=Watch(), **SMALL)
     assert seen == [{10: STEPS - 8, 0: 0}.get(step, STEPS)]
     assert out.read_bytes() == made.out.read_bytes()

@@ -22,10 +22,11 @@ from lavolta.models.loaded import Batch, LoadedModel
 from lavolta.progress import Progress, SilentProgress
 from lavolta.runtime.bundle import BundleFile
 from lavolta.runtime.engine import Model, open_bundle
+from lavolta.runtime.spec import ModelSpec
 from lavolta.sparsity.ranking import level_masks
-from lavolta.stages import Clock
+from lavolta.stages import Clock, teller
 from lavolta.systems.rt3.cutting import GRID, choose_cuts, layer_groups, measure_groups
-from lavolta.systems.rt3.levels import plan_levels
+from lavolta.systems.rt3.levels import LevelPlan, plan_levels
 from lavolta.systems.rt3.options import CompressOptions, fingerprint, text_of
 from lavolta.systems.rt3.probe import CutProbe, compensate, output_distance
 from lavolta.systems.rt3.subjects import (
@@ -123,8 +124,7 @@ def compress(
     with clock.stage(progress, "read the model and the text"):
         material = _prepare(opts, profile, work, mark, progress)
     dense, cell_rows = material.dense, opts.cell_rows or DEFAULT_CELL_ROWS
-    wish = (cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads, opts.precision, opts.max_sparsity)
-    plan = plan_levels(profile, dense.spec, *wish)
+    plan = _plan(opts, profile, dense.spec)
     begin_work(work, mark)
     grids = dense.grids(cell_rows)
     with clock.stage(progress, "calibrate"):
@@ -192,13 +192,24 @@ def compress(
     return {**result, "seconds": clock.seconds}
 
 
+def _plan(opts: CompressOptions, profile: DeviceProfile, spec: ModelSpec) -> LevelPlan:
+    return plan_levels(
+        profile,
+        spec,
+        opts.cell_rows or DEFAULT_CELL_ROWS,
+        opts.tokens,
+        opts.deadline_ms,
+        opts.levels,
+        opts.threads,
+        opts.precision,
+        opts.max_sparsity,
+    )
+
+
 def _prepare(opts: CompressOptions, profile: DeviceProfile, work: Path, mark: str, progress: Progress) -> _Material:
     if opts.task is not None and opts.data is not None:
         # Fine-tuning takes minutes; that no level can meet the deadline should not come out after it.
-        bare = load_encoder(opts.source, "embedding").spec
-        cell_rows = opts.cell_rows or DEFAULT_CELL_ROWS
-        wish = (cell_rows, opts.tokens, opts.deadline_ms, opts.levels, opts.threads, opts.precision, opts.max_sparsity)
-        plan_levels(profile, bare, *wish)
+        _plan(opts, profile, load_encoder(opts.source, "embedding").spec)
         begin_work(work, mark)
         subject = glue_subject(opts.source, opts.task, Path(opts.data), work, GlueTraining(seed=opts.seed))
         pairs = subject.train.batch(range(min(PROBE_TEXTS, len(subject.train))))
@@ -235,18 +246,10 @@ def _distil(
     # Dropout off: the teacher regularizes, and every level should see the same function.
     student.module.eval()
     config = JointConfig(steps=opts.steps, lr=opts.lr, seed=opts.seed, checkpoint_every=CHECKPOINT_EVERY)
-    done = 0
-
-    def on_step(step: int, loss: float) -> None:
-        nonlocal done
-        # A resumed run begins at its checkpoint: the bar jumps there at the first step.
-        stage.advance(step + 1 - done)
-        done = step + 1
-        stage.note(f"loss {loss:.3f}")
-
-    train_joint(masked, levels, objective, encoder_parameters(student), config, checkpoint, on_step)
-    # Where all of it was done by an earlier call, no step has told so.
-    stage.advance(opts.steps - done)
+    trainable = encoder_parameters(student)
+    if not train_joint(masked, levels, objective, trainable, config, checkpoint, teller(stage)):
+        # All of it was done by an earlier call: no step has told so.
+        stage.advance(opts.steps)
 
 
 def _finished(out: Path, mark: str) -> dict[str, Any] | None:
