@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lavolta import devices
@@ -73,6 +73,8 @@ def test_a_cluster_that_is_too_slow_for_slow_runs_serves_the_others() -> None:
     deadline_ms=st.floats(60.0, 400.0),
     kind=st.sampled_from(["periodic", "poisson", "bursty"]),
 )
+# By chance the median of this noise falls 6 % below the prediction.
+@example(seed=26413591, deadline_ms=70.0, kind="periodic")
 def test_never_late_never_beyond_the_oracle_and_the_books_close(seed: int, deadline_ms: float, kind: str) -> None:
     rng = np.random.default_rng(seed)
     noise, every, arrivals = traffic.uniform_noise(NOISE, 499, rng), scenario(deadline_ms), None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import functools
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ from collections.abc import Callable
 PLANTED_BYTES = 1 << 20
 """What a third kind of child writes, the bytes that were there before, to show that the method sees it."""
 REPEATS = 4
+Number = ctypes.c_uint32 | ctypes.c_size_t
 
 
 def main() -> None:
@@ -42,11 +44,15 @@ def main() -> None:
 
     page = os.sysconf("SC_PAGE_SIZE")
     moved = []
+    set_level = ctypes.c_uint32()
+    switch = functools.partial(engine.lavolta_switch, model, set_level)
     for pair in range(pairs if levels > 1 else 0):
         level, other = pair % levels, (pair + 1 + pair // levels % (levels - 1)) % levels
         engine.lavolta_switch(model, level)
-        moved.append(page * len(only_there(engine.lavolta_switch, (model, other), (model, level))))
-    planted = page * len(only_there(ctypes.memset, (buffer, 0x78, PLANTED_BYTES), (buffer, 0x78, 0)))
+        moved.append(page * len(only_there(switch, set_level, other, level)))
+    count = ctypes.c_size_t()
+    plant = functools.partial(ctypes.CDLL(None).memset, buffer, ctypes.c_int(0x78), count)
+    planted = page * len(only_there(plant, count, PLANTED_BYTES, 0))
     json.dump(
         {
             "levels": levels,
@@ -92,25 +98,33 @@ def run(engine: ctypes.CDLL, model: ctypes.c_void_p, tokens: int, vocab: int) ->
     check(engine, engine.lavolta_run(model, ctypes.byref(batch), output, ctypes.c_size_t(count)))
 
 
-def only_there(action: Callable[..., object], there: tuple[object, ...], elsewhere: tuple[object, ...]) -> set[int]:
-    """Pages that a call writes every time with one set of arguments, and never with another."""
+def only_there(call: Callable[[], object], argument: Number, there: int, elsewhere: int) -> set[int]:
+    """Pages that a call writes every time with one value of its argument, and never with another.
+
+    Args:
+        call: makes the call, with ``argument`` as one of its arguments.
+        argument: holds the value. It is one object for both values, since a call also writes the pages on which the
+            interpreter counts the references to its arguments.
+    """
     every: set[int] | None = None
     never: set[int] = set()
     for turn in range(REPEATS):
         # Where the interpreter puts its next object depends on what it did before: either call comes first in turn.
-        first = written_by(action, elsewhere) if turn % 2 else set()
-        written = written_by(action, there)
-        every = written if every is None else every & written
-        never |= first if turn % 2 else written_by(action, elsewhere)
+        seen = {}
+        for value in (elsewhere, there) if turn % 2 else (there, elsewhere):
+            argument.value = value
+            seen[value] = written_by(call)
+        every = seen[there] if every is None else every & seen[there]
+        never |= seen[elsewhere]
     return (every or set()) - never
 
 
-def written_by(action: Callable[..., object], arguments: tuple[object, ...]) -> set[int]:
+def written_by(call: Callable[[], object]) -> set[int]:
     """Pages of a forked child that it does not share with its parent after one call, by number."""
     done, go = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        action(*arguments)
+        call()
         os.write(done[1], b"d")
         os.read(go[0], 1)
         os._exit(0)

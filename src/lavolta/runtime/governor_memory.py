@@ -18,9 +18,10 @@ TRUSTED = 16
 """Runs after which a correction is believed."""
 LOWEST_MILLI, HIGHEST_MILLI = 250, 8000
 """A predictor may be wrong by a factor of four to the slow side and eight to the fast side; more is cut off."""
-DEAD_BAND_MILLI, DEAD_BAND_ONE_RUN_MILLI = 50, 600
+DEAD_BAND_ONE_RUN_MILLI = 800
 """A median that may be chance is no reason to correct the prediction: margins stay what they were set to. The band is
-four standard deviations of the median of so many runs under uniform noise of 20 %, and at least 5 %."""
+four standard deviations of the median of so many runs under uniform noise of 20 %: this, over the root of their number.
+"""
 EXPECTED_REQUESTS = 8
 """Requests that the expected rhythm weighs against the measured one."""
 ENERGY_STEP = 1 / 16
@@ -50,8 +51,7 @@ class Correction:
         if len(self.ratios_milli) < TRUSTED:
             return wanted
         median, tail = self._quantiles
-        chance_milli = DEAD_BAND_ONE_RUN_MILLI / math.sqrt(len(self.ratios_milli))
-        if abs(median - ONE_MILLI) > max(DEAD_BAND_MILLI, chance_milli):
+        if abs(median - ONE_MILLI) > DEAD_BAND_ONE_RUN_MILLI / math.sqrt(len(self.ratios_milli)):
             wanted = math.ceil(median * (1 + margin))
         return max(wanted, tail)
 
