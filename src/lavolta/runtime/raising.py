@@ -103,17 +103,25 @@ def raised_options(
         for low in same[max(0, fits - LOWER_CLOCKS) : fits]:
             if (low.cell_uw - idle_uw) * low.latency_ns >= cheapest_fj.get(level, math.inf):
                 continue
-            found = [
-                raised for high in highs if (raised := _raised(scenario, low, high, p99_ns, margin, room)) is not None
+            low_ns = p99_ns(low)
+            raises = [
+                raised for high in highs if (raised := _raise(scenario, low, low_ns, high, p99_ns(high), margin, room))
             ]
-            if found:
-                yield min(found, key=lambda raised: (raised.above_fj, raised.option.choice))
+            if raises:
+                # Made for the cheapest alone: a plan looks at hundreds of them.
+                above_fj, freq_mhz, after_ns, moved_to = min(raises)
+                choice = replace(low.choice, raise_mhz=freq_mhz, raise_after_ns=after_ns, raise_cluster=moved_to)
+                yield RaisedOption(replace(low, choice=choice), above_fj)
 
 
-def _raised(
-    scenario: Scenario, low: Option, high: Option, p99_ns: Callable[[Option], int], margin: float, room_ns: int
-) -> RaisedOption | None:
-    low_ns, high_ns = p99_ns(low), p99_ns(high)
+def _raise(
+    scenario: Scenario, low: Option, low_ns: int, high: Option, high_ns: int, margin: float, room_ns: int
+) -> tuple[int, float, int, str] | None:
+    """What a raise costs above idle, and its clock, moment and cluster; none where it does not help.
+
+    Args:
+        low_ns, high_ns: the longest that the whole run may take at each.
+    """
     if high_ns >= low_ns:
         return None
     change_ns = scenario.switch_ns(low.choice, high.choice)
@@ -125,21 +133,18 @@ def _raised(
     idle_uw = scenario.idle_uw[1]
     moved = high.choice.cluster != low.choice.cluster
     # How long a usual run takes, over the prediction; another cluster may be off by another factor.
-    usual = low_ns / low.latency_ns / (1 + margin)
-    rest_ns = high_ns * low.latency_ns / low_ns if moved else float(high.latency_ns)
+    alone_ns = low.latency_ns
+    usual = low_ns / alone_ns / (1 + margin)
+    rest_ns = high_ns * alone_ns / low_ns if moved else float(high.latency_ns)
+    low_uw, high_uw = low.cell_uw - idle_uw, high.cell_uw - idle_uw
     total = 0.0
     for place in SPREAD:
         slowdown = usual * (1 + margin * place)
-        first_ns = min(after_ns, slowdown * low.latency_ns)
-        rest = slowdown - first_ns / low.latency_ns
-        total += (low.cell_uw - idle_uw) * first_ns
+        first_ns = min(after_ns, slowdown * alone_ns)
+        rest = slowdown - first_ns / alone_ns
+        total += low_uw * first_ns
         if rest > 0:
-            total += (high.cell_uw - idle_uw) * rest * rest_ns + changes_fj
-    choice = replace(
-        low.choice,
-        raise_mhz=high.choice.freq_mhz,
-        raise_after_ns=after_ns,
-        raise_cluster=high.choice.cluster if moved else "",
-    )
+            total += high_uw * rest * rest_ns + changes_fj
     # As that of other options: of a run that takes as long as predicted.
-    return RaisedOption(replace(low, choice=choice), round(total / len(SPREAD) / usual))
+    above_fj = round(total / len(SPREAD) / usual)
+    return above_fj, high.choice.freq_mhz, after_ns, high.choice.cluster if moved else ""
