@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from lavolta.errors import LavoltaError
+from lavolta.report.generated import with_part
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -34,22 +36,18 @@ SCRIPTS: dict[str, list[str]] = {
     "battery_life": [],
 }
 """Name of a script, and the options that its stored result was made with. It has ``table(result) -> str``."""
-BEGIN, END = "<!-- {name}: made by all.py -->", "<!-- end -->"
+BEGIN = "<!-- {name}: made by all.py -->"
 
 
 def render(readme: str, results: Path) -> str:
     """The README with the part of every script replaced by what its result says."""
     for name in SCRIPTS:
-        begin, path = BEGIN.format(name=name), results / f"{name}.json"
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(END), re.DOTALL)
-        if not pattern.search(readme):
-            raise SystemExit(f"README.md has no place for {name}; add the lines '{begin}' and '{END}'.")
+        path = results / f"{name}.json"
         text = "Not measured yet."
         if path.exists():
             result = json.loads(path.read_text(encoding="utf-8"))
             text = f"{conditions(result)}\n\n{runpy.run_path(str(FOLDER / f'{name}.py'))['table'](result)}"
-        made = f"{begin}\n{text}\n{END}"
-        readme = pattern.sub(lambda _, made=made: made, readme)
+        readme = with_part(readme, BEGIN.format(name=name), text)
     return readme
 
 
@@ -109,4 +107,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LavoltaError as error:
+        raise SystemExit(str(error)) from None

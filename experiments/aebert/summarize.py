@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import statistics
@@ -13,15 +12,14 @@ from typing import Any
 import numpy as np
 
 from lavolta.models.metrics import spearman
+from lavolta.report.generated import summary_command
 
-HERE = Path(__file__).parent
-BEGIN, END = "<!-- made by summarize.py -->", "<!-- end -->"
 CHOSEN = "chosen-"
 DEFAULT_PROXY = "kl"
 LEAST_CANDIDATES = 10
 """Fewer do not make a rank correlation."""
 NORMAL_95 = 1.96
-SPD = HERE.parent / "spd" / "summary.json"
+SPD = Path(__file__).parents[1] / "spd" / "summary.json"
 
 
 def load(folder: Path) -> list[dict[str, Any]]:
@@ -123,14 +121,12 @@ def combination() -> Any:
     return json.loads(SPD.read_text(encoding="utf-8")).get("combination_at_90")
 
 
-def render(readme: str, summary: dict[str, Any], results: list[dict[str, Any]]) -> str:
-    """The README with its generated part replaced."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
+def render(summary: dict[str, Any], results: list[dict[str, Any]]) -> str:
+    """The part of the README that holds numbers."""
     parts = ["## Answers", _answers(summary)]
     for task, found in summary["by_task"].items():
         parts += [f"## {task}, {found['metric']} x 100, dense {found['dense_score']:.2f}", _table(task, results)]
-    return f"{before}{BEGIN}\n" + "\n\n".join(parts) + f"\n{END}{after}"
+    return "\n\n".join(parts)
 
 
 def _answers(summary: dict[str, Any]) -> str:
@@ -189,27 +185,12 @@ def _pair(values: list[float] | None) -> str:
     return "unknown" if values is None else f"{values[0]:.2f} to {values[1]:.2f}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--out", type=Path, default=HERE / "summary.json")
-    parser.add_argument("--check", action="store_true")
-    args = parser.parse_args()
-    results = load(args.results)
+def make(folder: Path) -> tuple[dict[str, Any], str]:
+    """The summary of a folder of results, and what the README says of it."""
+    results = load(folder)
     summary = summarize(results)
-    readme = args.out.with_name("README.md")
-    wanted = {
-        args.out: json.dumps(summary, indent=1) + "\n",
-        readme: render(readme.read_text(encoding="utf-8"), summary, results),
-    }
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    for path in stale:
-        if args.check:
-            print(f"{path} is stale: run python experiments/aebert/summarize.py")
-        else:
-            path.write_text(wanted[path], encoding="utf-8")
-    return 1 if args.check and stale else 0
+    return summary, render(summary, results)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(summary_command(Path(__file__), __doc__, make))

@@ -28,6 +28,7 @@ from lavolta.models.loaded import LoadedModel
 from lavolta.models.metrics import spearman
 from lavolta.models.tasks import Split, load_task
 from lavolta.models.text import builtin_text
+from lavolta.report.generated import with_part
 from lavolta.runtime.engine import Model
 from lavolta.runtime.measure import cpu_name
 from lavolta.sparsity.cells import CELL_ROWS
@@ -39,7 +40,7 @@ from lavolta.training.saliency import LinearStats
 
 HERE = Path(__file__).parent
 SPARSITIES = (0.0, 0.5, 0.625, 0.75)
-BEGIN, END = "<!-- made by run.py -->", "<!-- end -->"
+BEGIN = "<!-- made by run.py -->"
 
 
 def make_bundle(dense: LoadedModel, stats: dict[str, LinearStats], cell_rows: int, path: Path) -> None:
@@ -99,8 +100,7 @@ def main() -> int:
 
 def render(readme: str, result: dict[str, Any]) -> str:
     """The README with its table replaced."""
-    before, _, rest = readme.partition(BEGIN)
-    return f"{before}{BEGIN}\n{table(result)}\n{END}{rest.partition(END)[2]}"
+    return with_part(readme, BEGIN, table(result))
 
 
 def table(result: dict[str, Any]) -> str:

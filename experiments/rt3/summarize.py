@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections import defaultdict
@@ -18,13 +17,13 @@ from lavolta.devices import load
 from lavolta.devices.energy import Accounting, energy_mj
 from lavolta.devices.latency import latency_ms
 from lavolta.devices.profile import DeviceProfile
+from lavolta.report.generated import summary_command
 from lavolta.runtime.policies import LavoltaPolicy, hardware_only, no_reconfiguration, rt3
 from lavolta.runtime.scenario import LevelWork, Scenario
 from lavolta.runtime.simulation import simulate
 from lavolta.runtime.spec import ModelSpec
 from lavolta.runtime.work import dense_cells, work_of
 
-HERE = Path(__file__).parent
 DEVICE = "odroid-xu3-a7"
 TOKENS = {"wikitext2": 64, "stsb": 128, "rte": 128, "mrpc": 128}
 OURS = ("ranked", "ranked-searched")
@@ -218,25 +217,11 @@ def _round(value: float, digits: int = 3) -> float:
     return round(float(value), digits)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--out", type=Path, default=HERE / "summary.json")
-    parser.add_argument("--check", action="store_true")
-    args = parser.parse_args()
-    summary = summarize(args.results)
-    wanted = {args.out: json.dumps(summary, indent=1) + "\n"}
-    readme = args.out.with_name("README.md")
-    wanted[readme] = render(readme.read_text(encoding="utf-8"), summary)
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    if args.check:
-        for path in stale:
-            print(f"{path} is stale: run python experiments/rt3/summarize.py")
-        return 1 if stale else 0
-    for path in stale:
-        path.write_text(wanted[path], encoding="utf-8")
-    return 0
+def make(results: Path) -> tuple[dict[str, Any], str]:
+    """The summary of a folder of results, and what the README says of it."""
+    summary = summarize(results)
+    return summary, render(summary)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(summary_command(Path(__file__), __doc__, make))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-BEGIN, END = "<!-- made by summarize.py -->", "<!-- end -->"
 MODELS = {
     "wikitext2": "WikiText-2, next-word accuracy (%)",
     "stsb": "STS-B, Spearman x 100, development split",
@@ -29,14 +28,8 @@ ORDER = (
 )
 
 
-def render(readme: str, summary: dict[str, Any]) -> str:
-    """The README with its generated part replaced."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{_generated(summary)}\n{END}{after}"
-
-
-def _generated(summary: dict[str, Any]) -> str:
+def render(summary: dict[str, Any]) -> str:
+    """The part of the README that holds numbers."""
     parts = ["## Answers", *_answers(summary)]
     for model, title in MODELS.items():
         rows = [row for row in summary["rows"] if row["model"] == model]

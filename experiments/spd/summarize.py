@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
@@ -15,7 +14,8 @@ from typing import Any
 from scipy import stats
 from tables import render
 
-HERE = Path(__file__).parent
+from lavolta.report.generated import summary_command
+
 TASKS = ("rte", "mrpc", "stsb")
 HEADLINE = 0.9
 COMBINATION = "aebert+spd"
@@ -168,27 +168,11 @@ def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--out", type=Path, default=HERE / "summary.json")
-    parser.add_argument("--check", action="store_true")
-    args = parser.parse_args()
-    summary = summarize(read_results(args.results))
-    readme = args.out.with_name("README.md")
-    wanted = {
-        args.out: json.dumps(summary, indent=1) + "\n",
-        readme: render(readme.read_text(encoding="utf-8"), summary),
-    }
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    if args.check:
-        for path in stale:
-            print(f"{path} is stale: run python experiments/spd/summarize.py")
-        return 1 if stale else 0
-    for path in stale:
-        path.write_text(wanted[path], encoding="utf-8")
-    return 0
+def make(results: Path) -> tuple[dict[str, Any], str]:
+    """The summary of a folder of results, and what the README says of it."""
+    summary = summarize(read_results(results))
+    return summary, render(summary)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(summary_command(Path(__file__), __doc__, make))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lavolta.errors import UserInputError
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -42,5 +44,5 @@ def test_a_changed_result_makes_the_readme_stale(tmp_path: Path) -> None:
 
 
 def test_a_readme_without_a_place_for_a_script_is_refused() -> None:
-    with pytest.raises(SystemExit, match="no place for encoder_latency"):
+    with pytest.raises(UserInputError, match="encoder_latency: made by"):
         runpy.run_path(str(FOLDER / "all.py"))["render"]("# Benchmarks", FOLDER / "results")
