@@ -36,7 +36,7 @@ PAPER_ROOM = 1.01
 """The same where the deadline is just held: that of the experiments' battery tables."""
 IRREGULAR_PERIOD = 2.0
 """Mean time between irregular requests, in deadlines."""
-MOST_OVER_DENSE = 120
+MOST_OVER_DENSE = 200
 """Requests that are ready for every one that the dense model answers with a charge: more than any policy answers."""
 
 
