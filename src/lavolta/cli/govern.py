@@ -72,7 +72,8 @@ def govern(
         tokens,
         threads,
         goal,
-        lambda profile: governing.clusters_of(profile, cluster, simulate),
+        cluster,
+        simulate,
     )
     with ExitStack() as opened:
 

@@ -79,13 +79,14 @@ def scenario_of(
     tokens: int | None,
     threads: int,
     goal: Goal,
-    clusters: Callable[[DeviceProfile], tuple[str, ...]] | None = None,
+    wanted: list[str] | None,
+    simulate: bool,
 ) -> tuple[Scenario, Goal, int]:
     """The scenario of a bundle on a device, the goal with the device's limits of heat, and the tokens of a request.
 
     Args:
         period_ms: rhythm of the requests; where not given, it is learned.
-        clusters: which clusters of a profile may be used; the default one alone where not given.
+        wanted, simulate: see `_clusters`.
     """
     from lavolta.devices import DEFAULT, Accounting, load
     from lavolta.runtime.bundle import BundleFile
@@ -98,13 +99,13 @@ def scenario_of(
         limit_c = profile.thermal.limit_c
         goal = replace(goal, warn_c=limit_c - HEAT_BAND_C, max_c=limit_c)
     length = tokens or count_of(made_for.get("tokens"), min(USUAL_TOKENS, opened.spec.max_tokens))
-    names = clusters(profile) if clusters is not None else ()
+    names = _clusters(profile, wanted, simulate)
     scenario = Scenario(
         profile,
         levels_of(opened, length),
         deadline_ms,
         period_ms or deadline_ms,
-        (min(threads, profile.cluster(names[0] if names else None).cores),),
+        (min(threads, profile.cluster(names[0]).cores),),
         clusters=names,
         accounting=Accounting.BOARD,
         gap_ms=0.0 if period_ms is None else None,
@@ -112,7 +113,7 @@ def scenario_of(
     return scenario, goal, length
 
 
-def clusters_of(profile: DeviceProfile, wanted: list[str] | None, simulate: bool) -> tuple[str, ...]:
+def _clusters(profile: DeviceProfile, wanted: list[str] | None, simulate: bool) -> tuple[str, ...]:
     """The clusters to choose among: those that were asked for, else all whose cores are known to be here."""
     if wanted:
         return tuple(wanted)

@@ -88,7 +88,8 @@ def serve(
         tokens,
         threads,
         goal,
-        lambda profile: governing.clusters_of(profile, cluster, simulate),
+        cluster,
+        simulate,
     )
     with ExitStack() as opened:
 

@@ -15,6 +15,7 @@ from lavolta.systems.rt3 import defaults
 
 MOST_SPARSITY = 0.95
 """A cap on the levels may be no higher: nothing is left to run."""
+MOST_LEVELS = 32
 ROUNDING = 1e-9
 SWITCH_MARGIN = 0.01
 """Share of the deadline left for a change of clock and level, and for what a cell mask rounds up."""
@@ -42,6 +43,20 @@ class LevelPlan:
     threads: int
     levels: tuple[PlannedLevel, ...]
     skipped_mhz: tuple[float, ...]
+
+
+def check_wishes(deadline_ms: float | None, count: int, max_sparsity: float) -> None:
+    """Refuse what `plan_levels` can do for no model and no device.
+
+    Raises:
+        UserInputError: a count, a deadline or a cap outside its range.
+    """
+    if not 0.0 <= max_sparsity <= MOST_SPARSITY:
+        raise UserInputError(f"the sparsest level may drop 0 to {MOST_SPARSITY}, not {max_sparsity}; give such a cap.")
+    if not 1 <= count <= MOST_LEVELS:
+        raise UserInputError(f"{count} levels were asked for; choose 1 to {MOST_LEVELS}.")
+    if deadline_ms is not None and not (deadline_ms > 0 and math.isfinite(deadline_ms)):
+        raise UserInputError(f"a deadline of {deadline_ms} ms is not a positive number of milliseconds.")
 
 
 def plan_levels(
@@ -72,12 +87,7 @@ def plan_levels(
         InfeasibleError: no clock can keep the deadline; the message names the closest one and what would be needed.
         UserInputError: a count, a deadline or a cap outside its range.
     """
-    if not 0.0 <= max_sparsity <= MOST_SPARSITY:
-        raise UserInputError(f"the sparsest level may drop 0 to {MOST_SPARSITY}, not {max_sparsity}; give such a cap.")
-    if not 1 <= count <= 32:
-        raise UserInputError(f"{count} levels were asked for; choose 1 to 32.")
-    if deadline_ms is not None and not (deadline_ms > 0 and math.isfinite(deadline_ms)):
-        raise UserInputError(f"a deadline of {deadline_ms} ms is not a positive number of milliseconds.")
+    check_wishes(deadline_ms, count, max_sparsity)
     cells = dense_cells(spec, cell_rows)
     dense = work_of(spec, cells, cell_rows, tokens, int8=cells if precision == "int8" else ())
     cluster = profile.cluster()

@@ -13,6 +13,7 @@ from lavolta.models.tasks import load_task
 from lavolta.models.text import TextData, builtin_text, user_text
 from lavolta.runtime.packed_tensors import PRECISIONS
 from lavolta.systems.rt3 import defaults
+from lavolta.systems.rt3.levels import check_wishes
 
 MODES = ("distill", "one-shot")
 
@@ -69,6 +70,7 @@ class CompressOptions:
             raise UserInputError(f"the learning rate is {self.lr}; give a positive number.")
         if self.seed < 0:
             raise UserInputError(f"the seed is {self.seed}; give 0 or more.")
+        check_wishes(self.deadline_ms, self.levels, self.max_sparsity)
         if self.text is not None and self.task is not None:
             raise UserInputError("a text and a task were both given; give one of them.")
         if self.task is not None and self.data is None:
