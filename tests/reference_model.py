@@ -40,6 +40,16 @@ _DECODER: dict[str, Any] = {
     "norm_first": True,
     "task": "language-model",
 }
+LANGUAGE_MODEL: dict[str, Any] = {
+    "causal": True,
+    "activation": "relu",
+    "types": 0,
+    "embedding_norm": False,
+    "pooling": "none",
+    "outputs": 37,
+    "normalize": False,
+}
+"""The paper's language model, small."""
 DECODERS: dict[str, dict[str, Any]] = {
     "gpt2": {**_DECODER, "activation": "gelu_tanh"},
     "llama": {

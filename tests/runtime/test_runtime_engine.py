@@ -19,7 +19,7 @@ from lavolta.errors import BundleError, EngineError, LavoltaError, UserInputErro
 from lavolta.runtime.engine import Model, instruction_sets, open_bundle
 from lavolta.sparsity.cells import CELL_ROWS
 from lavolta.sparsity.packing_int8 import PackedInt8
-from reference_model import DECODERS, RandomModel, random_ids, random_model, rounding
+from reference_model import DECODERS, LANGUAGE_MODEL, RandomModel, random_ids, random_model, rounding
 
 # One less and one more than a register (8, 16 tokens) and a tile (48), and longer than two tiles.
 LENGTHS = (1, 2, 7, 15, 16, 17, 31, 33, 47, 49, 129)
@@ -28,15 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mixed": {"precision": "mixed"},
     "int8": {"precision": "int8", "causal": True, "activation": "relu"},
     "classifier": {"pooling": "cls", "head_dense": "tanh", "outputs": 3, "normalize": False},
-    "language-model": {
-        "causal": True,
-        "activation": "relu",
-        "types": 0,
-        "embedding_norm": False,
-        "pooling": "none",
-        "outputs": 37,
-        "normalize": False,
-    },
+    "language-model": LANGUAGE_MODEL,
     # `down` reads more than 512 inputs: its bands have several blocks of columns where cells have 4 rows or more.
     "wide": {"layers": 1, "ffn": 517},
     "gelu-head": {"head_dense": "gelu", "types": 1, "norm_eps": 1e-5},
@@ -397,68 +389,6 @@ def test_tensors_that_the_file_does_not_align(small: tuple[RandomModel, Path], t
     ids, types = batch(model, [17])
     with open_bundle(path) as plain, open_bundle(shifted) as odd:
         assert (plain.run(ids, types) == odd.run(ids, types)).all()
-
-
-def word_tokenizer(words: Sequence[str]) -> bytes:
-    """A tokenizer with one id a word, [CLS] text [SEP] and [CLS] a [SEP] b [SEP] with types 0 and 1."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = [(name, words.index(name)) for name in ("[CLS]", "[SEP]")]
-    single, pair = "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"
-    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=special)
-    tokenizer.enable_padding(length=100)
-    text: str = tokenizer.to_str()
-    return text.encode()
-
-
-WORDS = ["[UNK]", "[CLS]", "[SEP]", "the", "dance", "turns", *(f"w{i}" for i in range(44))]
-
-
-def test_encode_tokenizes_pairs_and_truncates(folder: Path) -> None:
-    model = random_model(max_tokens=6)
-    path = model.write(folder / "words.lavolta", tokenizer_json=word_tokenizer(WORDS))
-    with open_bundle(path) as engine:
-        texts = ["the dance", ("the dance", "turns"), "", "turns " * 100, "unheard"]
-        ids, types = engine.tokenize(texts)
-        assert ids == [[1, 3, 4, 2], [1, 3, 4, 2, 5, 2], [1, 2], [1, 5, 5, 5, 5, 2], [1, 0, 2]]
-        assert types[1] == [0, 0, 0, 0, 1, 1]
-        assert (engine.encode(texts) == engine.run(ids, types)).all()
-        assert np.abs(engine.encode(texts) - model.run(0, ids, types)).max() <= tolerance(model)
-
-
-def test_word_level_language_model(folder: Path) -> None:
-    words = ["<unk>", "<eos>", "the", "dance", *(f"w{i}" for i in range(46))]
-    model = random_model(max_tokens=4, **VARIANTS["language-model"])
-    path = model.write(folder / "lm.lavolta", vocab="".join(f"{word}\n" for word in words).encode())
-    with open_bundle(path) as engine:
-        ids, _ = engine.tokenize(["the  dance\n", "", "the the the the the", "volta"])
-        assert ids == [[2, 3, 1], [1], [2, 2, 2, 2], [0, 1]]
-        assert engine.encode(["the dance", ""]).shape == (4, 37)
-        with pytest.raises(UserInputError, match="text 0 is a pair"):
-            engine.encode([("the", "dance")])
-
-
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [("one text", "takes a list"), ([], "no text"), ([3], "text 0 is neither"), ([("a",)], "text 0 is neither")],
-)
-def test_wrong_texts(engine: Model, texts: Any, message: str) -> None:
-    with pytest.raises(UserInputError, match=message):
-        engine.encode(texts)
-
-
-def test_a_bundle_without_vocabulary(engine: Model) -> None:
-    with pytest.raises(UserInputError, match="neither tokenizer nor vocabulary"):
-        engine.encode(["text"])
-
-
-@pytest.mark.parametrize("blobs", [{"tokenizer_json": b"{}"}, {"vocab": b"word\n" * 50}])
-def test_a_broken_vocabulary(folder: Path, blobs: dict[str, bytes]) -> None:
-    path = random_model(layers=1).write(folder / "broken.lavolta", **blobs)
-    with open_bundle(path) as engine, pytest.raises(BundleError, match="bundle's"):
-        engine.encode(["text"])
 
 
 def test_status_names_are_those_of_the_python_reader() -> None:
