@@ -9,21 +9,22 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from battery_models import DEMO, RESULTS
 from lavolta import devices
 
 
 class Kept:
-    """Results by function and arguments, on disk as they come: each is a line. Those of other code are forgotten."""
+    """Results by function and arguments, on disk as they come: each is a line. Other code or data forgets them."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._found: dict[str, Any] = {}
         if path is None:
             return
-        code = json.dumps(_digest_of_code())
+        mark = json.dumps(_digest())
         # What follows the last line break was being written when the run was ended.
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        lines = lines if lines[:1] == [code] else [code]
+        lines = lines if lines[:1] == [mark] else [mark]
         self._found = dict(json.loads(line) for line in lines[1:])
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
@@ -41,10 +42,11 @@ class Kept:
         return [self._found[key] for key in keys]
 
 
-def _digest_of_code() -> str:
+def _digest() -> str:
     """Of everything that a result depends on."""
     home = Path(devices.__file__).parent
-    files = sorted([*Path(__file__).parent.glob("battery_*.py"), *home.parent.glob("runtime/*.py"), *home.rglob("*.*")])
+    code = [*Path(__file__).parent.glob("battery_*.py"), *home.parent.glob("runtime/*.py"), *home.rglob("*.*")]
+    files = sorted([*code, DEMO, *RESULTS.glob("*.json")])
     found = hashlib.sha256()
     for path in files:
         if path.suffix != ".pyc":

@@ -12,7 +12,6 @@ import itertools
 import json
 import statistics
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -223,7 +222,7 @@ def jobs(names: list[str], quick: bool) -> list[tuple[str, str, str, int, int, A
     for device in names:
         thorough = device.startswith("odroid")
         requests = requests_of(device, quick)
-        models = list(subjects()) if thorough else ["demo", "demo-int8", "stsb", "wikitext2"]
+        models = list(subjects()) if thorough else ["demo", "demo-fp32", "stsb", "wikitext2"]
         for model in models:
             for kind in (*TRAFFIC, PAPER) if thorough else TRAFFIC:
                 if not thorough and model != "demo" and kind != "periodic":
@@ -323,7 +322,6 @@ def main(arguments: list[str] | None = None) -> int:
     names = [name for name in args.devices or devices.names() if name == ODROID or not name.startswith("odroid")]
     if ODROID not in names:
         names.append(ODROID)
-    start = time.perf_counter()
     work = jobs(names, args.quick)
     kept = Kept(args.journal)
     with ProcessPoolExecutor(args.jobs) as pool:
@@ -350,7 +348,6 @@ def main(arguments: list[str] | None = None) -> int:
         f"{len(names)} devices, {'one seed' if args.quick else 'three seeds on the Odroid-XU3'}",
         "noise": f"run times uniform within {100 * NOISE:g} % of the prediction, the same for every policy",
         "quick": args.quick,
-        "seconds": round(time.perf_counter() - start, 1),
         "models": {name: {"source": s.source, "score": s.score} for name, s in subjects().items()},
         "missions": missions,
         "same_score": dict(zip(names, equal, strict=True)),

@@ -66,12 +66,12 @@ class Subject:
 
 
 def subjects() -> dict[str, Subject]:
-    """Every model of the benchmark by name; ``-int8`` is the same one with int8 weights in its levels.
+    """Every model of the benchmark by name; ``-int8`` or ``-fp32`` is the same one with such weights in its levels.
 
     ``demo`` has the precision of the demo's bundle, the experiments have fp32. The dense baseline keeps fp32. Scores of
     int8 levels that were measured in fp32 stay as they are: the small further loss is not in them.
     """
-    found = {"demo": _demo(None), "demo-int8": _demo("int8")}
+    found = {"demo": _demo(None), "demo-fp32": _demo("fp32")}
     for name in EXPERIMENTS:
         found[name], found[f"{name}-int8"] = _experiment(name, "fp32"), _experiment(name, "int8")
     return found
@@ -90,17 +90,14 @@ def _demo(precision: str | None) -> Subject:
 
 def _experiment(name: str, precision: str) -> Subject:
     spec, tokens = EXPERIMENTS[name]
-    # Ours has been run with several numbers of steps and seeds: the best trained one, by its worst level.
-    path = max(sorted(RESULTS.glob(f"{name}-ranked*.json")), key=lambda path: _worst(path))
+    # The row that the experiments' headline quotes, and its first seed.
+    rows = (RESULTS / f"{name}-{row}-0.json" for row in ("ranked-searched", "ranked"))
+    path = next(path for path in rows if path.exists())
     data = json.loads(path.read_text(encoding="utf-8"))
     levels = [(level["name"], level["kept_cells"], level["score"]) for level in data["levels"]]
     works = _works(spec, tokens, data["cell_rows"], levels, data["dense_score"], precision)
     dense_int8 = _dense_int8(spec, tokens, data["dense_score"])
     return Subject(works, dense_int8, f"experiments/rt3/results/{path.name}", "task score, points")
-
-
-def _worst(path: Path) -> float:
-    return float(min(level["score"] for level in json.loads(path.read_text(encoding="utf-8"))["levels"]))
 
 
 def _works(

@@ -97,7 +97,8 @@ def test_the_same_score_costs_less(script: dict[str, Any]) -> None:
     assert list(ratios) == ["dense", "L0", "L1", "L2", "L3", "L4", "L5"]
     # Keeping the dense model leaves nothing to gain, and a switch costs a little.
     assert all(ratio is None or ratio > 0.95 for ratio in ratios.values())
-    assert ratios["L3"] > 1.1
+    # A level that is late at a clock with a little noise has to take the next one all the time; a mixture need not.
+    assert max(ratio for ratio in ratios.values() if ratio is not None) > 1.1
 
 
 def test_the_stored_result_has_the_promised_keys() -> None:
@@ -124,13 +125,16 @@ def test_the_first_page_quotes_the_stored_result(script: dict[str, Any]) -> None
         return statistics.median(models[kind][key] for models in chips if models[kind][key] is not None)
 
     odroid = result["odroid_xu3_improvement_by_model"]
-    best = median("periodic", "vs_best_non_reconfiguring")
     for words in (
-        f"median of {len(chips)} measured phone chips a charge gives {best:.2f} times",
-        f"{median('periodic', 'vs_no_reconfiguration'):.2f} times those of the dense model",
-        f"Odroid-XU3 {odroid['demo']:.2f} times in fp32 (target: 4) and {odroid['demo-int8']:.2f} times in int8",
-        f"medians are {median('periodic, whole board', 'vs_best_non_reconfiguring'):.2f} and "
-        f"{median('periodic, whole board', 'vs_no_reconfiguration'):.2f}",
+        f"median of {len(chips)} measured phone chips a charge gives "
+        f"{median('periodic', 'vs_no_reconfiguration'):.2f} times",
+        f"{median('periodic', 'vs_dense_best_clock'):.2f} times those of the dense model at its best clock",
+        f"{median('periodic', 'vs_best_non_reconfiguring'):.2f} times those of the best stock governor",
+        f"more than {median('periodic', 'oracle_vs_best_non_reconfiguring'):.2f} is impossible",
+        f"Odroid-XU3 it is {odroid['demo']:.2f} times the dense model (target: 4), with fp32 levels "
+        f"{odroid['demo-fp32']:.2f} times",
+        f"first of these medians is {median('periodic, whole board', 'vs_no_reconfiguration'):.2f} and the last "
+        f"{median('periodic, whole board', 'vs_best_non_reconfiguring'):.2f}.",
     ):
         assert words in text, words
     assert script["BASELINE_WORDS"] == result["baseline"]
