@@ -1,6 +1,7 @@
 """The governor on simulated devices: three degrees, plug and unplug, heat, lies, and no lost request."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from lavolta.runtime import traffic
 from lavolta.runtime.governor import Goal, Reason
 from lavolta.runtime.governor_loop import Answer, LiveGovernor, Served
 from lavolta.runtime.governor_memory import TRUSTED
+from lavolta.runtime.governor_menu import Menu
 from lavolta.runtime.governor_simulated import SimulatedRunner
 from lavolta.runtime.scenario import LevelWork, Scenario
 
@@ -86,6 +88,38 @@ def test_it_follows_a_clock_that_the_system_chose() -> None:
     device.follow(CLUSTER, 600.0)
     served = serve(device, goal, 20)
     assert {s.level for s in served} == {"M4"}
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_what_was_learned_is_planned_before_the_next_request(pinned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = []
+
+    class Counted(Menu):
+        def __init__(self, *args: Any) -> None:
+            plans.append(args)
+            super().__init__(*args)
+
+    monkeypatch.setattr("lavolta.runtime.governor.Menu", Counted)
+    slow = np.random.default_rng(0).lognormal(0.3, 0.2, 200)
+
+    def answers(prepare: bool) -> list[tuple[str, float]]:
+        governor, runner = governed(SimulatedDevice(profile(), load_cell()), Goal(margin=0.2), slow)
+        governor.prepare()
+        if pinned:
+            governor.pin("M3")
+        found, in_requests = [], 0
+        for index in range(100):
+            runner.wait_until(index * PERIOD_S)
+            before = len(plans)
+            served = governor.serve(index, index * PERIOD_S)
+            found.append((served.level, served.freq_mhz))
+            in_requests += index > 0 and len(plans) > before
+            if prepare:
+                governor.prepare()
+        assert (in_requests == 0) == prepare
+        return found
+
+    assert answers(prepare=True) == answers(prepare=False)
 
 
 def test_a_flickering_clock_is_one_clock() -> None:

@@ -96,6 +96,7 @@ def govern(
                     print(json.dumps(plain({**answer.facts(), "output": answer.output})), flush=True)
                 if place.over():
                     break
+                place.governor.prepare()
         finally:
             place.close()
     data = {

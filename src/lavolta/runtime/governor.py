@@ -168,6 +168,10 @@ class Governor:
             option, reason = menu.fastest, Reason.LATE
         return Decision(option, reason, menu.p99_ns[option.choice], price)
 
+    def plan_ahead(self, state: State, memory: Memory) -> None:
+        """Make the plan that a decision in this state needs, so that the decision itself takes little time."""
+        self._menu(state, memory)
+
     def stay(self) -> None:
         """From now on the rest of a run cannot be moved to another cluster."""
         self._moves = False

@@ -204,6 +204,7 @@ class Service:
             self._empty = self.governed.over()
             if job is not None:
                 self._answer(job, behind)
+                self.governed.governor.prepare()
             elif self._room.closed:
                 return
             if self._clock() - self._looked_s >= self._look_s:
