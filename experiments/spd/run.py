@@ -133,7 +133,9 @@ def main() -> int:
                 "curve": teacher.curve,
             }
         else:
-            work = args.work / target.stem
+            # Points of a grid have the same name, and may run side by side.
+            variant = "".join(f"-{name}{value:g}" for name in ("lr", "steps") if (value := getattr(args, name)))
+            work = args.work / f"{target.stem}{variant}"
             make_folder(work)
             begun_s = time.perf_counter()
             targets = dict.fromkeys(teacher.loaded.linear_shapes, args.sparsity)
