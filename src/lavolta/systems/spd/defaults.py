@@ -23,6 +23,7 @@ METHODS = {
     "magnitude": "one-shot by magnitude, then the training of gmp-kd",
     "wanda": "one-shot by weight times input, compared in each row, then the training of gmp-kd",
     "sparsegpt": "one-shot by second order with compensation, then the training of gmp-kd",
+    "sparsegpt+spd": "one-shot by second order with compensation, then the training of SPD",
 }
 """Name to what it does; `lavolta.systems.spd.methods` has how."""
 

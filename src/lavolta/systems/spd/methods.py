@@ -89,6 +89,9 @@ METHODS = {
     "magnitude": Method("magnitude", _GMP_LR, soft=_SOFT, restart=False),
     "wanda": Method("wanda", _GMP_LR, soft=_SOFT, restart=False),
     "sparsegpt": Method("sparsegpt", _GMP_LR, soft=_SOFT, restart=False),
+    "sparsegpt+spd": Method(
+        "sparsegpt", _SPD_LR, layers_only=True, layer_losses=True, grafting="progressive", restart=False
+    ),
 }
 SCORE_LR = 2e-2
 """Learning rate of movement pruning's scores at the weights' peak."""
