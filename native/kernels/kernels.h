@@ -43,6 +43,11 @@ struct Run {
     uint32_t count;  // cells, or quads
 };
 
+// Where `linear` gathers the weights of a sparse level: values, columns, and the visits of bands that they are for.
+constexpr size_t kGatheredFloats = size_t{96} * 1024;
+constexpr size_t kGatheredBands = 2048;
+constexpr size_t kLinearScratch = 2 * kGatheredFloats + kGatheredFloats / 8 + 4 * kGatheredBands;
+
 // y = activation(W x + bias) + residual for bands [band_begin, band_end) and tokens [token_begin, token_end).
 struct LinearArgs {
     const float* values;      // (cells, cell_rows)
@@ -53,6 +58,7 @@ struct LinearArgs {
     const float* x;           // (in_features, x_stride)
     const float* residual;    // (out_features, stride) or null
     float* y;                 // (out_features, stride)
+    float* scratch;           // kLinearScratch floats, or null: a slower walk with the same bits
     size_t x_stride, stride;  // floats
     size_t token_begin, token_end;
     uint32_t band_begin, band_end;

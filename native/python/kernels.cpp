@@ -55,16 +55,19 @@ lavolta::Activation activation_of(const std::string& name) {
     return lavolta::Activation::none;
 }
 
+// Without `gather` the kernel has no room to gather weights.
 Output test_linear(const std::string& isa, const Matrix& values, const Columns& columns, const Pairs& runs,
                    const Counts& run_ptr, const Vector& bias, const Matrix& x, const std::optional<Matrix>& residual,
-                   const std::string& activation) {
+                   const std::string& activation, bool gather) {
     const lavolta::KernelSet kernels = kernels_of(isa);
     const size_t tokens = x.shape(1);
     const Padded in(x, NAN);
     Padded out(bias.size(), tokens, NAN);
     std::optional<Padded> added;
     if (residual) added.emplace(*residual, NAN);
+    std::vector<float> scratch(gather ? lavolta::kLinearScratch : 0, NAN);
     lavolta::LinearArgs args{};
+    args.scratch = gather ? scratch.data() : nullptr;
     args.values = values.data();
     args.columns = columns.data();
     args.runs = reinterpret_cast<const lavolta::Run*>(runs.data());
@@ -351,7 +354,7 @@ Output test_token_norm(const std::string& isa, const Vector& x, const Vector& we
 
 void bind_kernels(nb::module_& m) {
     m.def("linear", &test_linear, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"), nb::arg("run_ptr"),
-          nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(), nb::arg("activation"));
+          nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(), nb::arg("activation"), nb::arg("gather") = true);
     m.def("quantize", &test_quantize, nb::arg("isa"), nb::arg("x"));
     m.def("linear_int8", &test_linear_int8, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"),
           nb::arg("run_ptr"), nb::arg("scale"), nb::arg("bias"), nb::arg("u"), nb::arg("token_scale"),

@@ -109,6 +109,8 @@ class Model {
     // An int8 layer reads what was quantized last, not `x`.
     void linear(size_t tokens, const Linear& layer, uint32_t level, const float* x, size_t x_stride, float* y, size_t y_stride,
                 const float* residual, Activation activation);
+    // Tokens that pass an fp32 layer together.
+    size_t linear_block(size_t tokens, const Linear& layer) const;
     // Tokens that the feed-forward part takes at a time, so that `down` finds in the cache what `up` wrote.
     size_t ffn_block(size_t tokens) const;
     void token_linear(const Linear& layer, uint32_t level, const float* x, float* y, const float* residual, Activation activation);

@@ -6,9 +6,11 @@
 namespace lavolta {
 namespace {
 
-// `tokens` in equal parts whose `bytes` for each token stay in a core's second-level cache, in whole steps.
-size_t token_block(size_t tokens, size_t bytes, size_t step) {
-    constexpr size_t budget = size_t{1} << 20;
+// Activations of this size stay in a core's second-level cache.
+constexpr size_t kCachedBytes = size_t{1} << 20;
+
+// `tokens` in equal parts of at most `budget` where a token has `bytes`, in whole steps.
+size_t token_block(size_t tokens, size_t bytes, size_t step, size_t budget = kCachedBytes) {
     const size_t most = std::max<size_t>(budget / bytes / step, 1) * step;
     const size_t parts = std::max<size_t>((tokens + most - 1) / most, 1);
     return ((tokens + parts - 1) / parts + kTokenPad - 1) / kTokenPad * kTokenPad;
@@ -23,9 +25,9 @@ size_t quantized_token_block(size_t in_features) {
     return std::max<size_t>(budget_bytes / in_features / kQuantBlock, 1) * kQuantBlock;
 }
 
-// Runs a kernel over blocks of tokens and chunks of bands.
+// Runs kernel(args, thread) over blocks of tokens and chunks of bands.
 template <class Args, class Kernel>
-void for_parts(Pool& pool, size_t tokens, size_t block, uint32_t bands, const Args& all, Kernel* kernel) {
+void for_parts(Pool& pool, size_t tokens, size_t block, uint32_t bands, const Args& all, const Kernel& kernel) {
     const size_t blocks = (tokens + block - 1) / block;
     // Four chunks a thread even out bands of different fill and cores of different speed; one chunk where nobody shares. They
     // shrink evenly to almost nothing, so that whoever takes the last one keeps nobody waiting.
@@ -33,13 +35,13 @@ void for_parts(Pool& pool, size_t tokens, size_t block, uint32_t bands, const Ar
     const auto band = [&](size_t chunk) {
         return static_cast<uint32_t>(uint64_t{bands} * (2 * chunks * chunk - chunk * chunk) / (chunks * chunks));
     };
-    pool.run(blocks * chunks, [&](size_t item, uint32_t) {
+    pool.run(blocks * chunks, [&](size_t item, uint32_t thread) {
         Args part = all;
         part.token_begin = item / chunks * block;
         part.token_end = std::min(part.token_begin + block, tokens);
         part.band_begin = band(item % chunks);
         part.band_end = band(item % chunks + 1);
-        kernel(part);
+        kernel(part, thread);
     });
 }
 
@@ -84,7 +86,15 @@ size_t Model::ffn_block(size_t tokens) const {
     const Linear& down = bundle_.layers[0].down;
     // Weights pass once per block: int8 computes so fast that passing them twice costs more than activations that leave the cache.
     if (down.precision == Precision::int8) return quantized_token_block(down.in_features * sizeof(float) / 2);
-    return token_block(tokens, down.in_features * sizeof(float), tile_step(down.cell_rows));
+    return linear_block(tokens, down);
+}
+
+size_t Model::linear_block(size_t tokens, const Linear& layer) const {
+    // AVX2's kernels copy the activations of tall cells to the first-level cache, for weights that pass once per block: few blocks
+    // gain more than activations that stay in the second.
+    const bool copies = kernels_.linear_isa == Isa::avx2 && layer.cell_rows >= 4;
+    return token_block(tokens, layer.in_features * sizeof(float), tile_step(layer.cell_rows),
+                       copies ? 4 * kCachedBytes : kCachedBytes);
 }
 
 void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const float* x, size_t x_stride, float* y, size_t y_stride,
@@ -112,7 +122,8 @@ void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const flo
         all.in_features = layer.in_features;
         all.u = quantized(layer.in_features, tokens);
         all.token_scale = token_scale_.reserve(tokens + kTokenPad);
-        return for_parts(pool_, tokens, quantized_token_block(layer.in_features), layer.bands, all, kernels_.linear_int8);
+        return for_parts(pool_, tokens, quantized_token_block(layer.in_features), layer.bands, all,
+                         [&](const LinearInt8Args& part, uint32_t) { kernels_.linear_int8(part); });
     }
     LinearArgs all{};
     fill(all);
@@ -120,8 +131,11 @@ void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const flo
     all.x = x;
     all.x_stride = x_stride;
     all.in_features = layer.in_features;
-    const size_t block = token_block(tokens, layer.in_features * sizeof(float), tile_step(layer.cell_rows));
-    for_parts(pool_, tokens, block, layer.bands, all, kernels_.linear);
+    float* const scratch = scratch_.reserve(kLinearScratch * pool_.threads());
+    for_parts(pool_, tokens, linear_block(tokens, layer), layer.bands, all, [&](LinearArgs& part, uint32_t thread) {
+        part.scratch = scratch + thread * kLinearScratch;
+        kernels_.linear(part);
+    });
 }
 
 void Model::token_linear(const Linear& layer, uint32_t level, const float* x, float* y, const float* residual,

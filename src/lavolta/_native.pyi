@@ -55,6 +55,7 @@ def linear(
     x: NDArray[float32],
     residual: NDArray[float32] | None,
     activation: str,
+    gather: bool = True,
 ) -> NDArray[float32]: ...
 def quantize(isa: str, x: NDArray[float32]) -> tuple[bytes, NDArray[float32]]: ...
 def linear_int8(

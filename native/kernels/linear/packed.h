@@ -60,20 +60,25 @@ bool list_visits(const LinearArgs& a, uint32_t band, Cursor& at, uint32_t low, u
     return false;
 }
 
-// Whether the walk below is the faster one, judged by the first band. Measured on AVX2, where tiles of two registers of tokens do
-// not gain. A layer whose activations nearly fit the first-level cache without it needs longer visits, and the copy of a block,
-// which costs as much as 200 cells of 4 rows, wants rows that share it.
+enum class Walk : uint8_t { straight, in_place, gathered };
+
+// The fastest walk, judged by the first bands. Measured on AVX2, where tiles of two registers of tokens do not gain. A layer whose
+// activations nearly fit the first-level cache without a copy needs longer visits, and the copy of a block, which costs as much as
+// 200 cells of 4 rows, wants rows that share it. Weights of short visits are gathered where there is room.
 template <class V, int Most>
-bool packing_pays(const LinearArgs& a) {
+Walk choose_walk(const LinearArgs& a) {
     const size_t registers = (a.token_end - a.token_begin + V::width - 1) / V::width;
-    if (a.band_begin == a.band_end || registers <= 2 * ((registers + Most - 1) / Most)) return false;
+    if (a.band_begin == a.band_end || registers <= 2 * ((registers + Most - 1) / Most)) return Walk::straight;
     static const size_t cache_bytes = first_level_cache_bytes();
+    const bool wide = a.in_features * size_t{64} > cache_bytes;
     const uint32_t rows = (a.band_end - a.band_begin) * a.cell_rows;
     // Cells of a visit.
-    const uint32_t least = (a.in_features * size_t{64} > cache_bytes ? 22 : 64) + 800 / (rows < kPackedRows ? rows : kPackedRows);
+    const uint32_t least = (wide ? 12 : 64) + 800 / (rows < kPackedRows ? rows : kPackedRows);
+    constexpr uint32_t short_visit = 60;
     const uint32_t width = block_columns(a.in_features);
+    constexpr uint32_t enough = 8;
     uint32_t cells = 0, visits = 0;
-    for (uint32_t r = a.run_ptr[a.band_begin]; r < a.run_ptr[a.band_begin + 1]; ++r) {
+    for (uint32_t r = a.run_ptr[a.band_begin]; r < a.run_ptr[a.band_end] && visits < enough; ++r) {
         for (uint32_t cell = a.runs[r].first, end = cell + a.runs[r].count; cell < end; ++visits) {
             const uint32_t block = a.columns[cell] / width * width;
             const uint32_t count = V::columns_within(a.columns + cell, end - cell, block, width);
@@ -81,48 +86,79 @@ bool packing_pays(const LinearArgs& a) {
             cell += count;
         }
     }
-    return visits > 0 && cells >= least * visits;
+    if (visits == 0 || cells < least * visits) return Walk::straight;
+    const bool fits = a.scratch && size_t{a.in_features} * a.cell_rows <= kGatheredFloats;
+    return fits && cells < short_visit * visits ? Walk::gathered : Walk::in_place;
 }
 
+// Copies columns [low, low + columns) and returns where column 0 of the copy would be.
 template <class V, int T>
-void copy_block(const float* x, size_t stride, uint32_t columns, float* to) {
-    for (uint32_t column = 0; column < columns; ++column, x += stride, to += T * V::width) {
+const float* copy_block(const LinearArgs& a, uint32_t low, uint32_t columns, size_t token, float* to) {
+    // Not the address of an array before it: arithmetic on integers.
+    const uintptr_t origin = reinterpret_cast<uintptr_t>(to) - size_t{low} * T * V::width * sizeof(float);
+    const float* x = a.x + size_t{low} * a.x_stride + token;
+    for (uint32_t column = 0; column < columns; ++column, x += a.x_stride, to += T * V::width) {
 #pragma GCC unroll 4
         for (int t = 0; t < T; ++t) V::store(to + t * V::width, V::load(x + t * V::width));
     }
+    return reinterpret_cast<const float*>(origin);
 }
 
-// x: the copy of the block, from where its column 0 would be.
+// Where visit i fetches weights: kAheadBytes ahead where it is long, else the cells of a later visit at the same place, since the
+// hardware follows no jump from one short visit to the next.
+inline Ahead fetch_ahead(const LinearArgs& a, const Visit* visits, uint32_t i, uint32_t count, uint32_t cells_ahead) {
+    const ptrdiff_t cell_bytes = static_cast<ptrdiff_t>(sizeof(float) * a.cell_rows);
+    const Visit& visit = visits[i];
+    const auto bytes = [&](uint32_t to, uint32_t from) { return (static_cast<ptrdiff_t>(to) - static_cast<ptrdiff_t>(from)) * cell_bytes; };
+    if (visit.count > cells_ahead) {
+        const Visit& next = visits[i + 1 < count ? i + 1 : i];
+        __builtin_prefetch(a.columns + next.cell);
+        __builtin_prefetch(a.columns + next.cell + 32);
+        return {visit.count - cells_ahead, bytes(next.cell, visit.cell + visit.count)};
+    }
+    const uint32_t step = visit.count * 2 > cells_ahead ? 1 : visit.count * 4 > cells_ahead ? 2 : 4;
+    const Visit& later = visits[i + step < count ? i + step : count - 1];
+    __builtin_prefetch(a.columns + later.cell);
+    __builtin_prefetch(a.columns + later.cell + later.count);
+    // What is longer than this visit, by lines.
+    const char* const end = reinterpret_cast<const char*>(a.values + size_t{later.cell + later.count} * a.cell_rows);
+    for (const char* at = reinterpret_cast<const char*>(a.values + size_t{later.cell + visit.count} * a.cell_rows); at < end; at += 64) {
+        __builtin_prefetch(at);
+    }
+    return {0, bytes(later.cell, visit.cell) - static_cast<ptrdiff_t>(kAheadBytes)};
+}
+
+// All rows of a visit. values, columns: of its first cell; x: the copy of the block, from where its column 0 would be.
+template <class V, int R, int T, class Cells>
+inline __attribute__((always_inline)) void visit_rows(const LinearArgs& a, const Cells& visit, const float* values,
+                                                      const uint16_t* columns, const float* x, size_t token, Ahead ahead) {
+    for (uint32_t first_row = 0; first_row < a.cell_rows; first_row += R) {
+        const size_t row = size_t{visit.band} * a.cell_rows + first_row;
+        if (row >= a.out_features) break;
+        const int rows = a.out_features - row < size_t{R} ? static_cast<int>(a.out_features - row) : R;
+        float* y = a.y + row * a.stride + token;
+        typename V::Reg acc[R][T];
+        if (visit.first) {
+            start<V>(acc, a.bias + row, rows);
+        } else {
+            resume<V>(acc, y, a.stride, rows);
+        }
+        accumulate<V, R, T, true>(acc, values + first_row, 1, a.cell_rows, columns, visit.count, x, T * V::width, ahead);
+        if (visit.last) {
+            finish<V>(acc, y, a.residual ? a.residual + row * a.stride + token : nullptr, a.stride, rows, a.activation);
+        } else {
+            pause<V>(acc, y, a.stride, rows);
+        }
+    }
+}
+
 template <class V, int R, int T>
 __attribute__((noinline)) void visit_block(const LinearArgs& a, const Visit* visits, uint32_t count, const float* x, size_t token) {
-    const size_t cells_ahead = kAheadBytes / (sizeof(float) * a.cell_rows);
+    const uint32_t cells_ahead = static_cast<uint32_t>(kAheadBytes / (sizeof(float) * a.cell_rows));
     for (uint32_t i = 0; i < count; ++i) {
         const Visit visit = visits[i];
-        const size_t next = visits[i + 1 < count ? i + 1 : i].cell;
-        __builtin_prefetch(a.columns + next);
-        __builtin_prefetch(a.columns + next + 32);
-        const Ahead ahead{visit.count > cells_ahead ? visit.count - cells_ahead : 0,
-                          (static_cast<ptrdiff_t>(next) - static_cast<ptrdiff_t>(visit.cell) - static_cast<ptrdiff_t>(visit.count)) *
-                              static_cast<ptrdiff_t>(sizeof(float) * a.cell_rows)};
-        for (uint32_t first_row = 0; first_row < a.cell_rows; first_row += R) {
-            const size_t row = size_t{visit.band} * a.cell_rows + first_row;
-            if (row >= a.out_features) break;
-            const int rows = a.out_features - row < size_t{R} ? static_cast<int>(a.out_features - row) : R;
-            float* y = a.y + row * a.stride + token;
-            typename V::Reg acc[R][T];
-            if (visit.first) {
-                start<V>(acc, a.bias + row, rows);
-            } else {
-                resume<V>(acc, y, a.stride, rows);
-            }
-            accumulate<V, R, T, true>(acc, a.values + size_t{visit.cell} * a.cell_rows + first_row, 1, a.cell_rows,
-                                      a.columns + visit.cell, visit.count, x, T * V::width, ahead);
-            if (visit.last) {
-                finish<V>(acc, y, a.residual ? a.residual + row * a.stride + token : nullptr, a.stride, rows, a.activation);
-            } else {
-                pause<V>(acc, y, a.stride, rows);
-            }
-        }
+        visit_rows<V, R, T>(a, visit, a.values + size_t{visit.cell} * a.cell_rows, a.columns + visit.cell, x, token,
+                            fetch_ahead(a, visits, i, count, cells_ahead));
     }
 }
 
@@ -152,12 +188,17 @@ void packed_panel(const LinearArgs& a, uint32_t band_begin, uint32_t band_end, c
             const uint32_t columns = a.in_features - low < width ? a.in_features - low : width;
             tiles([&](auto t, size_t token) {
                 constexpr int T = decltype(t)::value;
-                copy_block<V, T>(a.x + size_t{low} * a.x_stride + token, a.x_stride, columns, x);
-                // Not the address of an array before it: arithmetic on integers.
-                const uintptr_t origin = reinterpret_cast<uintptr_t>(x) - size_t{low} * T * V::width * sizeof(float);
-                visit_block<V, R, T>(a, visits, count, reinterpret_cast<const float*>(origin), token);
+                visit_block<V, R, T>(a, visits, count, copy_block<V, T>(a, low, columns, token, x), token);
             });
         }
+    }
+}
+
+template <class V, int R, int Most, class Tiles>
+void packed_bands(const LinearArgs& a, const Tiles& tiles) {
+    const uint32_t step = kPackedRows / a.cell_rows;
+    for (uint32_t band = a.band_begin; band < a.band_end; band += step) {
+        packed_panel<V, R, Most>(a, band, a.band_end - band < step ? a.band_end : band + step, tiles);
     }
 }
 

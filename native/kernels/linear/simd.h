@@ -5,7 +5,7 @@
 // sums are independent to hide the latency of a multiply-add.
 #pragma once
 
-#include "packed.h"
+#include "gathered.h"
 
 namespace lavolta {
 namespace {
@@ -36,9 +36,10 @@ __attribute__((noinline)) void sparse_tile(const LinearArgs& a, uint32_t band, u
         // The last run of the last band fetches on: nothing there is needed, and a fetch never faults.
         const bool more = r + 1 < runs_end || (band + 1 < a.band_end && runs_end < a.run_ptr[band + 2]);
         const size_t next = more ? a.runs[r + 1].first : cell + count;
+        const ptrdiff_t cell_bytes = static_cast<ptrdiff_t>(sizeof(float) * a.cell_rows);
         const size_t cells_ahead = kAheadBytes / (sizeof(float) * a.cell_rows);
-        const Ahead ahead{count > cells_ahead ? count - cells_ahead : 0,
-                          static_cast<ptrdiff_t>(next - cell - count) * static_cast<ptrdiff_t>(sizeof(float) * a.cell_rows)};
+        const Ahead ahead = count > cells_ahead ? Ahead{count - cells_ahead, static_cast<ptrdiff_t>(next - cell - count) * cell_bytes}
+                                                : Ahead{0, static_cast<ptrdiff_t>(next - cell) * cell_bytes - static_cast<ptrdiff_t>(kAheadBytes)};
         // Columns are few bytes: the first of the next run now, the hardware follows once it goes on.
 #pragma GCC unroll 4
         for (size_t line = 0; line < 4; ++line) __builtin_prefetch(a.columns + next + line * 32);
@@ -85,16 +86,6 @@ inline void for_token_tiles(size_t begin, size_t end, const Body& body, size_t m
 }
 
 template <class V, int R>
-void packed_bands(const LinearArgs& a) {
-    const uint32_t step = kPackedRows / a.cell_rows;
-    for (uint32_t band = a.band_begin; band < a.band_end; band += step) {
-        const uint32_t end = a.band_end - band < step ? a.band_end : band + step;
-        packed_panel<V, R, most_registers<V, R>()>(
-            a, band, end, [&](const auto& body) { for_token_tiles<V, R>(a.token_begin, a.token_end, body); });
-    }
-}
-
-template <class V, int R>
 void sparse_bands(const LinearArgs& a) {
     // With few registers a tile multiplies so few weights that it waits for its tokens. Where the first-level cache cannot keep
     // them all, tiles as wide as a cache line read no line in vain, and some bands share the lines that it keeps. Measured on
@@ -103,7 +94,11 @@ void sparse_bands(const LinearArgs& a) {
     constexpr size_t line_registers = 64 / (V::width * sizeof(float));
     static const size_t cache_bytes = first_level_cache_bytes();
     if constexpr (few_registers) {
-        if (packing_pays<V, most_registers<V, R>()>(a)) return packed_bands<V, R>(a);
+        constexpr int most = most_registers<V, R>();
+        const Walk walk = choose_walk<V, most>(a);
+        const auto tiles = [&](const auto& body) { for_token_tiles<V, R>(a.token_begin, a.token_end, body); };
+        if (walk == Walk::in_place) return packed_bands<V, R, most>(a, tiles);
+        if (walk == Walk::gathered) return gathered_bands<V, R, most>(a, tiles);
     }
     const bool share = few_registers && a.in_features * size_t{64} > cache_bytes;
     const uint32_t step = share ? 8 : 1;

@@ -82,6 +82,15 @@ struct Source {
     bool first, last;
 };
 
+// Fetches what the tile of the next rows will write and add: a sparse band is done before they could come by themselves.
+inline void fetch_rows(const LinearInt8Args& a, size_t row, int rows, size_t token) {
+    for (int r = 0; r < rows && row + r < a.out_features; ++r) {
+        const size_t at = (row + r) * a.stride + token;
+        __builtin_prefetch(a.y + at);
+        if (a.residual) __builtin_prefetch(a.residual + at);
+    }
+}
+
 // Rows [row, row + R) of the layer, T registers from number First of the bytes at u; `token` is that of register 0.
 template <class V, int R, int First, int T, size_t Width>
 __attribute__((noinline)) void tile(const LinearInt8Args& a, const Source& source, size_t row, const uint8_t* u, size_t token) {
@@ -90,6 +99,10 @@ __attribute__((noinline)) void tile(const LinearInt8Args& a, const Source& sourc
     // Few sums would wait for their own last product: twice as many take turns. Integers may be added in any order. A sum of
     // products that were computed apart waits for an addition only.
     constexpr bool few = R * T <= 4 && !V::saturates;
+    if constexpr (V::saturates) {
+        // Two tiles share two cache lines of 16 tokens: each fetches one.
+        if (source.last) fetch_rows(a, row + R, R, token / 16 * 16 + 16 * (First + (T > 1 ? token % 16 / 8 : 0)));
+    }
     typename V::Reg acc[R][T];
     [[maybe_unused]] typename V::Reg more[R][T];
 #pragma GCC unroll 16
