@@ -22,7 +22,9 @@ from collections.abc import Callable
 
 PLANTED_BYTES = 1 << 20
 """What a third kind of child writes, the bytes that were there before, to show that the method sees it."""
-REPEATS = 4
+FEWEST_TURNS, MOST_TURNS = 4, 16
+"""A page that the interpreter writes now and then looks like the action's own in at most one turn of four: hardly in
+all of the fewest, which is then looked into, and not in all of the most."""
 Number = ctypes.c_uint32 | ctypes.c_size_t
 
 
@@ -108,7 +110,7 @@ def only_there(call: Callable[[], object], argument: Number, there: int, elsewhe
     """
     every: set[int] | None = None
     never: set[int] = set()
-    for turn in range(REPEATS):
+    for turn in range(MOST_TURNS):
         # Where the interpreter puts its next object depends on what it did before: either call comes first in turn.
         seen = {}
         for value in (elsewhere, there) if turn % 2 else (there, elsewhere):
@@ -116,6 +118,8 @@ def only_there(call: Callable[[], object], argument: Number, there: int, elsewhe
             seen[value] = written_by(call)
         every = seen[there] if every is None else every & seen[there]
         never |= seen[elsewhere]
+        if turn + 1 >= FEWEST_TURNS and every <= never:
+            break
     return (every or set()) - never
 
 
