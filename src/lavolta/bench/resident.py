@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 PLANTED_BYTES = 1 << 20
 """What a third kind of child writes, the bytes that were there before, to show that the method sees it."""
+CONFIRMATIONS = 2
 FEWEST_TURNS, MOST_TURNS = 4, 16
 """A page that the interpreter writes now and then looks like the action's own in at most one turn of four: hardly in
 all of the fewest, which is then looked into, and not in all of the most."""
@@ -108,6 +109,15 @@ def only_there(call: Callable[[], object], argument: Number, there: int, elsewhe
         argument: holds the value. It is one object for both values, since a call also writes the pages on which the
             interpreter counts the references to its arguments.
     """
+    found = in_turns(call, argument, there, elsewhere)
+    for _ in range(CONFIRMATIONS):
+        # Where the interpreter's objects lie can give one look a page of its own, through all its turns.
+        found = found and found & in_turns(call, argument, there, elsewhere)
+    return found
+
+
+def in_turns(call: Callable[[], object], argument: Number, there: int, elsewhere: int) -> set[int]:
+    """One look for `only_there`."""
     every: set[int] | None = None
     never: set[int] = set()
     for turn in range(MOST_TURNS):
