@@ -285,6 +285,20 @@ def test_the_processors_thermometer_is_found_among_others(sysfs, clock) -> None:
     assert source.read().temperature_c == 66.0
 
 
+@pytest.mark.parametrize("claimed_uw", [1_000_000_001, 10**20, -(10**20)])
+def test_a_battery_that_claims_kilowatts_is_not_believed_and_a_meter_is_asked(sysfs, clock, claimed_uw: int) -> None:
+    sysfs.battery(power_now=claimed_uw)
+    source = LinuxSource(sysfs.root, clock.clocks)
+    assert source.read().power_mw is None
+    assert "which cannot be" in source.read().missing["power_mw"]
+    sysfs.put("class/hwmon/hwmon0", name="ina", power1_input=5_000_000)
+    found = source.read()
+    assert (found.power_mw, found.power_from) == (5000.0, "meter ina")
+    # Two channels that are believable apart, and not together.
+    sysfs.put("class/hwmon/hwmon0", name="ina", power1_input=600_000_000, power2_input=600_000_000)
+    assert source.read().power_mw is None
+
+
 _CONTENT = st.one_of(
     st.binary(max_size=40), st.integers(-(10**20), 10**20).map(lambda value: str(value).encode()), st.just(b"1e999")
 )

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lavolta.devices.sources.reading import Reading, Source
+from lavolta.devices.sources.reading import MOST_POWER_MW, Reading, Source
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Plausible:
     settle: int = 3
     stuck: float = 0.025
     stuck_s: float = 3600.0
-    max_power_mw: float = 1e6
+    max_power_mw: float = MOST_POWER_MW
 
 
 class Checked:

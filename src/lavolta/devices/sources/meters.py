@@ -8,13 +8,12 @@ from pathlib import Path
 
 from lavolta.devices.sources import files
 from lavolta.devices.sources.files import UnreadableError
+from lavolta.devices.sources.reading import MOST_POWER_MW
 
 _PROCESSOR = re.compile(r"cpu|x86_pkg|soc|core|cluster|tmu|k10temp|zenpower|tsens|big|little", re.IGNORECASE)
 _SURROUNDINGS = re.compile(r"acpitz|board|ambient|skin", re.IGNORECASE)
 _OTHER = re.compile(r"batt|charg|wifi|wlan|modem|gpu|usb|nvme|pmic|camera|iwl", re.IGNORECASE)
 _COLDEST_C, _HOTTEST_C = -40.0, 150.0
-_MOST_MW = 1e6
-"""More than a kilowatt is a counter that was reset, not a device."""
 
 
 def temperature_c(root: Path) -> float:
@@ -79,8 +78,9 @@ def hwmon_power_mw(root: Path) -> tuple[float, str]:
         except UnreadableError as error:
             reason = str(error)
             continue
-        if values and (best is None or sum(values) > best[0]):
-            best = (sum(values), f"meter {name}")
+        total_mw = sum(values)
+        if values and total_mw <= MOST_POWER_MW and (best is None or total_mw > best[0]):
+            best = (total_mw, f"meter {name}")
     if best is None:
         raise UnreadableError(reason)
     return best
@@ -94,7 +94,7 @@ def _channels_mw(chip: Path) -> list[float]:
             volts = chip / path.name.replace("curr", "in")
             if volts.exists():
                 values.append(files.number(path) * files.number(volts) / 1e3)
-    return [value for value in values if 0 <= value < _MOST_MW]
+    return [value for value in values if 0 <= value <= MOST_POWER_MW]
 
 
 @dataclass
@@ -134,7 +134,7 @@ class Rapl:
             total_mw += grown_uj / (time_s - before[0]) / 1e3
         if first:
             raise UnreadableError("an energy counter tells power only from the second look on.")
-        if not 0 <= total_mw < _MOST_MW:
+        if not 0 <= total_mw <= MOST_POWER_MW:
             raise UnreadableError(f"the energy counters claim {total_mw / 1e3:.3g} W, which cannot be.")
         return total_mw, "RAPL, the whole platform" if whole else "RAPL, the processor only"
 

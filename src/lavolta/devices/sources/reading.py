@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Protocol
 
+MOST_POWER_MW = 1e6
+"""More than a kilowatt is a counter that was reset, or a lie: no device of ours draws it."""
+
 
 @dataclass(frozen=True)
 class Reading:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lavolta.devices.sources import files
 from lavolta.devices.sources.files import UnreadableError
+from lavolta.devices.sources.reading import MOST_POWER_MW
 
 _FULL_ENOUGH = 1.1
 """A fuel gauge that has learned may show a little more than its full charge; that counts as full."""
@@ -110,6 +111,8 @@ def power_mw(supplies: Supplies) -> float:
         total += abs(_power_of(battery))
     if not giving:
         raise UnreadableError("no battery is being discharged, so none tells what the device draws.")
+    if total > MOST_POWER_MW:
+        raise UnreadableError(f"the battery claims to give {total / 1e3:.3g} W, which cannot be.")
     return total
 
 
