@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -60,17 +62,25 @@ def test_a_client_that_leaves_is_not_answered(model: Model, tmp_path: Path, monk
         assert service.recorder.totals().refused["cancelled"] == 2
 
 
-def test_a_stop_answers_what_waits_and_ends_monitors(model: Model, tmp_path: Path) -> None:
+@contextmanager
+def stoppable(model: Model, path: Path, gate: Gate) -> Iterator[tuple[Service, threading.Thread, Callable[[], None]]]:
+    """A server at a socket, on a thread of its own, and what a signal would call."""
     from lavolta.serve.addresses import listening
     from lavolta.serve.running import Stop, run
 
-    path, gate, clock = tmp_path / "s.sock", Gate(), ManualClock()
+    clock = ManualClock()
     service = Service(model, governed_by(model, clock, runner=gate), RealTime(clock))
     ready, stop = threading.Event(), Stop()
     with listening(path, "127.0.0.1", None) as where:
         thread = threading.Thread(target=run, args=(service, where), kwargs={"started": ready.set, "stop": stop})
         thread.start()
         assert ready.wait(TIMEOUT_S)
+        yield service, thread, stop
+
+
+def test_a_stop_answers_what_waits_and_ends_monitors(model: Model, tmp_path: Path) -> None:
+    path, gate = tmp_path / "s.sock", Gate()
+    with stoppable(model, path, gate) as (service, thread, stop):
         clients = [Client(str(path)) for _ in range(4)]
         clients[3].send("GET", "/v1/events")
         assert b"200" in clients[3].socket.recv(4096)
@@ -95,16 +105,8 @@ def test_a_stop_answers_what_waits_and_ends_monitors(model: Model, tmp_path: Pat
 
 
 def test_a_second_stop_waits_for_nobody(model: Model, tmp_path: Path) -> None:
-    from lavolta.serve.addresses import listening
-    from lavolta.serve.running import Stop, run
-
-    path, gate, clock = tmp_path / "s.sock", Gate(), ManualClock()
-    service = Service(model, governed_by(model, clock, runner=gate), RealTime(clock))
-    ready, stop = threading.Event(), Stop()
-    with listening(path, "127.0.0.1", None) as where:
-        thread = threading.Thread(target=run, args=(service, where), kwargs={"started": ready.set, "stop": stop})
-        thread.start()
-        assert ready.wait(TIMEOUT_S)
+    path, gate = tmp_path / "s.sock", Gate()
+    with stoppable(model, path, gate) as (service, thread, stop):
         with Client(str(path)) as first, Client(str(path)) as second:
             first.send("POST", "/v1/encode", json.dumps({"token_ids": [1]}).encode())
             gate.wait()

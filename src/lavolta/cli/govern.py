@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +20,6 @@ from lavolta.errors import UserInputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lavolta.runtime.engine import Model
     from lavolta.runtime.governed import Governed
     from lavolta.runtime.governor_loop import Served
 
@@ -61,7 +60,6 @@ def govern(
     if lines and as_json:
         raise UserInputError("--lines and --json exclude one another; give one of them.")
     from lavolta.runtime import governed
-    from lavolta.runtime.engine import open_bundle
 
     goal = governing.goal_of(until, reserve, min_score, mean_score, margin)
     scenario, goal, length = governing.scenario_of(
@@ -76,11 +74,7 @@ def govern(
         simulate,
     )
     with ExitStack() as opened:
-
-        def open_model(cores: Sequence[int] | None) -> Model:
-            return opened.enter_context(open_bundle(bundle, threads=threads, cores=cores))
-
-        models = governing.models_of(scenario, cluster is not None, simulate, open_model)
+        models = governing.models_of(bundle, scenario, threads, cluster is not None, simulate, opened)
         if simulate:
             place = governed.simulated(scenario, goal, models[""], length, seed=seed)
         else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -126,11 +127,20 @@ def _clusters(profile: DeviceProfile, wanted: list[str] | None, simulate: bool) 
 
 
 def models_of(
-    scenario: Scenario, named: bool, simulate: bool, open_model: Callable[[Sequence[int] | None], Model]
+    bundle: Path, scenario: Scenario, threads: int, named: bool, simulate: bool, opened: ExitStack
 ) -> dict[str, Model]:
     """The model on the cores of each cluster; wherever the engine likes where there is only one and none was named, and
     of a simulated device.
+
+    Args:
+        named: whether clusters were asked for.
+        opened: closes the models.
     """
+    from lavolta.runtime.engine import open_bundle
+
+    def open_model(cores: Sequence[int] | None) -> Model:
+        return opened.enter_context(open_bundle(bundle, threads=threads, cores=cores))
+
     if simulate:
         return {"": open_model(None)}
     clusters = scenario.used_clusters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,7 +71,6 @@ def serve(
     check_positive("--deadline-ms", deadline_ms)
     if not simulate and (charge, speed) != (1.0, 1.0):
         raise UserInputError("--charge and --speed are of a simulated device; give --simulate too.")
-    from lavolta.runtime.engine import open_bundle
     from lavolta.serve import running
     from lavolta.serve.addresses import listening
     from lavolta.serve.notify import Notifier
@@ -92,11 +91,7 @@ def serve(
         simulate,
     )
     with ExitStack() as opened:
-
-        def open_model(cores: Sequence[int] | None) -> Model:
-            return opened.enter_context(open_bundle(bundle, threads=threads, cores=cores))
-
-        models = governing.models_of(scenario, cluster is not None, simulate, open_model)
+        models = governing.models_of(bundle, scenario, threads, cluster is not None, simulate, opened)
         model = next(iter(models.values()))
         if model.spec.task == "language-model":
             raise UserInputError(
