@@ -1,9 +1,9 @@
 """One row of the SPD experiments: `python experiments/spd/run.py --task rte --method spd --sparsity 0.9 --seed 0`.
 
-The result is `experiments/spd/results/<task>-<method>-<sparsity>-<seed>.json` (`dense` has no sparsity); a row that is
-there is not run again, and an interrupted one continues from its checkpoint in `runs/spd`. The dense teacher of a task
-and seed is trained once; `--teacher-seed` lets rows of several seeds share it. `--lr`, `--steps` and the other options
-of the grid make rows of their own with `--results`.
+The result is `experiments/spd/results/<task>-<method>-<sparsity>-<steps>-<seed>.json` (`dense` has no sparsity and no
+steps); a row that is there is not run again, and an interrupted one continues from its checkpoint in `runs/spd`. The
+dense teacher of a task and seed is trained once; `--teacher-seed` lets rows of several seeds share it. `--lr` and the
+other options of the grid make rows of their own with `--results`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    shown = "" if args.method == "dense" else f"-{args.sparsity:g}"
+    steps = args.steps or STEPS[args.task]
+    shown = "" if args.method == "dense" else f"-{args.sparsity:g}-{steps}"
     target = args.results / f"{args.task}-{args.method}{shown}-{args.seed}.json"
     if target.exists():
         print(f"{target} is there already")
@@ -106,7 +107,7 @@ def main() -> int:
             str(args.data),
             0.0 if args.method == "dense" else args.sparsity,
             "spd" if args.method == "dense" else SEARCHED.get(args.method, args.method),
-            steps=args.steps or STEPS[args.task],
+            steps=steps,
             seed=args.seed,
             lr=args.lr,
             cell_rows=args.cell_rows,
@@ -134,8 +135,7 @@ def main() -> int:
             }
         else:
             # Points of a grid have the same name, and may run side by side.
-            variant = "".join(f"-{name}{value:g}" for name in ("lr", "steps") if (value := getattr(args, name)))
-            work = args.work / f"{target.stem}{variant}"
+            work = args.work / (target.stem + (f"-lr{args.lr:g}" if args.lr else ""))
             make_folder(work)
             begun_s = time.perf_counter()
             targets = dict.fromkeys(teacher.loaded.linear_shapes, args.sparsity)

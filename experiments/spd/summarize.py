@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from lavolta.report.generated import summary_command
 TASKS = ("rte", "mrpc", "stsb")
 HEADLINE = 0.9
 COMBINATION = "aebert+spd"
+SAME_MASKS = (("sparsegpt+spd", "sparsegpt"), ("gradual-sparsegpt+spd", "gradual-sparsegpt"))
+"""Pairs that prune alike and differ in what is trained, and from what: SPD's training first."""
+
 Result = dict[str, Any]
 
 
@@ -28,52 +31,57 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def summarize(results: Sequence[Result]) -> dict[str, Any]:
-    """The answers of the issue's questions, and one row for each task, method and sparsity."""
-    gains = _pairs(results, "spd", "gmp-kd", lambda result: float(result["score"]))
-    gaps = _pairs(results, "gmp-kd", "spd", end_gap)
+    """The answers of the issue's questions, and one row for each task, method, sparsity and number of steps."""
+    pairs = _pairs(results, "spd", "gmp-kd")
+    gains, gaps = _gains(pairs), _gap_reductions(pairs)
     by_task = {}
     for task in TASKS:
-        ours, theirs = (_scores(results, task, method) for method in ("spd", "gmp-kd"))
-        found = [gain for (pair_task, _), gain in gains.items() if pair_task == task]
-        if ours or theirs:
-            by_task[task] = {"spd": _mean(ours), "gmp_kd": _mean(theirs), "gain": _mean(found), "pairs": len(found)}
+        found = [pair for (pair_task, _), pair in pairs.items() if pair_task == task]
+        if found or _scores(results, task, "spd") or _scores(results, task, "gmp-kd"):
+            by_task[task] = {
+                "spd": _mean([spd["score"] for spd, _ in found]),
+                "gmp_kd": _mean([gmp["score"] for _, gmp in found]),
+                "gain": _mean(_gains({(task, at): pair for at, pair in enumerate(found)})),
+                "pairs": len(found),
+            }
     return {
         "sparsity": HEADLINE,
-        "gain_over_gmp_kd_at_90": _mean(list(gains.values())),
-        "interval": interval(list(gains.values())),
-        "pairs": len(gains),
-        "gap_reduction": _mean(list(gaps.values())),
-        "gap_reduction_interval": interval(list(gaps.values())),
+        "gain_over_gmp_kd_at_90": _mean(gains),
+        "interval": interval(gains),
+        "pairs": len(pairs),
+        "gap_reduction": _mean(gaps),
+        "gap_reduction_interval": interval(gaps),
         "combination_at_90": combination(results),
         "by_task": by_task,
-        "gain_over_gmp_kd_layers_at_90": _mean(
-            list(_pairs(results, "spd", "gmp-kd-layers", lambda result: float(result["score"])).values())
-        ),
+        "gain_over_gmp_kd_layers_at_90": _mean(_gains(_pairs(results, "spd", "gmp-kd-layers"))),
         "claims": {
             "pruning raises the train-dev gap": verdict(
                 [
                     end_gap(result) - end_gap(dense)
-                    for result in results
-                    if (result["method"], _sparsity(result)) == ("gmp", HEADLINE)
+                    for result in _longest(results, "gmp").values()
                     for dense in results
                     if dense["method"] == "dense" and _teacher(dense) == _teacher(result)
                 ]
             ),
-            "SPD's gap is smaller than that of gmp-kd": verdict(list(gaps.values())),
+            "SPD's gap is smaller than that of gmp-kd": verdict(gaps),
         },
+        "same_masks": [_same_masks(results, ours, theirs) for ours, theirs in SAME_MASKS],
         "rows": _rows(results),
     }
 
 
 def combination(results: Sequence[Result]) -> float | None:
-    """Points by which searched ratios with SPD are ahead of the best other row of the same task, mean over tasks."""
+    """Points by which searched ratios with SPD are ahead of the best other row of the same task and number of steps,
+    mean over tasks, each at its most steps."""
     ahead = []
     for task in TASKS:
-        mine = _scores(results, task, COMBINATION)
         others = {r["method"] for r in results if r["task"] == task} - {COMBINATION, "dense"}
-        means = [statistics.fmean(scores) for m in others if (scores := _scores(results, task, m))]
-        if mine and means:
-            ahead.append(statistics.fmean(mine) - max(means))
+        for steps in sorted({_steps(r) for r in results if (r["task"], r["method"]) == (task, COMBINATION)})[::-1]:
+            mine = _scores(results, task, COMBINATION, steps)
+            means = [statistics.fmean(scores) for m in others if (scores := _scores(results, task, m, steps))]
+            if mine and means:
+                ahead.append(statistics.fmean(mine) - max(means))
+                break
     return _mean(ahead)
 
 
@@ -103,21 +111,55 @@ def interval(values: Sequence[float]) -> list[float] | None:
     return [round(middle - half, 3), round(middle + half, 3)]
 
 
-def _pairs(
-    results: Sequence[Result], first: str, second: str, value: Callable[[Result], float]
-) -> dict[tuple[str, int], float]:
-    """First minus second where both were run on the same task with the same seed, teacher and steps."""
-    found = {}
+def _same_masks(results: Sequence[Result], ours: str, theirs: str) -> dict[str, Any]:
+    """SPD's training against that of gmp-kd where both prune in the same way."""
+    pairs = _pairs(results, ours, theirs)
+    return {
+        "spd": ours,
+        "twin": theirs,
+        "gain": verdict(_gains(pairs)),
+        "gap_reduction": verdict(_gap_reductions(pairs)),
+    }
+
+
+def _pairs(results: Sequence[Result], first: str, second: str) -> dict[tuple[str, int], tuple[Result, Result]]:
+    """Both results where both methods were run on the same task with the same seed, teacher and steps; of several
+    numbers of steps the most, so that a seed counts once."""
+    found: dict[tuple[str, int], tuple[Result, Result]] = {}
     for a in results:
         for b in results:
-            alike = _key(a) == _key(b) and _teacher(a) == _teacher(b) and a.get("steps") == b.get("steps")
+            alike = _key(a) == _key(b) and _teacher(a) == _teacher(b) and _steps(a) == _steps(b)
             if alike and _sparsity(a) == _sparsity(b) == HEADLINE and (a["method"], b["method"]) == (first, second):
-                found[_key(a)] = value(a) - value(b)
+                before = found.get(_key(a))
+                if before is None or _steps(before[0]) < _steps(a):
+                    found[_key(a)] = a, b
     return found
+
+
+def _longest(results: Sequence[Result], method: str) -> dict[tuple[str, int], Result]:
+    """By task and seed, the result of a method after the most steps."""
+    return {
+        _key(result): result
+        for result in sorted(results, key=_steps)
+        if (result["method"], _sparsity(result)) == (method, HEADLINE)
+    }
+
+
+def _gains(pairs: Mapping[tuple[str, int], tuple[Result, Result]]) -> list[float]:
+    return [float(first["score"]) - float(second["score"]) for first, second in pairs.values()]
+
+
+def _gap_reductions(pairs: Mapping[tuple[str, int], tuple[Result, Result]]) -> list[float]:
+    return [end_gap(second) - end_gap(first) for first, second in pairs.values()]
 
 
 def _key(result: Result) -> tuple[str, int]:
     return result["task"], result["options"]["seed"]
+
+
+def _steps(result: Result) -> int:
+    """Of the training under a method; 0 for the dense model."""
+    return int(result.get("steps") or 0)
 
 
 def _teacher(result: Result) -> tuple[str, int]:
@@ -129,8 +171,12 @@ def _sparsity(result: Result) -> float:
     return float(result["options"]["sparsity"])
 
 
-def _scores(results: Sequence[Result], task: str, method: str) -> list[float]:
-    return [r["score"] for r in results if (r["task"], r["method"], _sparsity(r)) == (task, method, HEADLINE)]
+def _scores(results: Sequence[Result], task: str, method: str, steps: int | None = None) -> list[float]:
+    return [
+        r["score"]
+        for r in results
+        if (r["task"], r["method"], _sparsity(r)) == (task, method, HEADLINE) and steps in (None, _steps(r))
+    ]
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -138,10 +184,13 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    keys = sorted({(r["task"], _sparsity(r), r["method"]) for r in results})
+    def key(result: Result) -> tuple[str, float, int, str]:
+        return result["task"], _sparsity(result), _steps(result), result["method"]
+
     rows = []
-    for task, sparsity, method in keys:
-        runs = [r for r in results if (r["task"], _sparsity(r), r["method"]) == (task, sparsity, method)]
+    for row in sorted({key(r) for r in results}):
+        runs = sorted((r for r in results if key(r) == row), key=lambda r: int(r["options"]["seed"]))
+        task, _, _, method = row
         first = runs[0]
         scores = [r["score"] for r in runs]
         rows.append(

@@ -48,11 +48,23 @@ def _answers(summary: dict[str, Any]) -> str:
             f"* {claim}: {answer['verdict']} ({answer['points']:+.2f} points over {answer['pairs']} pairs, "
             f"{_interval(answer['interval'])})."
         )
+    for twins in summary["same_masks"]:
+        gain, gap = twins["gain"], twins["gap_reduction"]
+        if gain["points"] is not None:
+            lines.append(
+                f"* Pruned alike, `{twins['spd']}` against `{twins['twin']}`: score {gain['points']:+.2f} points "
+                f"({_interval(gain['interval'])}), train-dev gap {-gap['points']:+.2f} points "
+                f"({_interval(gap['interval'], -1)}), over {gain['pairs']} pairs."
+            )
     return "\n".join(lines)
 
 
-def _interval(found: list[float] | None) -> str:
-    return "too few for an interval" if found is None else f"95 % interval {found[0]:+.2f} to {found[1]:+.2f}"
+def _interval(found: list[float] | None, sign: int = 1) -> str:
+    """In words; with a sign of -1, of the opposite of what was measured."""
+    if found is None:
+        return "too few for an interval"
+    low, high = sorted(sign * end for end in found)
+    return f"95 % interval {low:+.2f} to {high:+.2f}"
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
@@ -79,5 +91,6 @@ def _curves(rows: list[dict[str, Any]]) -> str:
             f"{point['step']}: {point['train']:.1f} / {point['held_out']:.1f} / {point['dev']:.1f}"
             for point in row["curve"]
         )
-        lines.append(f"* `{row['method']}` at {100 * row['encoder_sparsity']:.0f} %: {looks}")
+        steps = f", {row['steps']} steps" if row["steps"] else ""
+        lines.append(f"* `{row['method']}` at {100 * row['encoder_sparsity']:.0f} %{steps}: {looks}")
     return "\n".join(lines)

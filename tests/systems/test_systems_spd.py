@@ -22,6 +22,7 @@ from lavolta.cli import main
 from lavolta.errors import UserInputError
 from lavolta.models.batching import predict
 from lavolta.models.hf import load_encoder
+from lavolta.models.loaded import Batch, LoadedModel
 from lavolta.models.tasks import load_task
 from lavolta.runtime.bundle import BundleFile
 from lavolta.stages import Clock
@@ -30,6 +31,9 @@ from lavolta.systems.spd.methods import METHODS, trained
 from lavolta.systems.spd.options import PruneOptions, pruned_steps, rate_ends
 from lavolta.systems.spd.output import RatioSearch
 from lavolta.systems.spd.recipe import make_teacher, prune, prune_teacher
+from lavolta.training.encoder import encoder_statistics
+from lavolta.training.grafting import GraftingObjective
+from lavolta.training.saliency import LinearStats
 from lavolta.training.task_data import at_chance, chance, split_task
 from lavolta.training.teacher import TeacherTraining, untrained
 
@@ -174,6 +178,50 @@ def test_embeddings_and_head_stay_as_fine_tuned_under_spd(tiny_folder: Path, tin
     assert len(everything) == len(list(student.module.parameters()))
 
 
+@pytest.mark.parametrize("method", ["gradual-sparsegpt", "gradual-sparsegpt+spd"])
+@pytest.mark.parametrize("dropout", [True, False])
+def test_cuts_along_the_training_see_training_rows_alone_and_leave_dropout_as_it_was(
+    method: str, dropout: bool, tiny_folder: Path, tiny_glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = PruneOptions(
+        str(tiny_folder), "rte", str(tiny_glue), 0.75, method, quick=True, steps=STEPS, dropout=dropout, cell_rows=2
+    )
+    teacher = make_teacher(options, load_task("rte", tiny_glue), tmp_path)
+    seen: list[int] = []
+    modes: set[bool] = set()
+
+    def watched(student: LoadedModel, batches: list[Batch], hessians: bool) -> dict[str, LinearStats]:
+        modes.add(student.module.training)
+        found = encoder_statistics(student, batches, hessians)
+        seen.append(sum(len(batch.rows) for batch in batches))
+        for batch in batches:
+            for ids, mask in zip(batch.input_ids, batch.attention_mask, strict=True):
+                assert ids[mask.bool()].numpy().tobytes() in training
+        return found
+
+    training = {ids.astype(np.int64).tobytes() for ids in teacher.splits.train.ids}
+    assert not training & {ids.astype(np.int64).tobytes() for ids in teacher.splits.held_out.ids}
+    monkeypatch.setattr("lavolta.systems.spd.methods.encoder_statistics", watched)
+    dropped: list[bool] = []
+    loss = GraftingObjective.loss
+
+    def looked(self: GraftingObjective, step: int) -> torch.Tensor:
+        dropped.append(all(module.training for module in self.grafted.student.module.modules()))
+        return loss(self, step)
+
+    monkeypatch.setattr(GraftingObjective, "loss", looked)
+    targets = dict.fromkeys(teacher.loaded.linear_shapes, 0.75)
+    student = prune_teacher(options, teacher, targets, tmp_path).student
+    # Eight cuts in a phase of three steps fall together on four places: before each of them, and where the phase ends.
+    assert seen == [len(teacher.splits.train)] * 4
+    assert modes == {dropout}
+    assert dropped == [dropout] * STEPS
+    for name, linear in student.linears.items():
+        zeros = (linear.weight == 0).view(-1, 2, linear.in_features)
+        assert torch.equal(zeros[:, 0], zeros[:, 1]), name
+        assert float(zeros.float().mean()) == 0.75
+
+
 KILLED = """
 import os, signal, sys
 import lavolta.training.checkpoint as checkpoint
@@ -181,28 +229,30 @@ from lavolta.systems.spd import recipe
 write, recipe.CHECKPOINT_EVERY = checkpoint.write_whole, 2
 def dying(path, *parts):
     write(path, *parts)
-    if "spd" in path.name and recipe_saves.append(1) is None and len(recipe_saves) == 2:
+    if path.name == f"rte-{sys.argv[4]}-0.checkpoint" and recipe_saves.append(1) is None and len(recipe_saves) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 recipe_saves = []
 checkpoint.write_whole = dying
-recipe.prune(sys.argv[1], task="rte", data=sys.argv[2], out=sys.argv[3], quick=True, steps=6)
+recipe.prune(sys.argv[1], task="rte", data=sys.argv[2], out=sys.argv[3], method=sys.argv[4], quick=True, steps=6)
 """
 
 
+# The checkpoint is two steps in, and the third step has a cut before it.
+@pytest.mark.parametrize("method", ["spd", "gradual-sparsegpt+spd"])
 def test_a_killed_run_gives_the_same_result(
-    tiny_folder: Path, tiny_glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, tiny_folder: Path, tiny_glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-c", KILLED, str(tiny_folder), str(tiny_glue), str(out)]
+    command = [sys.executable, "-c", KILLED, str(tiny_folder), str(tiny_glue), str(out), method]
     paths = os.pathsep.join([str(Path(__file__).parents[2] / "src"), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, check=False, capture_output=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert not out.exists()
-    assert (tmp_path / "out.work" / "rte-spd-0.checkpoint").exists()
+    assert (tmp_path / "out.work" / f"rte-{method}-0.checkpoint").exists()
     monkeypatch.setattr("lavolta.systems.spd.recipe.CHECKPOINT_EVERY", 2)
     torch.set_num_threads(1)
-    resumed = run(tiny_folder, tiny_glue, out)
-    whole = run(tiny_folder, tiny_glue, tmp_path / "whole")
+    resumed = run(tiny_folder, tiny_glue, out, method=method)
+    whole = run(tiny_folder, tiny_glue, tmp_path / "whole", method=method)
     for result in (resumed, whole):
         del result["out"], result["seconds"]
     assert resumed == whole
@@ -347,8 +397,8 @@ def test_the_rows_of_the_experiment_run_and_are_not_run_again(
         assert "is there already" in capsys.readouterr().out
     assert [p.name for p in sorted(results.iterdir())] == [
         "rte-dense-0.json",
-        "rte-gmp-kd-0.9-0.json",
-        "rte-spd-0.9-0.json",
+        "rte-gmp-kd-0.9-4-0.json",
+        "rte-spd-0.9-4-0.json",
     ]
     assert len(list((tmp_path / "work" / "teachers").iterdir())) == 1
     read = runpy.run_path(str(folder / "summarize.py"))

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lavolta.sparsity.cells import CellGrid
+from lavolta.training.compensated import GradualSecondOrder
 from lavolta.training.masking import MaskedLinears
 from lavolta.training.movement import MovementPruning
 from lavolta.training.pruning import GradualMagnitude, Pruning
+from lavolta.training.saliency import LinearStats, collect_stats
 from lavolta.training.schedules import CubicSparsity, RestartedDecay
 from lavolta.training.sparse import SparseConfig, SparseRun, train_sparse
 
@@ -32,14 +34,24 @@ class Toy:
         self.target = torch.randn(OUT, IN, generator=generator)
         self.module = nn.Sequential(self.linear, nn.Dropout(0.3)).train()
         masked = MaskedLinears({"a": self.linear}, {"a": CellGrid(OUT, IN, 2)})
-        make = MovementPruning if kind == "movement" else GradualMagnitude
-        self.pruning: Pruning = make(masked, {"a": 0.6}, CubicSparsity(5, 3))
+        targets, schedule = {"a": 0.6}, CubicSparsity(5, 3)
+        self.pruning: Pruning
+        if kind == "compensated":
+            self.pruning = GradualSecondOrder(masked, targets, schedule, self.statistics)
+        elif kind == "movement":
+            self.pruning = MovementPruning(masked, targets, schedule)
+        else:
+            self.pruning = GradualMagnitude(masked, targets, schedule)
         self.trainable: list[Tensor] = [masked.dense_weight("a"), self.linear.bias]
         self.looked: list[float] | None = None
 
     def loss(self, step: int) -> Tensor:
         x = torch.randn(9, IN, generator=torch.Generator().manual_seed(step))
         return functional.mse_loss(self.module(x), x @ self.target.T)
+
+    def statistics(self) -> dict[str, LinearStats]:
+        x = torch.randn(30, IN, generator=torch.Generator().manual_seed(99))
+        return collect_stats({"a": self.linear}, [x], self.linear, hessians=True)
 
     def look(self) -> dict[str, float]:
         """Scores; with ``looked``, those that the test wants."""

@@ -20,12 +20,14 @@ from lavolta.errors import UserInputError
 from lavolta.training.schedules import RestartedDecay
 from lavolta.training.sparse import train_sparse
 
+KINDS = ["gradual", "compensated", "movement"]
+
 
 class StoppedError(Exception):
     pass
 
 
-@given(st.sampled_from(["gradual", "movement"]), st.lists(st.integers(0, 10), max_size=3), st.sampled_from([1, 3, 100]))
+@given(st.sampled_from(KINDS), st.lists(st.integers(0, 10), max_size=3), st.sampled_from([1, 3, 100]))
 @settings(max_examples=10)
 def test_interruptions_do_not_show(
     tmp_path_factory: pytest.TempPathFactory, kind: str, stops: list[int], every: int
@@ -56,7 +58,7 @@ def test_interruptions_do_not_show(
     assert same(again.weights(), straight.weights())
 
 
-@pytest.mark.parametrize("kind", ["gradual", "movement"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_run_continues(kind: str, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.checkpoint"
     script = Path(__file__).with_name("sparse_killed.py")

@@ -73,11 +73,10 @@ class FixedMasks:
         bake(self._masked, self._masks)
 
 
-class GradualMagnitude:
-    """Drops the cells of least magnitude, a few at a time, in every layer by its own target; none comes back.
+class GradualPruning:
+    """Drops cells a few at a time, in every layer by its own target; none comes back. What goes, a subclass says.
 
-    Cells are ranked by the sum of their squared weights inside each layer. What was dropped keeps its last value
-    behind the mask, with its optimizer state cleared: a ladder of denser levels can be made from it.
+    What was dropped keeps its last value behind the mask, and the optimizer forgets it.
 
     Args:
         masked: the layers.
@@ -96,17 +95,25 @@ class GradualMagnitude:
             name: np.zeros(grid.shape, dtype=np.int16) for name, grid in masked.grids.items()
         }
 
+    def cut(self, step: int, alive: LevelMasks, sparsities: Mapping[str, float]) -> LevelMasks:
+        """The masks of the next event.
+
+        Args:
+            step: before which it happens.
+            alive: the present masks, which are applied to the layers.
+            sparsities: of every layer after the event.
+        """
+        raise NotImplementedError
+
     def before_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
         share = self._schedule.share(step)
         if share == self._share:
             return
+        alive = self.masks()
+        kept = self.cut(step, alive, {name: share * target for name, target in self._targets.items()})
         self._share, self._event = share, self._event + 1
         for name, dropped_at in self._dropped_at.items():
-            gone = dropped_at > 0
-            grid = self._masked.grids[name]
-            ranking = free_ranking(grid, self._magnitudes(name), removed=gone)
-            kept = ranking.keep(ranking.cut_for_sparsity(share * self._targets[name]))
-            dropped_at[~kept & ~gone] = self._event
+            dropped_at[~kept[name] & alive[name]] = self._event
         weight_masks = apply_masks(self._masked, self.masks())
         if optimizer is not None:
             # A momentum from before the event would go on moving what no longer counts.
@@ -125,18 +132,6 @@ class GradualMagnitude:
     def parameters(self) -> list[Tensor]:
         return []
 
-    def rankings(self) -> dict[str, LayerRanking]:
-        """The order in which cells left, as rankings: what stays first, then what was dropped last."""
-        found = {}
-        for name, dropped_at in self._dropped_at.items():
-            grid = self._masked.grids[name]
-            age = np.where(dropped_at == 0, 0, self._event + 1 - dropped_at).ravel()
-            order = np.lexsort((-self._magnitudes(name).ravel(), age))
-            rank = np.empty(grid.cells, dtype=np.int32)
-            rank[order] = np.arange(grid.cells, dtype=np.int32)
-            found[name] = LayerRanking(grid, rank.reshape(grid.shape))
-        return found
-
     def state(self) -> dict[str, Any]:
         dropped = {name: torch.from_numpy(at.copy()) for name, at in self._dropped_at.items()}
         return {"share": self._share, "event": self._event, "dropped_at": dropped}
@@ -149,6 +144,33 @@ class GradualMagnitude:
 
     def detach(self) -> None:
         bake(self._masked, self.masks())
+
+
+class GradualMagnitude(GradualPruning):
+    """Drops the cells of least magnitude, by the sum of their squared weights inside each layer.
+
+    A ladder of denser levels can be made from what it leaves: the values behind the masks, and the order of leaving.
+    """
+
+    def cut(self, step: int, alive: LevelMasks, sparsities: Mapping[str, float]) -> LevelMasks:
+        del step
+        kept = {}
+        for name, grid in self._masked.grids.items():
+            ranking = free_ranking(grid, self._magnitudes(name), removed=~alive[name])
+            kept[name] = ranking.keep(ranking.cut_for_sparsity(sparsities[name]))
+        return kept
+
+    def rankings(self) -> dict[str, LayerRanking]:
+        """The order in which cells left, as rankings: what stays first, then what was dropped last."""
+        found = {}
+        for name, dropped_at in self._dropped_at.items():
+            grid = self._masked.grids[name]
+            age = np.where(dropped_at == 0, 0, self._event + 1 - dropped_at).ravel()
+            order = np.lexsort((-self._magnitudes(name).ravel(), age))
+            rank = np.empty(grid.cells, dtype=np.int32)
+            rank[order] = np.arange(grid.cells, dtype=np.int32)
+            found[name] = LayerRanking(grid, rank.reshape(grid.shape))
+        return found
 
     def _magnitudes(self, name: str) -> NDArray[np.float64]:
         weight = self._masked.dense_weight(name).detach().cpu().double().numpy()

@@ -19,6 +19,8 @@ METHODS = {
     "gmp-kd-layers": "gradual magnitude pruning with SPD's distillation of layers, all weights trained",
     "gmp-kd": "gradual magnitude pruning, distilled from the dense model's outputs, all weights trained",
     "gmp": "gradual magnitude pruning on labels, all weights trained",
+    "gradual-sparsegpt": "gradual pruning by second order, compensated at every cut, else the training of gmp-kd",
+    "gradual-sparsegpt+spd": "gradual pruning by second order, compensated at every cut, else the training of SPD",
     "movement": "movement pruning, distilled from the dense model's outputs, all weights trained",
     "magnitude": "one-shot by magnitude, then the training of gmp-kd",
     "wanda": "one-shot by weight times input, compared in each row, then the training of gmp-kd",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,13 +13,14 @@ from torch import Tensor
 from lavolta.models.loaded import Batch, LoadedModel
 from lavolta.sparsity.cells import BoolArray, CellGrid
 from lavolta.sparsity.ranking import LevelMasks, level_masks
+from lavolta.training.compensated import GradualSecondOrder
 from lavolta.training.encoder import encoder_statistics
 from lavolta.training.grafting import LossTerms
 from lavolta.training.masking import MaskedLinears
 from lavolta.training.movement import MovementPruning
 from lavolta.training.oneshot import compensate_linears, gradual_rankings
 from lavolta.training.pruning import FixedMasks, GradualMagnitude, Pruning
-from lavolta.training.saliency import importance
+from lavolta.training.saliency import LinearStats, importance
 from lavolta.training.schedules import ConstantReplacing, CubicSparsity, MixedReplacing, Replacing
 
 FIRST_PROBABILITY = 0.8
@@ -28,9 +29,10 @@ FIRST_PROBABILITY = 0.8
 PRUNE_SHARE, RISE_SHARE = 1 / 2, 1 / 6
 """Of the steps: SPD prunes in 30 of 60 epochs, and its probability rises to 1 in the next 10."""
 
-EVENTS = 12
+EVENTS, COMPENSATED_EVENTS = 12, 8
+"""Cuts of gradual pruning; one that compensates costs as much as a dozen steps of training."""
 
-Criterion = Literal["gradual", "movement", "magnitude", "wanda", "sparsegpt"]
+Criterion = Literal["gradual", "gradual-sparsegpt", "movement", "magnitude", "wanda", "sparsegpt"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,10 @@ METHODS = {
     "gmp-kd-layers": Method("gradual", _SPD_LR, layer_losses=True),
     "gmp-kd": Method("gradual", _GMP_LR, soft=_SOFT),
     "gmp": Method("gradual", _GMP_LR),
+    "gradual-sparsegpt": Method("gradual-sparsegpt", _GMP_LR, soft=_SOFT),
+    "gradual-sparsegpt+spd": Method(
+        "gradual-sparsegpt", _SPD_LR, layers_only=True, layer_losses=True, grafting="progressive"
+    ),
     "movement": Method("movement", _GMP_LR, soft=_SOFT),
     "magnitude": Method("magnitude", _GMP_LR, soft=_SOFT, restart=False),
     "wanda": Method("wanda", _GMP_LR, soft=_SOFT, restart=False),
@@ -118,11 +124,14 @@ def make_pruning(
 
     Args:
         targets: linear name to sparsity.
-        batches: training batches for the statistics of one-shot methods, on the student's device.
+        batches: training batches for the statistics of what looks at inputs, on the student's device.
     """
-    schedule = CubicSparsity(pruned, EVENTS, method.begin)
+    events = COMPENSATED_EVENTS if method.criterion == "gradual-sparsegpt" else EVENTS
+    schedule = CubicSparsity(pruned, events, method.begin)
     if method.criterion == "gradual":
         return GradualMagnitude(masked, targets, schedule)
+    if method.criterion == "gradual-sparsegpt":
+        return GradualSecondOrder(masked, targets, schedule, _statistics(student, batches))
     if method.criterion == "movement":
         return MovementPruning(masked, targets, schedule)
     if method.criterion == "magnitude":
@@ -130,6 +139,19 @@ def make_pruning(
     if method.criterion == "wanda":
         return FixedMasks(masked, _wanda(student, masked, targets, batches))
     return FixedMasks(masked, _second_order(student, masked, targets, batches))
+
+
+def _statistics(student: LoadedModel, batches: Sequence[Batch]) -> Callable[[], Mapping[str, LinearStats]]:
+    """What the student's layers see whenever it is asked, all of them in the path; dropout stays as it was."""
+
+    def measured() -> Mapping[str, LinearStats]:
+        was_training = student.module.training
+        try:
+            return encoder_statistics(student, batches, hessians=True)
+        finally:
+            student.module.train(was_training)
+
+    return measured
 
 
 def _wanda(
