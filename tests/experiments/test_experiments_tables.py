@@ -67,13 +67,15 @@ def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delitem(sys.modules, "tables")
     module = runpy.run_path(str(folder / "summarize.py"))
 
-    def result(task: str, method: str, seed: int, score: float, gap: float, sparsity: float = 0.9) -> dict[str, Any]:
+    def result(
+        task: str, method: str, seed: int, score: float, gap: float, sparsity: float = 0.9, steps: int = 5
+    ) -> dict[str, Any]:
         look = {"step": 5, "train": score + gap, "held_out": score, "dev": score}
         return {
             "task": task,
             "method": method,
             "metric": "accuracy",
-            "steps": 5,
+            "steps": None if method == "dense" else steps,
             "score": score,
             "dense_score": 70.0,
             "teacher_doubt": None,
@@ -105,6 +107,22 @@ def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch)
     assert list(claims.values()) == ["confirmed", "undecided"]
     assert module["verdict"]([-3.0, -3.1, -2.9])["verdict"] == "contradicted"
     assert module["verdict"]([5.0])["verdict"] == "undecided"
+    assert [twins["gain"]["points"] for twins in summary["same_masks"]] == [None, None]
+    # Rows of other steps are rows of their own; a seed counts once, after the most steps that both methods have.
+    results += [result("rte", "spd", 0, 80.0, 0.0, steps=9), result("rte", "gmp-kd", 0, 70.0, 4.0, steps=9)]
+    results += [result("rte", "spd", 1, 99.0, 0.0, steps=9), result("rte", "gmp-kd", 2, 1.0, 0.0, steps=9)]
+    results += [result("mrpc", "sparsegpt+spd", 0, 80.0, 1.0), result("mrpc", "sparsegpt", 0, 80.5, 4.0)]
+    results += [result("mrpc", "sparsegpt", 1, 99.0, 0.0), result("mrpc", "sparsegpt+spd", 1, 9.0, 0.0, steps=9)]
+    longer = module["summarize"](results)
+    assert (longer["pairs"], longer["gain_over_gmp_kd_at_90"]) == (3, round((10.0 + 2.5 + 2.0) / 3, 3))
+    # The combination has five steps, and so has what it is compared with.
+    assert longer["combination_at_90"] == 1.5
+    seeds = {(row["task"], row["method"], row["steps"]): row["seeds"] for row in longer["rows"]}
+    assert (seeds["rte", "spd", 5], seeds["rte", "spd", 9]) == ([0, 1, 2], [0, 1])
+    same = longer["same_masks"][0]
+    assert (same["spd"], same["gain"]["points"], same["gain"]["pairs"]) == ("sparsegpt+spd", -0.5, 1)
+    assert same["gap_reduction"]["points"] == 3.0
+    assert "score -0.50 points (too few for an interval), train-dev gap -3.00 points" in module["render"](longer)
 
 
 def test_summary_and_readme_of_aebert_are_made_from_the_results() -> None:
