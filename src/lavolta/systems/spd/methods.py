@@ -80,6 +80,9 @@ class Method:
 
 
 _SPD_LR, _GMP_LR, _SOFT = 6.4e-4, 3.2e-4, 4.0
+_JUMP = 0.75
+"""Of the target, before any training: what compensation makes up for alone needs no steps to recover."""
+
 METHODS = {
     "spd": Method("gradual", _SPD_LR, layers_only=True, layer_losses=True, grafting="progressive"),
     "spd-constant": Method("gradual", _SPD_LR, layers_only=True, layer_losses=True, grafting="constant"),
@@ -87,9 +90,9 @@ METHODS = {
     "gmp-kd-layers": Method("gradual", _SPD_LR, layer_losses=True),
     "gmp-kd": Method("gradual", _GMP_LR, soft=_SOFT),
     "gmp": Method("gradual", _GMP_LR),
-    "gradual-sparsegpt": Method("gradual-sparsegpt", _GMP_LR, soft=_SOFT),
+    "gradual-sparsegpt": Method("gradual-sparsegpt", _GMP_LR, soft=_SOFT, begin=_JUMP),
     "gradual-sparsegpt+spd": Method(
-        "gradual-sparsegpt", _SPD_LR, layers_only=True, layer_losses=True, grafting="progressive"
+        "gradual-sparsegpt", _SPD_LR, layers_only=True, layer_losses=True, grafting="progressive", begin=_JUMP
     ),
     "movement": Method("movement", _GMP_LR, soft=_SOFT),
     "magnitude": Method("magnitude", _GMP_LR, soft=_SOFT, restart=False),
