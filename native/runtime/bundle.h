@@ -73,8 +73,8 @@ struct Linear {
     uint64_t kept_cells(uint32_t level) const;
     // Units that a level streams, fillers among them.
     uint64_t kept_units(uint32_t level) const;
-    // What a level streams, block by block, in a block group by group; `levels` has bit l set for each level l that counts.
-    void find_stretches(uint64_t levels, std::vector<Stretch>& stretches) const;
+    // What a level streams, block by block, in a block group by group.
+    void find_stretches(uint32_t level, std::vector<Stretch>& stretches) const;
     // Throws Error where an index or an int8 value breaks a rule of docs/reference/bundle.md.
     void check(uint32_t levels);
 
@@ -88,15 +88,11 @@ struct Linear {
 class LevelRuns {
    public:
     void read(const Linear& linear, uint32_t level);
-    // All that is stored.
-    void read_all(const Linear& linear);
 
     std::vector<Run> runs;
     std::vector<uint32_t> run_ptr;  // (bands + 1,)
 
    private:
-    void write(const Linear& linear, uint64_t levels);
-
     std::vector<Stretch> stretches_;
 };
 

@@ -7,13 +7,9 @@
 
 namespace lavolta {
 
-void LevelRuns::read(const Linear& linear, uint32_t level) { write(linear, uint64_t{1} << level); }
-
-void LevelRuns::read_all(const Linear& linear) { write(linear, ~uint64_t{0}); }
-
-void LevelRuns::write(const Linear& linear, uint64_t levels) {
+void LevelRuns::read(const Linear& linear, uint32_t level) {
     const size_t bands = linear.bands;
-    linear.find_stretches(levels, stretches_);
+    linear.find_stretches(level, stretches_);
     // One more: a run of no units is written, too, and overwritten by the next one.
     if (runs.size() <= stretches_.size() * bands) runs.resize(stretches_.size() * bands + 1);
     if (run_ptr.size() <= bands) run_ptr.resize(bands + 1);
@@ -30,12 +26,12 @@ void LevelRuns::write(const Linear& linear, uint64_t levels) {
     run_ptr[bands] = count;
 }
 
-void Linear::find_stretches(uint64_t levels, std::vector<Stretch>& stretches) const {
+void Linear::find_stretches(uint32_t level, std::vector<Stretch>& stretches) const {
     stretches.clear();
     for (size_t block = 0; block < blocks; ++block) {
         for (size_t group = 0; group < groups; ++group) {
             const size_t stretch = group * blocks + block;
-            if (kept_by[group] & levels) stretches.push_back({sizes + stretch * bands, starts[stretch]});
+            if (kept_by[group] >> level & 1) stretches.push_back({sizes + stretch * bands, starts[stretch]});
         }
     }
 }
@@ -98,13 +94,13 @@ void Linear::find_starts() {
 
 // No column comes twice in a band, which also bounds the work of a level.
 void Linear::check_columns() const {
-    LevelRuns all;
-    all.read_all(*this);
+    std::vector<uint32_t> next(starts);          // the next unit of every stretch
     std::vector<uint32_t> seen(in_features, 0);  // one more than the last band that had the column
     const uint64_t width = cells_per_unit();
     for (uint32_t band = 0; band < bands; ++band) {
-        for (uint32_t r = all.run_ptr[band]; r < all.run_ptr[band + 1]; ++r) {
-            const uint64_t first = all.runs[r].first, end = first + all.runs[r].count;
+        for (size_t stretch = 0; stretch + 1 < starts.size(); ++stretch) {
+            const uint64_t first = next[stretch], end = first + sizes[stretch * bands + band];
+            next[stretch] = static_cast<uint32_t>(end);
             for (uint64_t cell = first * width; cell < end * width; ++cell) {
                 if (filler(cell)) continue;
                 if (seen[columns[cell]] > band) broken_index(*this, "a band has a column twice");

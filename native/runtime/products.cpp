@@ -136,7 +136,7 @@ void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const flo
 
 void Model::token_linear(const Linear& layer, uint32_t level, const float* x, float* y, const float* residual,
                          Activation activation) {
-    layer.find_stretches(uint64_t{1} << level, stretches_);
+    layer.find_stretches(level, stretches_);
     const auto run = [&](auto args, auto* kernel) {
         args.columns = layer.columns;
         args.stretches = stretches_.data();
