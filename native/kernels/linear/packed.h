@@ -62,7 +62,7 @@ inline uint32_t take_cells(const LinearArgs& a, uint32_t band, Cursor& at, uint3
 template <class V, int Most>
 bool copies_pay(const LinearArgs& a) {
     const size_t registers = (a.token_end - a.token_begin + V::width - 1) / V::width;
-    if (registers <= 2 * ((registers + Most - 1) / Most)) return false;
+    if (a.band_begin == a.band_end || registers <= 2 * ((registers + Most - 1) / Most)) return false;
     static const size_t cache_bytes = first_level_cache_bytes();
     const bool wide = a.in_features * size_t{64} > cache_bytes;
     const uint32_t rows = (a.band_end - a.band_begin) * a.cell_rows;
