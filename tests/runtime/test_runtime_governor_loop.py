@@ -275,7 +275,7 @@ def test_a_source_that_knows_nothing_still_serves() -> None:
     runner = SimulatedRunner(device, LEVELS)
     governor = LiveGovernor(scenario(device), Goal(until_h=1.0), runner, Blind(), NoFrequencyControl(), runner.now_s)
     served = [governor.serve("x") for _ in range(3)]
-    assert {(s.level, s.charge_share, s.reason) for s in served} == {("M4", None, Reason.CHEAPEST.value)}
+    assert {(s.level, s.charge_share, s.reason) for s in served} == {("M4", None, Reason.UNKNOWN.value)}
 
 
 def test_a_run_that_was_cut_short_does_not_teach_speed() -> None:
@@ -398,6 +398,6 @@ def test_the_plan_begins_when_the_device_first_tells_the_time() -> None:
     runner = SimulatedRunner(device, LEVELS)
     goal = Goal(until_h=1e6)
     governor = LiveGovernor(scenario(device), goal, runner, Slow(), device, runner.now_s)
-    assert governor.serve("x").reason == Reason.CHEAPEST.value
+    assert governor.serve("x").reason == Reason.UNKNOWN.value
     # Counted from zero, the wanted time would be over and the best level affordable.
     assert governor.serve("x").level == "M4"
