@@ -241,7 +241,7 @@ def test_a_bundle_of_another_version_is_made_anew(
     whole = made.out.read_bytes()
     assert whole.count(now) == 1
     out.write_bytes(whole.replace(now, other))
-    with pytest.raises(BundleError, match="write the bundle again"):
+    with pytest.raises(BundleError, match="an older version made it, make the bundle again"):
         open_bundle(out)
     compress(str(tiny_folder), out=out, text=tiny_text, **{**SMALL, "mode": "one-shot"})
     with open_bundle(out) as model:
