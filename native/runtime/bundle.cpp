@@ -222,7 +222,7 @@ class BundleReader {
         if (!manifest_.is(Json::Type::object)) invalid("it is not an object");
         const int64_t format = member(manifest_, "format", Json::Type::integer).integer;
         if (format != kFormat) {
-            const std::string way_out = format < kFormat ? "an older version made it, pack the model again." : "update lavolta.";
+            const std::string way_out = format < kFormat ? "an older version made it, make the bundle again." : "update lavolta.";
             fail(LAVOLTA_VERSION_UNSUPPORTED, "the bundle has format " + std::to_string(format) + ", this engine reads format " +
                                                   std::to_string(kFormat) + "; " + way_out);
         }

@@ -251,7 +251,7 @@ class BundleFile:
             self._invalid(f"it is not JSON ({error})")
         version = self._member(manifest, "format", int)
         if version != FORMAT:
-            way_out = "an older version made it, pack the model again" if version < FORMAT else "update lavolta"
+            way_out = "an older version made it, make the bundle again" if version < FORMAT else "update lavolta"
             self._container.fail(
                 "version-unsupported", f"has format {version}, this version reads format {FORMAT}; {way_out}."
             )
