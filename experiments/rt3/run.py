@@ -23,13 +23,13 @@ from lavolta.files import write_whole
 from lavolta.models.export import export_bundle
 from lavolta.models.lm import LmConfig
 from lavolta.runtime.measure import switch_times
+from lavolta.systems.rt3.judging import task_judge
 from lavolta.systems.rt3.lm import LmTraining, train_lm
 from lavolta.systems.rt3.rows import ROWS, RowOptions, RowRun, run_row
 from lavolta.systems.rt3.subjects import (
     GlueSubject,
     GlueTraining,
     Subject,
-    engine_score,
     glue_subject,
     lm_subject,
 )
@@ -87,11 +87,8 @@ def int8_scores(run: RowRun, subject: GlueSubject, path: Path) -> list[float]:
     """What the engine scores at each level with the weights in int8."""
     info = [{"name": level["name"]} for level in run.result["levels"]]
     export_bundle(run.student, run.masks, info, run.result["cell_rows"], path, precision="int8")
-    scores = []
     with lavolta.open(path) as model:
-        for level in range(len(info)):
-            model.switch(level)
-            scores.append(engine_score(model, subject.task, subject.dev))
+        scores = task_judge(subject.task, subject.dev).rate(model, lambda: None)
     path.unlink()
     return scores
 

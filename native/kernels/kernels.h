@@ -43,22 +43,16 @@ struct Run {
     uint32_t count;  // cells, or quads
 };
 
-// Where `linear` gathers the weights of a sparse level: values, columns, and the visits of bands that they are for.
-constexpr size_t kGatheredFloats = size_t{96} * 1024;
-constexpr size_t kGatheredBands = 2048;
-constexpr size_t kLinearScratch = 2 * kGatheredFloats + kGatheredFloats / 8 + 4 * kGatheredBands;
-
 // y = activation(W x + bias) + residual for bands [band_begin, band_end) and tokens [token_begin, token_end).
 struct LinearArgs {
     const float* values;      // (cells, cell_rows)
     const uint16_t* columns;  // (cells,)
     const Run* runs;          // (n,)
-    const uint32_t* run_ptr;  // (bands + 1,), the row of the level
+    const uint32_t* run_ptr;  // (bands + 1,)
     const float* bias;        // (out_features,)
     const float* x;           // (in_features, x_stride)
     const float* residual;    // (out_features, stride) or null
     float* y;                 // (out_features, stride)
-    float* scratch;           // kLinearScratch floats, or null: a slower walk with the same bits
     size_t x_stride, stride;  // floats
     size_t token_begin, token_end;
     uint32_t band_begin, band_end;
@@ -103,7 +97,7 @@ struct LinearInt8Args {
     const int8_t* values;      // (quads, cell_rows, 4)
     const uint16_t* columns;   // (quads, 4)
     const Run* runs;           // (n,), quads
-    const uint32_t* run_ptr;   // (bands + 1,), the row of the level
+    const uint32_t* run_ptr;   // (bands + 1,)
     const float* scale;        // (out_features,)
     const float* bias;         // (out_features,)
     const uint8_t* u;          // quantized_bytes(in_features, tokens)
@@ -214,13 +208,19 @@ struct RotateArgs {
 // One token of a session. Activations are plain vectors; kernels may neither read nor write behind them. Sums are in any order,
 // so that a session's numbers agree with those of a run but for rounding; those of int8 layers are exact.
 
-// y = activation(W x + bias) + residual for bands [band_begin, band_end).
+// Units one after another in memory, some of every band, band by band.
+struct Stretch {
+    const uint16_t* sizes;  // (bands,), cells, or quads of an int8 layer
+    uint32_t first;         // of the first band
+};
+
+// y = activation(W x + bias) + residual for bands [band_begin, band_end), stretch by stretch.
 struct TokenLinearArgs {
-    const float* values;      // (cells, cell_rows)
-    const uint16_t* columns;  // (cells,)
-    const Run* runs;          // (n,)
-    const uint32_t* run_ptr;  // (bands + 1,), the row of the level
-    const float* bias;        // (out_features,)
+    const float* values;       // (cells, cell_rows)
+    const uint16_t* columns;   // (cells,)
+    const Stretch* stretches;  // (stretch_count,), those of the level
+    size_t stretch_count;
+    const float* bias;         // (out_features,)
     const float* x;           // (in_features,)
     const float* residual;    // (out_features,) or null
     float* y;                 // (out_features,)
@@ -233,8 +233,8 @@ struct TokenLinearArgs {
 struct TokenLinearInt8Args {
     const int8_t* values;      // (quads, cell_rows, 4)
     const uint16_t* columns;   // (quads, 4)
-    const Run* runs;           // (n,), quads
-    const uint32_t* run_ptr;   // (bands + 1,), the row of the level
+    const Stretch* stretches;  // (stretch_count,), those of the level
+    size_t stretch_count;
     const float* scale;        // (out_features,)
     const float* bias;         // (out_features,)
     const int32_t* q;          // (in_features,), -127 to 127

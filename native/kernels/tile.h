@@ -6,21 +6,14 @@
 namespace lavolta {
 namespace {
 
-// Weights are fetched this far ahead of their use: the hardware's own prefetchers are busy with the tokens' scattered rows.
+// Weights are fetched this far ahead of their use: the hardware's own prefetchers are busy with the tokens' scattered rows. What
+// follows a run of cells is what the next band has of the same group, so that nothing is fetched in vain.
 constexpr size_t kAheadBytes = 1024;
-
-// Where weights are fetched from: `kAheadBytes` ahead, and from item `from` on another `jump` bytes ahead, which leads from the
-// end of this band to the next one's first weight.
-struct Ahead {
-    size_t from;
-    ptrdiff_t jump;
-};
 
 // acc[r][t] += sum over i < count of w[r * row_step + i * step] * x[(columns ? columns[i] : i) * stride + tokens of t]
 template <class V, int R, int T, bool Gather>
 inline __attribute__((always_inline)) void accumulate(typename V::Reg (&acc)[R][T], const float* w, size_t row_step, size_t step,
-                                                      const uint16_t* columns, size_t count, const float* x, size_t stride,
-                                                      Ahead ahead = {0, 0}) {
+                                                      const uint16_t* columns, size_t count, const float* x, size_t stride) {
     const char* base = reinterpret_cast<const char*>(x);
     const size_t stride_bytes = stride * sizeof(float);
     for (size_t i = 0; i < count; ++i) {
@@ -28,7 +21,7 @@ inline __attribute__((always_inline)) void accumulate(typename V::Reg (&acc)[R][
         // One address a column: left to itself the compiler keeps one for every register of tokens, more than it has room for.
         __asm__("" : "+r"(at));
         const float* xi = reinterpret_cast<const float*>(at);
-        if (Gather) __builtin_prefetch(reinterpret_cast<const char*>(w) + kAheadBytes + (i >= ahead.from ? ahead.jump : 0));
+        if (Gather) __builtin_prefetch(reinterpret_cast<const char*>(w) + kAheadBytes);
         typename V::Reg tokens[T];
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) tokens[t] = V::load(xi + t * V::width);

@@ -55,19 +55,16 @@ lavolta::Activation activation_of(const std::string& name) {
     return lavolta::Activation::none;
 }
 
-// Without `gather` the kernel has no room to gather weights.
 Output test_linear(const std::string& isa, const Matrix& values, const Columns& columns, const Pairs& runs,
                    const Counts& run_ptr, const Vector& bias, const Matrix& x, const std::optional<Matrix>& residual,
-                   const std::string& activation, bool gather) {
+                   const std::string& activation) {
     const lavolta::KernelSet kernels = kernels_of(isa);
     const size_t tokens = x.shape(1);
     const Padded in(x, NAN);
     Padded out(bias.size(), tokens, NAN);
     std::optional<Padded> added;
     if (residual) added.emplace(*residual, NAN);
-    std::vector<float> scratch(gather ? lavolta::kLinearScratch : 0, NAN);
     lavolta::LinearArgs args{};
-    args.scratch = gather ? scratch.data() : nullptr;
     args.values = values.data();
     args.columns = columns.data();
     args.runs = reinterpret_cast<const lavolta::Run*>(runs.data());
@@ -278,17 +275,25 @@ Output test_rotate(const std::string& isa, const Matrix& x, const Matrix& cos, c
     return in.take(x.shape(0), x.shape(1));
 }
 
+// What a level streams: the sizes of every stretch, `(stretches, bands)`, and its first unit.
+std::vector<lavolta::Stretch> stretches_of(const Sizes& sizes, const Counts& firsts) {
+    std::vector<lavolta::Stretch> stretches;
+    for (size_t s = 0; s < firsts.size(); ++s) stretches.push_back({sizes.data() + s * sizes.shape(1), firsts.data()[s]});
+    return stretches;
+}
+
 // One level of a linear layer for one token; `scale` makes it an int8 layer, whose inputs are quantized here.
-Output test_token_linear(const std::string& isa, const Matrix& values, const Columns& columns, const Pairs& runs,
-                         const Counts& run_ptr, const Vector& bias, const Vector& x, const std::optional<Vector>& residual,
+Output test_token_linear(const std::string& isa, const Matrix& values, const Columns& columns, const Sizes& sizes,
+                         const Counts& firsts, const Vector& bias, const Vector& x, const std::optional<Vector>& residual,
                          const std::string& activation) {
     const lavolta::KernelSet kernels = kernels_of(isa);
     Output out = make_output(1, bias.size());
     lavolta::TokenLinearArgs args{};
     args.values = values.data();
     args.columns = columns.data();
-    args.runs = reinterpret_cast<const lavolta::Run*>(runs.data());
-    args.run_ptr = run_ptr.data();
+    const std::vector<lavolta::Stretch> stretches = stretches_of(sizes, firsts);
+    args.stretches = stretches.data();
+    args.stretch_count = stretches.size();
     args.bias = bias.data();
     args.x = x.data();
     args.residual = residual ? residual->data() : nullptr;
@@ -297,7 +302,7 @@ Output test_token_linear(const std::string& isa, const Matrix& values, const Col
     args.out_features = static_cast<uint32_t>(bias.size());
     args.activation = activation_of(activation);
     // Two calls, as threads divide the bands.
-    const uint32_t bands = static_cast<uint32_t>(run_ptr.size() - 1);
+    const uint32_t bands = static_cast<uint32_t>(sizes.shape(1));
     for (const uint32_t half : {0u, 1u}) {
         args.band_begin = bands * half / 2;
         args.band_end = bands * (half + 1) / 2;
@@ -306,8 +311,8 @@ Output test_token_linear(const std::string& isa, const Matrix& values, const Col
     return out;
 }
 
-Output test_token_linear_int8(const std::string& isa, const Quads& values, const Columns& columns, const Pairs& runs,
-                              const Counts& run_ptr, const Vector& scale, const Vector& bias,
+Output test_token_linear_int8(const std::string& isa, const Quads& values, const Columns& columns, const Sizes& sizes,
+                              const Counts& firsts, const Vector& scale, const Vector& bias,
                               const Vector& x, const std::optional<Vector>& residual, const std::string& activation) {
     const lavolta::KernelSet kernels = kernels_of(isa);
     std::vector<int32_t> q(x.size());
@@ -317,15 +322,16 @@ Output test_token_linear_int8(const std::string& isa, const Quads& values, const
     lavolta::TokenLinearInt8Args args{};
     args.values = values.data();
     args.columns = columns.data();
-    args.runs = reinterpret_cast<const lavolta::Run*>(runs.data());
-    args.run_ptr = run_ptr.data();
+    const std::vector<lavolta::Stretch> stretches = stretches_of(sizes, firsts);
+    args.stretches = stretches.data();
+    args.stretch_count = stretches.size();
     args.scale = scale.data();
     args.bias = bias.data();
     args.q = q.data();
     args.token_scale = &token_scale;
     args.residual = residual ? residual->data() : nullptr;
     args.y = out.data();
-    args.band_end = static_cast<uint32_t>(run_ptr.size() - 1);
+    args.band_end = static_cast<uint32_t>(sizes.shape(1));
     args.cell_rows = static_cast<uint32_t>(values.shape(1));
     args.out_features = static_cast<uint32_t>(bias.size());
     args.activation = activation_of(activation);
@@ -354,7 +360,7 @@ Output test_token_norm(const std::string& isa, const Vector& x, const Vector& we
 
 void bind_kernels(nb::module_& m) {
     m.def("linear", &test_linear, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"), nb::arg("run_ptr"),
-          nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(), nb::arg("activation"), nb::arg("gather") = true);
+          nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(), nb::arg("activation"));
     m.def("quantize", &test_quantize, nb::arg("isa"), nb::arg("x"));
     m.def("linear_int8", &test_linear_int8, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"),
           nb::arg("run_ptr"), nb::arg("scale"), nb::arg("bias"), nb::arg("u"), nb::arg("token_scale"),
@@ -368,10 +374,10 @@ void bind_kernels(nb::module_& m) {
     m.def("activation", &test_activation, nb::arg("isa"), nb::arg("x"), nb::arg("activation"));
     m.def("gate", &test_gate, nb::arg("isa"), nb::arg("gate"), nb::arg("values"), nb::arg("activation"));
     m.def("rotate", &test_rotate, nb::arg("isa"), nb::arg("x"), nb::arg("cos"), nb::arg("sin"));
-    m.def("token_linear", &test_token_linear, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"),
-          nb::arg("run_ptr"), nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(), nb::arg("activation"));
-    m.def("token_linear_int8", &test_token_linear_int8, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("runs"),
-          nb::arg("run_ptr"), nb::arg("scale"), nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(),
+    m.def("token_linear", &test_token_linear, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("sizes"),
+          nb::arg("firsts"), nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(), nb::arg("activation"));
+    m.def("token_linear_int8", &test_token_linear_int8, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("sizes"),
+          nb::arg("firsts"), nb::arg("scale"), nb::arg("bias"), nb::arg("x"), nb::arg("residual").none(),
           nb::arg("activation"));
     m.def("token_dense", &test_token_dense, nb::arg("isa"), nb::arg("weight"), nb::arg("bias"), nb::arg("x"),
           nb::arg("activation"));

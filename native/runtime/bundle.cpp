@@ -18,16 +18,9 @@ namespace {
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 constexpr uint32_t kMaxLevels = 64;
-constexpr int64_t kFormat = 3;
+constexpr int64_t kFormat = 4;
 
-enum class Dtype : uint8_t { f32, u32, u16, i8, u8, other };
-enum class Table : uint8_t { cuts, runs };
-
-// What the manifest's list of linears says of one.
-struct Listed {
-    Precision precision;
-    Table table;
-};
+enum class Dtype : uint8_t { u64, f32, u16, i8, u8, other };
 
 struct Tensor {
     Dtype dtype;
@@ -37,8 +30,9 @@ struct Tensor {
 
 size_t item_bytes(Dtype dtype) {
     switch (dtype) {
+        case Dtype::u64:
+            return 8;
         case Dtype::f32:
-        case Dtype::u32:
             return 4;
         case Dtype::u16:
             return 2;
@@ -48,7 +42,7 @@ size_t item_bytes(Dtype dtype) {
 }
 
 const char* dtype_name(Dtype dtype) {
-    static const char* const names[] = {"F32", "U32", "U16", "I8", "U8", "another type"};
+    static const char* const names[] = {"U64", "F32", "U16", "I8", "U8", "another type"};
     return names[static_cast<int>(dtype)];
 }
 
@@ -71,8 +65,8 @@ uint64_t dtype_bits(std::string_view name) {
 }
 
 Dtype dtype_of(std::string_view name) {
+    if (name == "U64") return Dtype::u64;
     if (name == "F32") return Dtype::f32;
-    if (name == "U32") return Dtype::u32;
     if (name == "U16") return Dtype::u16;
     if (name == "I8") return Dtype::i8;
     if (name == "U8") return Dtype::u8;
@@ -228,8 +222,9 @@ class BundleReader {
         if (!manifest_.is(Json::Type::object)) invalid("it is not an object");
         const int64_t format = member(manifest_, "format", Json::Type::integer).integer;
         if (format != kFormat) {
+            const std::string way_out = format < kFormat ? "an older version made it, make the bundle again." : "update lavolta.";
             fail(LAVOLTA_VERSION_UNSUPPORTED, "the bundle has format " + std::to_string(format) + ", this engine reads format " +
-                                                  std::to_string(kFormat) + "; update lavolta or write the bundle again.");
+                                                  std::to_string(kFormat) + "; " + way_out);
         }
         out_.cell_rows = count(manifest_, "cell_rows", 1, 16);
         if (out_.cell_rows & (out_.cell_rows - 1)) invalid("'cell_rows' is not 1, 2, 4, 8 or 16");
@@ -342,10 +337,9 @@ class BundleReader {
 
     Linear linear(const std::string& name, uint32_t out_features, uint32_t in_features) {
         Linear linear{};
-        const Listed listed = check_listed(name, out_features, in_features);
-        linear.precision = listed.precision;
+        linear.precision = check_listed(name, out_features, in_features);
         const std::string prefix = "linear." + name + ".";
-        const uint64_t rows = out_.cell_rows, levels = out_.levels.size();
+        const uint64_t rows = out_.cell_rows;
         linear.name = name;
         linear.out_features = out_features;
         linear.in_features = in_features;
@@ -355,7 +349,7 @@ class BundleReader {
         if (cells % linear.cells_per_unit()) fail(LAVOLTA_TENSOR_SHAPE, "'" + prefix + "columns' does not fill whole quads.");
         linear.units = cells / linear.cells_per_unit();
         linear.columns = reinterpret_cast<const uint16_t*>(take(prefix + "columns", Dtype::u16, {cells}));
-        const uint64_t runs = read_table(linear, listed.table, prefix, levels);
+        read_groups(linear, prefix);
         linear.bias = floats(prefix + "bias", {out_features});
         if (linear.precision == Precision::fp32) {
             linear.values = floats(prefix + "values", {cells, rows});
@@ -363,32 +357,26 @@ class BundleReader {
             linear.values_int8 = reinterpret_cast<const int8_t*>(take(prefix + "values", Dtype::i8, {linear.units, rows, kQuad}));
             linear.scale = floats(prefix + "scale", {out_features});
         }
-        linear.check(runs, static_cast<uint32_t>(levels));
+        linear.check(static_cast<uint32_t>(out_.levels.size()));
         return linear;
     }
 
-    // What levels keep: runs, whose number is returned, or cuts.
-    uint64_t read_table(Linear& linear, Table table, const std::string& prefix, uint64_t levels) {
-        const uint64_t bands = linear.bands;
-        if (table == Table::runs) {
-            const uint64_t runs = length_of(prefix + "runs");
-            linear.runs = reinterpret_cast<const Run*>(take(prefix + "runs", Dtype::u32, {runs, 2}));
-            linear.run_ptr = reinterpret_cast<const uint32_t*>(take(prefix + "run_ptr", Dtype::u32, {levels, bands + 1}));
-            return runs;
+    // What levels keep.
+    void read_groups(Linear& linear, const std::string& prefix) {
+        const uint64_t groups = length_of(prefix + "kept_by"), blocks = length_of(prefix + "sizes", 1);
+        if (groups > kMostGroups || blocks == 0 || blocks > kMostBlocks) {
+            fail(LAVOLTA_TENSOR_SHAPE, "'" + prefix + "sizes' has " + std::to_string(groups) + " groups of " + std::to_string(blocks) +
+                                           " blocks; at most " + std::to_string(kMostGroups) + " groups of 1 to " +
+                                           std::to_string(kMostBlocks) + " are possible.");
         }
-        const uint64_t blocks = length_of(prefix + "cuts", 2);
-        if (blocks == 0 || blocks > kMostBlocks) {
-            fail(LAVOLTA_TENSOR_SHAPE, "'" + prefix + "cuts' has " + std::to_string(blocks) + " blocks, not 1 to " +
-                                           std::to_string(kMostBlocks) + ".");
-        }
+        linear.groups = static_cast<uint32_t>(groups);
         linear.blocks = static_cast<uint32_t>(blocks);
-        linear.cuts = reinterpret_cast<const uint16_t*>(take(prefix + "cuts", Dtype::u16, {levels, bands, blocks}));
-        linear.starts = reinterpret_cast<const uint32_t*>(take(prefix + "starts", Dtype::u32, {bands * blocks + 1}));
-        return 0;
+        linear.kept_by = reinterpret_cast<const uint64_t*>(take(prefix + "kept_by", Dtype::u64, {groups}));
+        linear.sizes = reinterpret_cast<const uint16_t*>(take(prefix + "sizes", Dtype::u16, {groups, blocks, linear.bands}));
     }
 
     // The next entry of the manifest's list of linears says the same as the model's dimensions. Returns what only it says.
-    Listed check_listed(const std::string& name, uint32_t out_features, uint32_t in_features) {
+    Precision check_listed(const std::string& name, uint32_t out_features, uint32_t in_features) {
         if (read_linears_ == listed_->size()) invalid("'linears' does not list '" + name + "'");
         const Json& entry = (*listed_)[read_linears_++];
         const std::string& listed = member(entry, "name", Json::Type::string).string;
@@ -398,8 +386,7 @@ class BundleReader {
             invalid("the shape of '" + name + "' in 'linears' does not fit the model");
         }
         static const char* const precisions[] = {"fp32", "int8"};
-        static const char* const tables[] = {"cuts", "runs"};
-        return {static_cast<Precision>(choice(entry, "precision", precisions)), static_cast<Table>(choice(entry, "table", tables))};
+        return static_cast<Precision>(choice(entry, "precision", precisions));
     }
 
     void read_tensors() {

@@ -42,12 +42,13 @@ struct Norm {
 
 enum class Precision : uint8_t { fp32, int8 };
 
-// Blocks of columns in a band, at most.
+// Groups of a linear, and blocks of columns of a group, at most.
+constexpr uint32_t kMostGroups = 1024;
 constexpr uint32_t kMostBlocks = 256;
 
-// One linear layer with all its levels. Tables count units: cells, or quads of four cells where the precision is int8. What a
-// level streams is told by runs of its own, or, where every level is a part of the denser ones, by how many units it keeps from
-// the start of each block of a band.
+// One linear layer with all its levels. Tables count units: cells, or quads of four cells where the precision is int8. Units lie
+// group by group: a group is what the same levels keep, in stretches of one block of columns, band after band. A level streams
+// some groups whole, where levels are nested the first ones.
 struct Linear {
     std::string name;
     Precision precision;
@@ -57,14 +58,12 @@ struct Linear {
     const int8_t* values_int8;    // (quads, cell_rows, 4), int8 only
     const float* scale;           // (out_features,), int8 only
     const uint16_t* columns;      // (units, cells_per_unit())
-    const Run* runs;              // (n,), null where there are cuts
-    const uint32_t* run_ptr;      // (levels, bands + 1), null where there are cuts
-    const uint32_t* starts;       // (bands * blocks + 1,) or null
-    const uint16_t* cuts;         // (levels, bands, blocks) or null
-    uint32_t blocks;              // of a band, 1 to kMostBlocks; 0 without cuts
+    const uint64_t* kept_by;      // (groups,), bit l is set where level l streams the group
+    const uint16_t* sizes;        // (groups, blocks, bands), units
+    uint32_t groups, blocks;      // up to kMostGroups; 1 to kMostBlocks
+    std::vector<uint32_t> starts; // (groups * blocks + 1,), the first unit of every stretch; `check` makes them
     const float* bias;            // (out_features,)
 
-    size_t segments() const { return size_t{bands} * blocks; }
     uint32_t cells_per_unit() const { return precision == Precision::int8 ? kQuad : 1; }
     // Whether a cell only fills up its quad: it repeats the quad's first column.
     bool filler(uint64_t cell) const {
@@ -74,27 +73,27 @@ struct Linear {
     uint64_t kept_cells(uint32_t level) const;
     // Units that a level streams, fillers among them.
     uint64_t kept_units(uint32_t level) const;
+    // What a level streams, block by block, in a block group by group.
+    void find_stretches(uint32_t level, std::vector<Stretch>& stretches) const;
     // Throws Error where an index or an int8 value breaks a rule of docs/reference/bundle.md.
-    void check(uint64_t run_count, uint32_t levels) const;
+    void check(uint32_t levels);
 
    private:
-    void check_runs(uint64_t run_count, uint32_t levels) const;
-    void check_cuts(uint32_t levels) const;
+    void find_starts();
+    void check_columns() const;
     void check_values() const;
 };
 
-// The runs of one level of a linear, as kernels take them: those of the file, or written here from cuts. Adjacent runs of a band
-// are one.
+// What a level streams of each band of a linear, as kernels take it: block by block, in a block group by group.
 class LevelRuns {
    public:
     void read(const Linear& linear, uint32_t level);
 
-    const Run* runs = nullptr;
-    const uint32_t* run_ptr = nullptr;  // (bands + 1,)
+    std::vector<Run> runs;
+    std::vector<uint32_t> run_ptr;  // (bands + 1,)
 
    private:
-    std::vector<Run> own_runs_;
-    std::vector<uint32_t> own_ptr_;
+    std::vector<Stretch> stretches_;
 };
 
 struct Layer {

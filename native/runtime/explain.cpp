@@ -46,7 +46,7 @@ std::string work_of(const Linear& linear, uint32_t level) {
            "\", \"cell_rows\": " + std::to_string(linear.cell_rows) + ", \"cells\": " + std::to_string(cells) +
            ", \"cells_kept\": " + std::to_string(kept) + ", \"sparsity\": " +
            json_number(1.0 - static_cast<double>(kept) / static_cast<double>(cells), "%.6f") +
-           ", \"runs\": " + std::to_string(table.run_ptr[linear.bands] - table.run_ptr[0]) + ", \"macs_per_token\": " + std::to_string(macs);
+           ", \"runs\": " + std::to_string(table.run_ptr[linear.bands]) + ", \"macs_per_token\": " + std::to_string(macs);
 }
 
 // What a linear layer should take and how much of the machine it uses: at the peak of the kernel's own instructions, for the

@@ -8,61 +8,49 @@
 namespace lavolta {
 
 void LevelRuns::read(const Linear& linear, uint32_t level) {
-    const size_t bands = linear.bands, blocks = linear.blocks, segments = linear.segments();
-    if (!linear.cuts) {
-        runs = linear.runs;
-        run_ptr = linear.run_ptr + level * (bands + 1);
-        return;
-    }
-    if (own_runs_.size() < segments) own_runs_.resize(segments);
-    if (own_ptr_.size() <= bands) own_ptr_.resize(bands + 1);
-    const uint16_t* const cuts = linear.cuts + level * segments;
-    Run* const to = own_runs_.data();
-    uint32_t* const ptr = own_ptr_.data();
+    const size_t bands = linear.bands;
+    linear.find_stretches(level, stretches_);
+    // One more: a run of no units is written, too, and overwritten by the next one.
+    if (runs.size() <= stretches_.size() * bands) runs.resize(stretches_.size() * bands + 1);
+    if (run_ptr.size() <= bands) run_ptr.resize(bands + 1);
     uint32_t count = 0;
-    if (blocks == 1) {
-        // Without a branch: a band that keeps nothing is overwritten by the next one.
-        for (size_t band = 0; band < bands; ++band) {
-            ptr[band] = count;
-            to[count] = {linear.starts[band], cuts[band]};
-            count += cuts[band] != 0;
-        }
-    } else {
-        for (size_t band = 0, segment = 0; band < bands; ++band) {
-            const uint32_t first = ptr[band] = count;
-            for (size_t block = 0; block < blocks; ++block, ++segment) {
-                const uint32_t start = linear.starts[segment], kept = cuts[segment];
-                if (count > first && to[count - 1].first + to[count - 1].count == start) {
-                    to[count - 1].count += kept;
-                } else if (kept) {
-                    to[count++] = {start, kept};
-                }
-            }
+    for (size_t band = 0; band < bands; ++band) {
+        run_ptr[band] = count;
+        for (Stretch& stretch : stretches_) {
+            const uint32_t units = stretch.sizes[band];
+            runs[count] = {stretch.first, units};
+            stretch.first += units;
+            count += units != 0;
         }
     }
-    ptr[bands] = count;
-    runs = to;
-    run_ptr = ptr;
+    run_ptr[bands] = count;
+}
+
+void Linear::find_stretches(uint32_t level, std::vector<Stretch>& stretches) const {
+    stretches.clear();
+    for (size_t block = 0; block < blocks; ++block) {
+        for (size_t group = 0; group < groups; ++group) {
+            const size_t stretch = group * blocks + block;
+            if (kept_by[group] >> level & 1) stretches.push_back({sizes + stretch * bands, starts[stretch]});
+        }
+    }
 }
 
 uint64_t Linear::kept_units(uint32_t level) const {
-    LevelRuns table;
-    table.read(*this, level);
     uint64_t kept = 0;
-    for (uint32_t r = table.run_ptr[0]; r < table.run_ptr[bands]; ++r) kept += table.runs[r].count;
+    for (size_t group = 0; group < groups; ++group) {
+        if (kept_by[group] >> level & 1) kept += starts[(group + 1) * blocks] - starts[group * blocks];
+    }
     return kept;
 }
 
 uint64_t Linear::kept_cells(uint32_t level) const {
     if (precision == Precision::fp32) return kept_units(level);
-    LevelRuns table;
-    table.read(*this, level);
     uint64_t kept = 0;
-    for (uint32_t r = table.run_ptr[0]; r < table.run_ptr[bands]; ++r) {
-        const Run& run = table.runs[r];
-        for (uint64_t cell = uint64_t{run.first} * kQuad; cell < (uint64_t{run.first} + run.count) * kQuad; ++cell) {
-            kept += filler(cell) ? 0 : 1;
-        }
+    for (size_t group = 0; group < groups; ++group) {
+        if (!(kept_by[group] >> level & 1)) continue;
+        const uint64_t end = uint64_t{starts[(group + 1) * blocks]} * kQuad;
+        for (uint64_t cell = uint64_t{starts[group * blocks]} * kQuad; cell < end; ++cell) kept += filler(cell) ? 0 : 1;
     }
     return kept;
 }
@@ -75,84 +63,50 @@ namespace {
 
 }  // namespace
 
-void Linear::check(uint64_t run_count, uint32_t levels) const {
+void Linear::check(uint32_t levels) {
     for (uint64_t cell = 0; cell < units * cells_per_unit(); ++cell) {
         if (columns[cell] >= in_features) broken_index(*this, "a column is " + std::to_string(columns[cell]));
     }
-    if (cuts) {
-        check_cuts(levels);
-    } else {
-        check_runs(run_count, levels);
+    for (uint32_t group = 0; group < groups; ++group) {
+        if (kept_by[group] >> (levels - 1) > 1) {
+            broken_index(*this, "group " + std::to_string(group) + " is kept by a level that is not there");
+        }
     }
+    find_starts();
+    check_columns();
     if (precision == Precision::int8) check_values();
 }
 
-namespace {
-
-// Finds a column that comes twice in a band, which also bounds the work of a run.
-class SeenColumns {
-   public:
-    explicit SeenColumns(const Linear& linear) : linear_(linear), seen_(linear.in_features, 0) {}
-
-    void begin_band() { ++stamp_; }
-
-    void add(uint64_t first_unit, uint64_t count) {
-        const uint64_t width = linear_.cells_per_unit();
-        for (uint64_t cell = first_unit * width; cell < (first_unit + count) * width; ++cell) {
-            if (linear_.filler(cell)) continue;
-            if (seen_[linear_.columns[cell]] == stamp_) broken_index(linear_, "a band has a column twice");
-            seen_[linear_.columns[cell]] = stamp_;
-        }
+// The stretches follow one another through all units, which are counted in 32 bits.
+void Linear::find_starts() {
+    const size_t stretches = size_t{groups} * blocks;
+    starts.assign(1, 0);
+    starts.reserve(stretches + 1);
+    uint64_t end = 0;
+    for (size_t stretch = 0; stretch < stretches; ++stretch) {
+        for (size_t band = 0; band < bands; ++band) end += sizes[stretch * bands + band];
+        starts.push_back(static_cast<uint32_t>(end));
     }
-
-   private:
-    const Linear& linear_;
-    std::vector<uint64_t> seen_;
-    uint64_t stamp_ = 0;
-};
-
-}  // namespace
-
-// Every level and band: its runs are inside the cells and no column comes twice.
-void Linear::check_runs(uint64_t run_count, uint32_t levels) const {
-    SeenColumns seen(*this);
-    for (uint32_t level = 0; level < levels; ++level) {
-        const uint32_t* row = run_ptr + size_t{level} * (size_t{bands} + 1);
-        for (uint32_t band = 0; band < bands; ++band) {
-            seen.begin_band();
-            if (row[band] > row[band + 1] || row[band + 1] > run_count) broken_index(*this, "run_ptr is not rising or leaves the runs");
-            for (uint32_t r = row[band]; r < row[band + 1]; ++r) {
-                const Run& run = runs[r];
-                // Kernels go on to the next run when one is used up: an empty one never is.
-                if (run.count == 0) broken_index(*this, "a run has no cells");
-                if (run.count > units || run.first > units - run.count) broken_index(*this, "a run leaves the cells");
-                seen.add(run.first, run.count);
-            }
-        }
+    if (end != units || end > UINT32_MAX) {
+        broken_index(*this, "its groups have " + std::to_string(end) + " cells or quads, there are " + std::to_string(units));
     }
 }
 
-// Blocks follow one another through all cells, and no level keeps more of one than the level before: what holds for the densest
-// level holds for all.
-void Linear::check_cuts(uint32_t levels) const {
-    const size_t count = segments();
-    if (starts[0] != 0 || starts[count] != units) broken_index(*this, "the blocks do not begin at the first cell or end at the last");
-    for (size_t segment = 0; segment < count; ++segment) {
-        if (starts[segment] > starts[segment + 1]) broken_index(*this, "the starts of the blocks do not rise");
-        if (cuts[segment] > starts[segment + 1] - starts[segment]) broken_index(*this, "a cut of level 0 leaves its block");
-    }
-    for (uint32_t level = 1; level < levels; ++level) {
-        const uint16_t* row = cuts + level * count;
-        for (size_t segment = 0; segment < count; ++segment) {
-            if (row[segment] > row[segment - count]) {
-                broken_index(*this, "level " + std::to_string(level) + " keeps more of a block than the level before");
+// No column comes twice in a band, which also bounds the work of a level.
+void Linear::check_columns() const {
+    std::vector<uint32_t> next(starts);          // the next unit of every stretch
+    std::vector<uint32_t> seen(in_features, 0);  // one more than the last band that had the column
+    const uint64_t width = cells_per_unit();
+    for (uint32_t band = 0; band < bands; ++band) {
+        for (size_t stretch = 0; stretch + 1 < starts.size(); ++stretch) {
+            const uint64_t first = next[stretch], end = first + sizes[stretch * bands + band];
+            next[stretch] = static_cast<uint32_t>(end);
+            for (uint64_t cell = first * width; cell < end * width; ++cell) {
+                if (filler(cell)) continue;
+                if (seen[columns[cell]] > band) broken_index(*this, "a band has a column twice");
+                seen[columns[cell]] = band + 1;
             }
         }
-    }
-    SeenColumns seen(*this);
-    for (size_t segment = 0; segment < count; ++segment) {
-        if (segment % blocks == 0) seen.begin_band();
-        seen.add(starts[segment], cuts[segment]);
     }
 }
 

@@ -143,6 +143,7 @@ class Model {
     std::vector<Profile> profiles_, token_profiles_;  // (levels), of single tokens of sessions the latter
     double weights_bytes_per_ns_ = 0.0;               // 0: not measured yet
     LevelRuns runs_;
+    std::vector<Stretch> stretches_;
     Buffer hidden_, next_, work_, angles_, scratch_, head_a_, head_b_, logits_, quantized_, token_scale_;
 };
 

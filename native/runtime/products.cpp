@@ -25,7 +25,7 @@ size_t quantized_token_block(size_t in_features) {
     return std::max<size_t>(budget_bytes / in_features / kQuantBlock, 1) * kQuantBlock;
 }
 
-// Runs kernel(args, thread) over blocks of tokens and chunks of bands.
+// Runs kernel(args) over blocks of tokens and chunks of bands.
 template <class Args, class Kernel>
 void for_parts(Pool& pool, size_t tokens, size_t block, uint32_t bands, const Args& all, const Kernel& kernel) {
     const size_t blocks = (tokens + block - 1) / block;
@@ -35,13 +35,13 @@ void for_parts(Pool& pool, size_t tokens, size_t block, uint32_t bands, const Ar
     const auto band = [&](size_t chunk) {
         return static_cast<uint32_t>(uint64_t{bands} * (2 * chunks * chunk - chunk * chunk) / (chunks * chunks));
     };
-    pool.run(blocks * chunks, [&](size_t item, uint32_t thread) {
+    pool.run(blocks * chunks, [&](size_t item, uint32_t) {
         Args part = all;
         part.token_begin = item / chunks * block;
         part.token_end = std::min(part.token_begin + block, tokens);
         part.band_begin = band(item % chunks);
         part.band_end = band(item % chunks + 1);
-        kernel(part, thread);
+        kernel(part);
     });
 }
 
@@ -104,8 +104,8 @@ void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const flo
     // What both precisions share.
     const auto fill = [&](auto& args) {
         args.columns = layer.columns;
-        args.runs = runs_.runs;
-        args.run_ptr = runs_.run_ptr;
+        args.runs = runs_.runs.data();
+        args.run_ptr = runs_.run_ptr.data();
         args.bias = layer.bias;
         args.residual = residual;
         args.y = y;
@@ -123,7 +123,7 @@ void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const flo
         all.u = quantized(layer.in_features, tokens);
         all.token_scale = token_scale_.reserve(tokens + kTokenPad);
         return for_parts(pool_, tokens, quantized_token_block(layer.in_features), layer.bands, all,
-                         [&](const LinearInt8Args& part, uint32_t) { kernels_.linear_int8(part); });
+                         [&](const LinearInt8Args& part) { kernels_.linear_int8(part); });
     }
     LinearArgs all{};
     fill(all);
@@ -131,20 +131,16 @@ void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const flo
     all.x = x;
     all.x_stride = x_stride;
     all.in_features = layer.in_features;
-    float* const scratch = scratch_.reserve(kLinearScratch * pool_.threads());
-    for_parts(pool_, tokens, linear_block(tokens, layer), layer.bands, all, [&](LinearArgs& part, uint32_t thread) {
-        part.scratch = scratch + thread * kLinearScratch;
-        kernels_.linear(part);
-    });
+    for_parts(pool_, tokens, linear_block(tokens, layer), layer.bands, all, [&](const LinearArgs& part) { kernels_.linear(part); });
 }
 
 void Model::token_linear(const Linear& layer, uint32_t level, const float* x, float* y, const float* residual,
                          Activation activation) {
-    runs_.read(layer, level);
+    layer.find_stretches(level, stretches_);
     const auto run = [&](auto args, auto* kernel) {
         args.columns = layer.columns;
-        args.runs = runs_.runs;
-        args.run_ptr = runs_.run_ptr;
+        args.stretches = stretches_.data();
+        args.stretch_count = stretches_.size();
         args.bias = layer.bias;
         args.residual = residual;
         args.y = y;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,23 @@ def test_a_reserve_is_spent_on_score(invoke: Invoke, bundle: Path) -> None:
     again = invoke(*given, "--seed", 5).data
     assert again == invoke(*given, "--seed", 5).data
     assert again["requests"] == 3
+
+
+def test_a_charge_that_cannot_last_is_said_once(invoke: Invoke, bundle: Path, tmp_path: Path) -> None:
+    given = ("govern", bundle, "--deadline-ms", 1000, "--period-ms", 1000, "--requests", 3, "--json")
+    assert invoke(*given, *SIMULATED, "--until", "2h").err == ""
+    short = invoke(*given, *SIMULATED, "--until", "1000h", "--reserve", "10%")
+    assert short.code == 0
+    said = re.fullmatch(
+        r"lavolta: even at the lowest energy the charge is spent down to 10 % ([0-9.]+) h before the 1000 h are over; "
+        r"wish for less, or allow a longer deadline.\n",
+        short.err,
+    )
+    assert said is not None
+    assert float(said[1]) == pytest.approx(short.data["answers"][0]["short_h"], abs=0.05)
+    # A system without a battery to read.
+    blind = invoke("govern", bundle, "--deadline-ms", 60_000, "--sysfs", tmp_path, "--until", "8h", stdin=b"a cat\na\n")
+    assert blind.err == ("lavolta: the charge is not known: until it is, answers come at the lowest energy.\n")
 
 
 def test_answers_come_line_by_line(invoke: Invoke, bundle: Path) -> None:

@@ -43,7 +43,7 @@ QUERY = "linear.layers.0.attention.query"
 UP = "linear.layers.0.ffn.up"
 """The one int8 linear: 5 rows, so a ragged band, of 4 columns."""
 KEY = "linear.layers.0.attention.key"
-"""The one linear with runs: its second level keeps what the first one does not."""
+"""The one linear whose levels are not nested: the second one keeps what the first one does not."""
 
 
 def tiny_spec() -> ModelSpec:
@@ -205,38 +205,24 @@ def _overlap(parts: Parts) -> None:
     ]
 
 
-def _swap_run_ptr(parts: Parts) -> None:
-    table = np.frombuffer(parts.tensors[f"{KEY}.run_ptr"], dtype="<u4").copy()
-    table[1] = table[2] + 1
-    parts.tensors[f"{KEY}.run_ptr"] = table.tobytes()
+def _cell_of_the_next_band(tensor: str) -> Change:
+    """The first band, which has every column, takes a unit of the second one: there are as many as before."""
 
+    def change(parts: Parts) -> None:
+        shape = parts.header[f"{tensor}.sizes"]["shape"]
+        sizes = np.frombuffer(parts.tensors[f"{tensor}.sizes"], dtype="<u2").copy().reshape(shape)
+        group = int(np.flatnonzero(sizes[:, 0, 1])[0])
+        sizes[group, 0, 0] += 1
+        sizes[group, 0, 1] -= 1
+        parts.tensors[f"{tensor}.sizes"] = sizes.tobytes()
 
-def _starts_fall(parts: Parts) -> None:
-    """The second band begins behind the last one, which ends where it should; no cut is to blame."""
-    starts = np.frombuffer(parts.tensors[f"{UP}.starts"], dtype="<u4").copy()
-    starts[1] = starts[2] + 1
-    parts.tensors[f"{UP}.starts"] = starts.tobytes()
-    parts.tensors[f"{UP}.cuts"] = bytes(len(parts.tensors[f"{UP}.cuts"]))
-
-
-def _cuts_grow(parts: Parts) -> None:
-    """The sparsest level keeps one cell more of a band than the level before, inside the band."""
-    cuts = np.frombuffer(parts.tensors[f"{QUERY}.cuts"], dtype="<u2").copy().reshape(3, 2)
-    cuts[1, 0], cuts[2, 0] = 1, 2
-    parts.tensors[f"{QUERY}.cuts"] = cuts.tobytes()
+    return change
 
 
 def _same_column(parts: Parts) -> None:
     columns = np.frombuffer(parts.tensors[f"{QUERY}.columns"], dtype="<u2").copy()
-    columns[1] = columns[0]
+    columns[-1] = columns[-2]
     parts.tensors[f"{QUERY}.columns"] = columns.tobytes()
-
-
-def _shared_cells(parts: Parts) -> None:
-    """The second band of the dense level runs over the cells of the first: in range, and no column twice in a band."""
-    runs = np.frombuffer(parts.tensors[f"{KEY}.runs"], dtype="<u4").copy().reshape(-1, 2)
-    runs[1] = runs[0]
-    parts.tensors[f"{KEY}.runs"] = runs.tobytes()
 
 
 def _swap_linears(parts: Parts) -> None:
@@ -267,23 +253,25 @@ def _int8_column_twice(parts: Parts) -> None:
     parts.tensors[f"{UP}.columns"] = columns.tobytes()
 
 
-def _resize(parts: Parts, tensor: str, shape: list[int]) -> None:
+def _resize(tensor: str, shape: list[int]) -> Change:
     """Another shape for a tensor, its bytes zeros; those behind it move."""
-    entry, data = parts.header[tensor], bytes(2 * math.prod(shape))
-    begin, end = entry["data_offsets"]
-    for other in parts.header.values():
-        if other["data_offsets"][0] >= end and other is not entry:
-            other["data_offsets"] = [offset + len(data) - (end - begin) for offset in other["data_offsets"]]
-    parts.header[tensor] = {**entry, "shape": shape, "data_offsets": [begin, begin + len(data)]}
-    parts.tensors[tensor] = data
+
+    def change(parts: Parts) -> None:
+        entry = parts.header[tensor]
+        data = bytes({"U64": 8, "U16": 2}[entry["dtype"]] * math.prod(shape))
+        begin, end = entry["data_offsets"]
+        for other in parts.header.values():
+            if other["data_offsets"][0] >= end and other is not entry:
+                other["data_offsets"] = [offset + len(data) - (end - begin) for offset in other["data_offsets"]]
+        parts.header[tensor] = {**entry, "shape": shape, "data_offsets": [begin, begin + len(data)]}
+        parts.tensors[tensor] = data
+
+    return change
 
 
-def _no_blocks(parts: Parts) -> None:
-    _resize(parts, f"{UP}.cuts", [3, 3, 0])
-
-
-def _too_many_blocks(parts: Parts) -> None:
-    _resize(parts, f"{UP}.cuts", [3, 3, 257])
+def _too_many_groups(parts: Parts) -> None:
+    _resize(f"{UP}.kept_by", [1025])(parts)
+    _resize(f"{UP}.sizes", [1025, 1, 3])(parts)
 
 
 def _flat_values(parts: Parts) -> None:
@@ -321,42 +309,37 @@ CHANGES: dict[str, Change] = {
     "manifest-invalid.linear-a-number": _manifest("linears", 5, value=7),
     "manifest-invalid.no-precision": _manifest("linears", 0, "precision", value=...),
     "manifest-invalid.unknown-precision": _manifest("linears", 0, "precision", value="int3"),
-    "manifest-invalid.no-table": _manifest("linears", 0, "table", value=...),
-    "manifest-invalid.unknown-table": _manifest("linears", 0, "table", value="tree"),
-    "manifest-invalid.table-a-number": _manifest("linears", 0, "table", value=2),
     "manifest-invalid.kv-heads-zero": _manifest("model", "kv_heads", value=0),
     "manifest-invalid.more-kv-heads-than-heads": _manifest("model", "kv_heads", value=4),
     "manifest-invalid.unknown-norm": _manifest("model", "norm", value="batch"),
     "manifest-invalid.norm-first-a-number": _manifest("model", "norm_first", value=0),
     "manifest-invalid.unknown-position": _manifest("model", "position", value="alibi"),
     "manifest-invalid.gate-a-string": _manifest("model", "ffn_gate", value="no"),
-    "version-unsupported.newer": _manifest("format", value=4),
-    "version-unsupported.older": _manifest("format", value=2),
+    "version-unsupported.newer": _manifest("format", value=5),
+    "version-unsupported.older": _manifest("format", value=3),
     "version-unsupported.first": _manifest("format", value=1),
     "version-unsupported.zero": _manifest("format", value=0),
-    "manifest-invalid.format-a-string": _manifest("format", value="3"),
+    "manifest-invalid.format-a-string": _manifest("format", value="4"),
     "tensor-missing.embedding": _drop("embeddings.word"),
     "tensor-missing.bias": _drop(f"{QUERY}.bias"),
     "tensor-missing.columns": _drop(f"{QUERY}.columns"),
     "tensor-missing.scale": _drop(f"{UP}.scale"),
-    "tensor-missing.cuts": _drop(f"{UP}.cuts"),
-    "tensor-missing.starts": _drop(f"{QUERY}.starts"),
-    "tensor-missing.runs": _drop(f"{KEY}.runs"),
-    "tensor-missing.cuts-for-runs": _manifest("linears", 0, "table", value="runs"),
-    "tensor-missing.runs-for-cuts": _manifest("linears", 1, "table", value="cuts"),
+    "tensor-missing.sizes": _drop(f"{UP}.sizes"),
+    "tensor-missing.kept-by": _drop(f"{QUERY}.kept_by"),
     "tensor-missing.head": _drop("head.out.weight"),
     "tensor-shape.embedding-transposed": _entry("embeddings.word", shape=[4, 3]),
     "tensor-shape.values-flat": _entry(f"{QUERY}.values", shape=[16]),
     "tensor-shape.two-sizes-for-columns": _entry(f"{QUERY}.columns", shape=[8, 1]),
     "tensor-shape.no-whole-quads": _manifest("linears", 5, "precision", value="int8"),
     "tensor-shape.quads-flat": _flat_values,
-    "tensor-shape.cuts-flat": _entry(f"{UP}.cuts", shape=[9]),
-    "tensor-shape.cuts-without-blocks": _entry(f"{UP}.cuts", shape=[3, 3]),
-    "tensor-shape.cuts-of-one-level": _entry(f"{UP}.cuts", shape=[1, 9, 1]),
-    "tensor-shape.blocks-of-another-number": _entry(f"{QUERY}.cuts", shape=[3, 1, 2]),
-    "tensor-shape.no-blocks": _no_blocks,
-    "tensor-shape.too-many-blocks": _too_many_blocks,
-    "tensor-shape.starts-a-column": _entry(f"{QUERY}.starts", shape=[3, 1]),
+    "tensor-shape.sizes-flat": _entry(f"{KEY}.sizes", shape=[4]),
+    "tensor-shape.sizes-without-blocks": _entry(f"{KEY}.sizes", shape=[2, 2]),
+    "tensor-shape.sizes-of-one-band": _entry(f"{KEY}.sizes", shape=[2, 2, 1]),
+    "tensor-shape.groups-of-another-number": _resize(f"{UP}.kept_by", [1]),
+    "tensor-shape.kept-by-a-column": _entry(f"{KEY}.kept_by", shape=[2, 1]),
+    "tensor-shape.no-blocks": _resize(f"{UP}.sizes", [3, 0, 3]),
+    "tensor-shape.too-many-blocks": _resize(f"{UP}.sizes", [3, 257, 3]),
+    "tensor-shape.too-many-groups": _too_many_groups,
     "tensor-shape.negative": _entry("embeddings.word", shape=[-3, -4]),
     "tensor-shape.product-overflows": _entry("embeddings.word", shape=[1 << 33, 1 << 33, 1 << 33]),
     "tensor-shape.a-float": _entry("embeddings.word", shape=[3.0, 4]),
@@ -364,8 +347,9 @@ CHANGES: dict[str, Change] = {
     "tensor-dtype.signed-columns": _entry(f"{QUERY}.columns", dtype="I16"),
     "tensor-dtype.int8-as-fp32": _manifest("linears", 4, "precision", value="fp32"),
     "tensor-dtype.fp32-as-int8": _manifest("linears", 0, "precision", value="int8"),
-    "tensor-dtype.signed-cuts": _entry(f"{UP}.cuts", dtype="I16"),
     "tensor-dtype.unsigned-values": _entry(f"{UP}.values", dtype="U8"),
+    "tensor-dtype.signed-sizes": _entry(f"{UP}.sizes", dtype="I16"),
+    "tensor-dtype.signed-kept-by": _entry(f"{UP}.kept_by", dtype="I64"),
     "tensor-dtype.unknown": _entry("embeddings.word", dtype="F31"),
     "offsets-invalid.reversed": _entry("embeddings.word", data_offsets=[48, 0]),
     "offsets-invalid.negative": _entry("embeddings.word", data_offsets=[-48, 0]),
@@ -375,23 +359,18 @@ CHANGES: dict[str, Change] = {
     "index-out-of-range.column": _set(f"{QUERY}.columns", 0, 4, "<u2"),
     "index-out-of-range.column-65535": _set(f"{QUERY}.columns", -1, 65535, "<u2"),
     "index-out-of-range.column-twice": _same_column,
-    "index-out-of-range.run-first": _set(f"{KEY}.runs", 0, 1 << 31, "<u4"),
-    "index-out-of-range.run-count": _set(f"{KEY}.runs", 1, (1 << 32) - 1, "<u4"),
-    "index-out-of-range.run-empty": _set(f"{KEY}.runs", 1, 0, "<u4"),
-    "index-out-of-range.run-ptr-beyond": _set(f"{KEY}.run_ptr", -1, (1 << 32) - 1, "<u4"),
-    "index-out-of-range.run-ptr-falls": _swap_run_ptr,
+    "index-out-of-range.sizes-too-large": _set(f"{QUERY}.sizes", 0, 65535, "<u2"),
+    "index-out-of-range.sizes-too-small": _set(f"{QUERY}.sizes", -1, 0, "<u2"),
+    "index-out-of-range.a-cell-of-the-next-band": _cell_of_the_next_band(QUERY),
+    "index-out-of-range.kept-by-a-fourth-level": _set(f"{KEY}.kept_by", 0, 8, "<u8"),
+    "index-out-of-range.kept-by-level-63": _set(f"{UP}.kept_by", 1, 1 << 63, "<u8"),
     "not-finite.nan-embedding": _set("embeddings.word", 5, float("nan"), "<f4"),
     "not-finite.infinite-value": _set(f"{QUERY}.values", 3, float("-inf"), "<f4"),
     "not-finite.nan-bias": _set(f"{QUERY}.bias", 0, float("nan"), "<f4"),
     "index-out-of-range.quad-column": _set(f"{UP}.columns", 0, 4, "<u2"),
     "index-out-of-range.quad-column-twice": _int8_column_twice,
-    "index-out-of-range.starts-behind-the-first-cell": _set(f"{QUERY}.starts", 0, 1, "<u4"),
-    "index-out-of-range.starts-beyond": _set(f"{QUERY}.starts", -1, (1 << 32) - 1, "<u4"),
-    "index-out-of-range.starts-fall": _starts_fall,
-    "index-out-of-range.starts-of-quads": _set(f"{UP}.starts", -1, 4, "<u4"),
-    "index-out-of-range.cut-leaves-its-band": _set(f"{QUERY}.cuts", 0, 5, "<u2"),
-    "index-out-of-range.quad-cut-65535": _set(f"{UP}.cuts", 0, 65535, "<u2"),
-    "index-out-of-range.cuts-grow": _cuts_grow,
+    "index-out-of-range.sizes-of-cells": _set(f"{UP}.sizes", 0, 4, "<u2"),
+    "index-out-of-range.a-quad-of-the-next-band": _cell_of_the_next_band(UP),
     "value-out-of-range.minus-128": _set(f"{UP}.values", 5, -128, "i1"),
     "value-out-of-range.negative-scale": _set(f"{UP}.scale", 1, -0.5, "<f4"),
     "value-out-of-range.filler-not-zero": _filler_not_zero,
@@ -406,7 +385,6 @@ CHANGES: dict[str, Change] = {
     "strict.manifest-invalid.unknown-field": _manifest("model", "rotary", value=True),
     "strict.manifest-invalid.unknown-task": _manifest("model", "task", value="vision"),
     "strict.manifest-invalid.sparsity-kind": _manifest("sparsity", "kind", value="butterfly"),
-    "strict.index-out-of-range.bands-share-cells": _shared_cells,
 }
 
 DECODER_CHANGES: dict[str, Change] = {
@@ -469,7 +447,7 @@ def hostile_bundles() -> dict[str, bytes]:
         "manifest-invalid.an-object": raw(b'{"__metadata__":{"lavolta":{}},' + plain[1:], payload),
         "manifest-invalid.not-json": build(header, "{", tensors),
         "manifest-invalid.a-list": build(header, "[]", tensors),
-        "manifest-invalid.deep": build(header, '{"format":3,"a":' + "[" * 100_000 + "]" * 100_000 + "}", tensors),
+        "manifest-invalid.deep": build(header, '{"format":4,"a":' + "[" * 100_000 + "]" * 100_000 + "}", tensors),
         "manifest-invalid.nan": build(header, json.dumps(manifest).replace("1e-12", "NaN"), tensors),
     }
     return files

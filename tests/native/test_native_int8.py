@@ -24,20 +24,17 @@ TOKENS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65
 
 def integer_weights(packed: PackedInt8, level: int) -> NDArray[np.int64]:
     """The values of a level as a matrix ``(out_features, in_features)``."""
-    grid = packed.grid
+    grid, of = packed.grid, packed.groups.bands()
     weight = np.zeros((grid.bands * grid.cell_rows, grid.in_features), dtype=np.int64)
-    for band in range(grid.bands):
-        for first, count in packed.runs[packed.run_ptr[level, band] : packed.run_ptr[level, band + 1]].tolist():
-            for quad in range(first, first + count):
-                for column, values in zip(
-                    packed.columns[QUAD * quad : QUAD * quad + QUAD], packed.values[quad].T, strict=True
-                ):
-                    weight[band * grid.cell_rows : (band + 1) * grid.cell_rows, column] += values
+    for quad in packed.groups.kept_units(level):
+        rows = slice(of[quad] * grid.cell_rows, (of[quad] + 1) * grid.cell_rows)
+        for column, values in zip(packed.columns[QUAD * quad : QUAD * quad + QUAD], packed.values[quad].T, strict=True):
+            weight[rows, column] += values
     return weight[: grid.out_features]
 
 
 def arguments(packed: PackedInt8, level: int) -> tuple[Any, ...]:
-    return (packed.values, packed.columns, packed.runs, packed.run_ptr[level])
+    return (packed.values, packed.columns, *packed.groups.runs(level))
 
 
 def random_packed(generator: np.random.Generator, out: int, into: int, cell_rows: int) -> PackedInt8:
@@ -60,7 +57,7 @@ def test_sums_are_exact(isa: str, cell_rows: int, tokens: int) -> None:
     u = generator.integers(0, 256, (23, tokens)).astype(np.uint8)
     ones, zeros = np.ones(37, np.float32), np.zeros(37, np.float32)
     token_scale = np.ones(tokens, np.float32)
-    for level in range(packed.levels):
+    for level in range(packed.groups.levels):
         y = _native.linear_int8(isa, *arguments(packed, level), ones, zeros, u, token_scale, None, "none")
         # Sums stay below 2^24, where every integer is a float.
         np.testing.assert_array_equal(y, integer_weights(packed, level) @ (u.astype(np.int64) - 128))
@@ -121,7 +118,7 @@ def test_long_bands_of_large_weights_add_up(isa: str, cell_rows: int, inputs: in
     for tokens in (1, 17, 70):
         u = generator.integers(1, 256, (inputs, tokens)).astype(np.uint8)
         token_scale = np.ones(tokens, np.float32)
-        for level in range(packed.levels):
+        for level in range(packed.groups.levels):
             y = _native.linear_int8(isa, *arguments(packed, level), ones, zeros, u, token_scale, None, "none")
             # Sums stay below 2^24, where every integer is a float.
             np.testing.assert_array_equal(y, integer_weights(packed, level) @ (u.astype(np.int64) - 128))

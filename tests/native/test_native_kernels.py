@@ -75,7 +75,7 @@ def test_linear(isa: str, cell_rows: int, tokens: int) -> None:
         before = dense.astype(np.float64) @ x + bias[:, None]
         error = activation_bound(activation, before, product_bound(dense, x, bias))
         expected = ACTIVATIONS[activation](before)
-        arrays = (packed.values, packed.columns, packed.runs, packed.run_ptr[level], bias, x)
+        arrays = (packed.values, packed.columns, *packed.groups.runs(level), bias, x)
         assert (np.abs(_native.linear(isa, *arrays, None, activation) - expected) <= error).all()
         added = expected + residual
         assert (np.abs(_native.linear(isa, *arrays, residual, activation) - added) <= error + EPS * np.abs(added)).all()
@@ -221,7 +221,7 @@ def test_bits_do_not_depend_on_the_neighbors(isa: str) -> None:
     for cell_rows in CELL_ROWS:
         grid = CellGrid(40, 50, cell_rows)
         packed = pack_linear(weight, [generator.random(grid.shape) < 0.5], cell_rows)
-        arrays = (packed.values, packed.columns, packed.runs, packed.run_ptr[0], bias)
+        arrays = (packed.values, packed.columns, *packed.groups.runs(0), bias)
         together = _native.linear(isa, *arrays, x, None, "gelu")
         for token in (0, 15, 16, 47, 48, 128):
             alone = _native.linear(isa, *arrays, np.ascontiguousarray(x[:, token : token + 1]), None, "gelu")
@@ -265,7 +265,7 @@ def test_low_cells_in_visits_have_the_bits_of_the_straight_walk(isa: str, cell_r
     )
     packed = pack_linear(weight, masks, cell_rows)
     for level in range(len(masks)):
-        arrays = (packed.values, packed.columns, packed.runs, packed.run_ptr[level], bias)
+        arrays = (packed.values, packed.columns, *packed.groups.runs(level), bias)
         together = _native.linear(isa, *arrays, x, residual, "none")
         dense = unpack_linear(packed, level)
         exact = dense.astype(np.float64) @ x + bias[:, None] + residual
@@ -281,11 +281,9 @@ def test_low_cells_in_visits_have_the_bits_of_the_straight_walk(isa: str, cell_r
 @pytest.mark.parametrize("cell_rows", [4, 8, 16])
 @pytest.mark.parametrize("nested", [True, False])
 def test_copied_activations_have_the_bits_of_the_straight_walk(isa: str, cell_rows: int, nested: bool) -> None:
-    """Wide layers and tall bands read copied activations, sparse levels gathered weights; few tokens and few bands walk
-    straight: bits must not tell.
+    """Wide layers and tall bands read copied activations; few tokens and few bands walk straight: bits must not tell.
 
-    More than one panel of 512 rows, three blocks of columns, the last ones ragged; some bands are empty. What the last
-    level of patterns gathers does not fit at once.
+    More than one panel of 512 rows, three blocks of columns, the last ones ragged; some bands are empty.
     """
     generator = np.random.default_rng(cell_rows)
     rows, columns, tokens = 1040 - (cell_rows - 1), 641, 131
@@ -303,18 +301,17 @@ def test_copied_activations_have_the_bits_of_the_straight_walk(isa: str, cell_ro
     )
     packed = pack_linear(weight, masks, cell_rows)
     for level in range(len(masks)):
-        run_ptr = packed.run_ptr[level]
-        arrays = (packed.values, packed.columns, packed.runs, run_ptr, bias)
+        runs, run_ptr = packed.groups.runs(level)
+        arrays = (packed.values, packed.columns, runs, run_ptr, bias)
         for activation in ("none", "gelu"):
             together = _native.linear(isa, *arrays, x, residual, activation)
-            assert (_native.linear(isa, *arrays, x, residual, activation, gather=False) == together).all()
             for first in (0, 16, 128):
                 part = slice(first, first + 3)
                 few = (np.ascontiguousarray(x[:, part]), np.ascontiguousarray(residual[:, part]))
                 assert (_native.linear(isa, *arrays, *few, activation) == together[:, part]).all()
             few_bands = 32 // cell_rows
             some = slice(0, few_bands * cell_rows)
-            head = (packed.values, packed.columns, packed.runs, run_ptr[: few_bands + 1], bias[some])
+            head = (packed.values, packed.columns, runs, run_ptr[: few_bands + 1], bias[some])
             alone = _native.linear(isa, *head, x, np.ascontiguousarray(residual[some]), activation)
             assert (alone == together[some]).all()
         dense = unpack_linear(packed, level)

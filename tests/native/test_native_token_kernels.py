@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lavolta import _native
 from lavolta.sparsity.cells import CELL_ROWS, CellGrid
+from lavolta.sparsity.groups import Groups
 from lavolta.sparsity.packing import pack_linear, unpack_linear
 from lavolta.sparsity.packing_int8 import pack_int8
 from reference_model import ACTIVATIONS
@@ -22,6 +24,17 @@ def masks_of(grid: CellGrid, generator: np.random.Generator) -> list[np.ndarray]
     """All, two that are not nested, none."""
     share = generator.random(grid.shape)
     return [np.ones(grid.shape, bool), share < 0.4, generator.random(grid.shape) < 0.3, np.zeros(grid.shape, bool)]
+
+
+def stretches(groups: Groups, level: int) -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
+    """What a level streams: sizes ``(stretches, bands)``, and the first unit of each stretch."""
+    bands = groups.sizes.shape[2]
+    ends = np.cumsum(groups.sizes.sum(axis=2, dtype=np.uint32).reshape(-1), dtype=np.uint32).reshape(
+        groups.sizes.shape[:2]
+    )
+    firsts = ends - groups.sizes.sum(axis=2, dtype=np.uint32)
+    kept = groups.keeps(level)
+    return np.ascontiguousarray(groups.sizes[kept].reshape(-1, bands)), np.ascontiguousarray(firsts[kept].reshape(-1))
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -40,7 +53,7 @@ def test_token_linear(isa: str, cell_rows: int, inputs: int) -> None:
         # Higham, "Accuracy and Stability", 3.5; all activations have slopes below 1.13, their own error is below 4 eps.
         error = (inputs + 1) * EPS * (np.abs(dense).astype(np.float64) @ np.abs(x) + np.abs(bias))
         error = 1.13 * error + 4 * EPS * np.abs(before)
-        arrays = (packed.values, packed.columns, packed.runs, packed.run_ptr[level], bias, x)
+        arrays = (packed.values, packed.columns, *stretches(packed.groups, level), bias, x)
         expected = ACTIVATIONS[activation](before)
         assert (np.abs(_native.token_linear(isa, *arrays, None, activation)[0] - expected) <= error).all()
         added = expected + residual
@@ -60,13 +73,7 @@ def test_token_linear_int8(isa: str, cell_rows: int, inputs: int) -> None:
     # The largest magnitudes, of both signs: what 16-bit sums of pairs must hold.
     vectors += [np.full(inputs, value, np.float32) for value in (1.0, -1.0)]
     for level in range(4):
-        tables = (
-            packed.values,
-            packed.columns,
-            packed.runs,
-            packed.run_ptr[level],
-            packed.scale,
-        )
+        tables = (packed.values, packed.columns, *stretches(packed.groups, level), packed.scale)
         for x in vectors:
             for added in (None, residual):
                 found, exact = (
@@ -89,19 +96,17 @@ def test_int8_layers_are_those_of_many_tokens(isa: str, cell_rows: int) -> None:
     bias = generator.standard_normal(37).astype(np.float32)
     x = generator.standard_normal((65, 1)).astype(np.float32)
     for level in range(4):
-        tables = (packed.values, packed.columns, packed.runs, packed.run_ptr[level])
+        tables = (packed.values, packed.columns, *stretches(packed.groups, level))
         one = _native.token_linear_int8(isa, *tables, packed.scale, bias, x[:, 0].copy(), None, "none")[0]
         dequantized = np.abs(x).max() / 127
         q = np.round(x[:, 0] * (np.float32(127) / np.abs(x).max()))
         dense = np.zeros((37, 65))
-        grid = packed.grid
-        for band in range(grid.bands):
-            for first, count in packed.runs[packed.run_ptr[level, band] : packed.run_ptr[level, band + 1]].tolist():
-                for quad in range(first, first + count):
-                    rows = slice(band * cell_rows, min(37, (band + 1) * cell_rows))
-                    height = rows.stop - rows.start
-                    for i in range(4):
-                        dense[rows, packed.columns[4 * quad + i]] += packed.values[quad, :height, i]
+        for quad in packed.groups.kept_units(level):
+            band = packed.groups.bands()[quad]
+            rows = slice(band * cell_rows, min(37, (band + 1) * cell_rows))
+            height = rows.stop - rows.start
+            for i in range(4):
+                dense[rows, packed.columns[4 * quad + i]] += packed.values[quad, :height, i]
         expected = dense @ q * (packed.scale.astype(np.float64) * dequantized) + bias
         assert np.abs(one - expected).max() <= 8 * EPS * (np.abs(expected).max() + np.abs(bias).max())
 
@@ -113,7 +118,7 @@ def test_what_is_not_finite_is_not_lost(isa: str, value: float) -> None:
     packed = pack_int8(generator.standard_normal((5, 9)).astype(np.float32), [np.ones((2, 9), bool)], 4)
     x = np.ones(9, np.float32)
     x[4] = value
-    tables = (packed.values, packed.columns, packed.runs, packed.run_ptr[0], packed.scale)
+    tables = (packed.values, packed.columns, *stretches(packed.groups, 0), packed.scale)
     bias = np.zeros(5, np.float32)
     found, exact = (_native.token_linear_int8(name, *tables, bias, x, None, "none") for name in (isa, "reference"))
     assert not np.isfinite(found).any()

@@ -77,8 +77,11 @@ def test_what_is_written_is_read_back(
     for name, packed in model.packed.items():
         read = bundle.packed(name)
         assert read.grid == packed.grid
-        for field in fields(packed)[1:]:
-            mine, theirs = getattr(read, field.name), getattr(packed, field.name)
+        assert read.groups.levels == packed.groups.levels
+        arrays = [field.name for field in fields(packed) if field.name not in ("grid", "groups")]
+        pairs = [(getattr(read, field), getattr(packed, field)) for field in arrays]
+        pairs += [(getattr(read.groups, field), getattr(packed.groups, field)) for field in ("sizes", "kept_by")]
+        for mine, theirs in pairs:
             assert mine.dtype == theirs.dtype
             np.testing.assert_array_equal(mine, theirs)
         np.testing.assert_array_equal(bundle.bias(name), model.biases[name])
@@ -104,7 +107,7 @@ def test_every_item_is_aligned(tmp_path: Path) -> None:
     path = random_model(cell_rows=1, precision="mixed").write(tmp_path / "m.lavolta", tokenizer_json=b"odd")
     start = 8 + int.from_bytes(path.read_bytes()[:8], "little")
     assert start % ALIGNMENT == 0
-    size = {"F32": 4, "U32": 4, "I32": 4, "U16": 2, "U8": 1, "I8": 1}
+    size = {"U64": 8, "F32": 4, "U16": 2, "U8": 1, "I8": 1}
     for entry in Container(path).entries.values():
         assert (start + entry.begin) % size[entry.dtype] == 0
 
@@ -141,12 +144,14 @@ def test_bytes_of_levels(tmp_path: Path) -> None:
     stored = sum(tensor.nbytes for tensor in model.tensors.values())
     for name, packed in model.packed.items():
         stored += packed.values.nbytes + packed.columns.nbytes + model.biases[name].nbytes
-        stored += 4 * (packed.grid.bands + 1) + 3 * 2 * packed.grid.bands  # where bands start, and three cuts of each
+        # Two groups, what both levels keep and what only the first one does: a mask, and a size for every band.
+        stored += 2 * (8 + 2 * packed.grid.bands)
     assert [size["resident"] for size in sizes] == [stored] * 3
     assert sizes[0]["streamed"] > sizes[1]["streamed"] > sizes[2]["streamed"]
-    # A level that keeps nothing streams no cell, only its cuts: one of 2 bytes for every band.
-    empty = sum(2 * packed.grid.bands for packed in model.packed.values())
-    assert sizes[2]["streamed"] == sizes[2]["table"] == empty
+    # A level that keeps nothing streams no cell and no size.
+    assert sizes[2]["streamed"] == sizes[2]["table"] == 0
+    of_a_group = sum(2 * packed.grid.bands for packed in model.packed.values())
+    assert [size["table"] for size in sizes[:2]] == [2 * of_a_group, of_a_group]
     cells = sum(packed.kept_cells(0) for packed in model.packed.values())
     assert sizes[0]["streamed"] - sizes[0]["table"] == cells * (4 * 4 + 2)
 
@@ -156,8 +161,7 @@ def test_bytes_of_int8_levels(tmp_path: Path) -> None:
     model = random_model(keep=(1.0, 0.5, 0.0), cell_rows=4, precision="int8")
     bundle = BundleFile.open(model.write(tmp_path / "m.lavolta"))
     sizes = [bundle.level_bytes(level) for level in range(3)]
-    empty = sum(2 * packed.grid.bands for packed in model.packed.values())
-    assert sizes[2]["streamed"] == sizes[2]["table"] == empty
+    assert sizes[2]["streamed"] == sizes[2]["table"] == 0
     streamed = 0
     for packed in model.packed.values():
         assert isinstance(packed, PackedInt8)
@@ -247,7 +251,7 @@ def _unknown_kind(args: dict[str, Any]) -> None:
         (_wrong_shape, "'embeddings.word' of shape"),
         (_not_finite, "NaN or infinity in 'embeddings.word'"),
         (_drop_linear, "'layers.1.ffn.down' is missing or unknown"),
-        (_one_level_less, "cuts"),
+        (_one_level_less, "was packed for 4 levels, the bundle has 3"),
         (_nan_in_manifest, "not plain JSON"),
         (_object_in_manifest, "not plain JSON"),
         (_sparsest_first, "sparsities are not rising"),

@@ -40,11 +40,11 @@ class Subject:
         return random_ids(np.random.default_rng(seed), self.model.spec, lengths)
 
     def mixed(self, levels: Sequence[int], ids: list[list[int]], folder: Path) -> NDArray[np.float32]:
-        """What a bundle with one level gives, in which layer i has the table of level l_i."""
-        packed = {
-            name: replace(linear, run_ptr=linear.run_ptr[[levels[int(name.split(".")[1])]]])
-            for name, linear in self.model.packed.items()
-        }
+        """What a bundle with one level gives, in which layer i has the groups of level l_i."""
+        packed = {}
+        for name, linear in self.model.packed.items():
+            kept = linear.groups.keeps(levels[int(name.split(".")[1])])
+            packed[name] = replace(linear, groups=replace(linear.groups, kept_by=kept.astype(np.uint64), levels=1))
         with open_bundle(replace(self.model, packed=packed, levels=1).write(folder / "mixed.lavolta")) as reference:
             return reference.run(ids)
 

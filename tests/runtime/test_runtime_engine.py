@@ -94,28 +94,22 @@ def test_levels_that_are_not_nested(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("cell_rows", [1, 4, 8])
-def test_cuts_and_runs_give_the_same_bits(folder: Path, cell_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same nested levels, once as cuts and once as runs, with levels that keep all and nothing of a block."""
+def test_the_order_of_groups_is_free(folder: Path, cell_rows: int) -> None:
+    """A level has the same bits alone in a file and among others that keep more, less, all and nothing of a block."""
     model = random_model(layers=1, ffn=517, precision="mixed", cell_rows=cell_rows, keep=(1.0, 0.9, 0.02, 0.01, 0.0))
     ids, types = batch(model, [1, 17, 64])
-    paths = [model.write(folder / "cuts.lavolta")]
-    monkeypatch.setattr("lavolta.runtime.bundle.cuts_of", lambda _: None)
-    paths.append(model.write(folder / "runs.lavolta"))
+    path = model.write(folder / "nested.lavolta")
     for isa in instruction_sets():
-        with open_bundle(paths[0], isa=isa) as cuts, open_bundle(paths[1], isa=isa) as runs:
+        with open_bundle(path, isa=isa) as engine:
             for level in (3, 0, 4, 2, 1):
-                cuts.switch(level)
-                runs.switch(level)
-                assert (cuts.run(ids, types) == runs.run(ids, types)).all()
-            facts = [
-                [
-                    (row["level"], row["layer"], row["runs"], row["cells_kept"])
-                    for row in engine.explain()
-                    if "runs" in row
-                ]
-                for engine in (cuts, runs)
-            ]
-            assert facts[0] == facts[1]
+                engine.switch(level)
+                assert np.abs(engine.run(ids, types) - model.run(level, ids, types)).max() <= tolerance(model)
+            kept = {
+                (row["level"], row["layer"]): row["cells_kept"] for row in engine.explain() if row["op"] == "linear"
+            }
+    assert kept == {
+        (f"L{level}", name): packed.kept_cells(level) for name, packed in model.packed.items() for level in range(5)
+    }
 
 
 @pytest.mark.parametrize("threads", [2, 3, 5])

@@ -103,12 +103,30 @@ def test_the_reason_and_the_choice_of_every_goal() -> None:
     mains = decide(Goal(), on_ac=True)
     assert (mains.option.choice.level, mains.reason, mains.price) == ("M1", Reason.MAINS, 0.0)
     unknown = decide(Goal(until_h=1e-6), charge_known=False)
-    assert (unknown.option, unknown.reason) == (cheapest.option, Reason.CHEAPEST)
+    assert (unknown.option, unknown.reason) == (cheapest.option, Reason.UNKNOWN)
     assert decide(Goal(until_h=1e-6)).reason == Reason.PLAN
     late = decide(Goal(), waited_ns=74 * 10**6)
     # 16.67 ms is the fastest of all.
     assert (late.option.choice, late.reason) == (Choice(1400.0, 1, "M4", CLUSTER), Reason.LATE)
     assert decide(Goal(min_score=0.86)).option.choice.level == "M2"
+
+
+def test_a_charge_that_cannot_last_is_said_and_by_how_much() -> None:
+    # The cheapest choice alone spends the whole charge in this time.
+    given = scenario()
+    power_uw = given.period_fj(decide(Goal()).option) / given.period_ns
+    whole_h = CAPACITY_FJ / power_uw / 3.6e12
+    enough = decide(Goal(until_h=0.99 * whole_h))
+    assert (enough.reason, enough.short_h) == (Reason.PLAN, None)
+    for share, reserve in [(1.0, None), (0.5, 0.25)]:
+        lasts_h = (share - (reserve or 0.0)) * whole_h
+        short = decide(Goal(until_h=3 * lasts_h, reserve=reserve), share=share)
+        assert (short.option, short.reason) == (decide(Goal()).option, Reason.SHORT)
+        assert short.short_h == pytest.approx(2 * lasts_h)
+    empty = decide(Goal(until_h=1.0, reserve=0.5), share=0.4)
+    assert (empty.reason, empty.short_h) == (Reason.SHORT, 1.0)
+    # With a reserve alone no time was asked for.
+    assert decide(Goal(reserve=0.5), share=0.4).short_h is None
 
 
 def test_requests_behind_are_kept_in_time_too() -> None:

@@ -33,6 +33,7 @@ def served(index: int = 0, **changes: Any) -> Served:
         "kept_level": True,
         "score": 0.9,
         "reason": "lowest energy",
+        "short_h": None,
         "degree": "sets",
         "charge_share": None,
         "temperature_c": None,

@@ -1,4 +1,4 @@
-"""Packing: every level unpacks to the masked weight, nested levels stream one prefix per band and block."""
+"""Packing: every level unpacks to the masked weight, nested levels are the beginning of all cells."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from lavolta.errors import UserInputError
 from lavolta.sparsity.cells import CELL_ROWS, CellGrid
-from lavolta.sparsity.packing import MAX_LEVELS, column_blocks, pack_linear, unpack_linear
+from lavolta.sparsity.groups import MAX_LEVELS, MOST_GROUPS
+from lavolta.sparsity.packing import column_blocks, pack_linear, unpack_linear
 from lavolta.sparsity.ranking import free_ranking
 
 grids = st.builds(CellGrid, st.integers(1, 21), st.integers(1, 19), st.sampled_from(CELL_ROWS))
@@ -27,54 +28,59 @@ def test_each_level_unpacks_to_its_masked_weight(grid: CellGrid, seed: int, leve
 
 
 @given(grids, seeds, st.lists(st.integers(0, 300), min_size=1, max_size=5))
-def test_nested_levels_stream_one_prefix_of_each_band(grid: CellGrid, seed: int, cuts: list[int]) -> None:
+def test_nested_levels_are_the_beginning_of_all_cells(grid: CellGrid, seed: int, cuts: list[int]) -> None:
     rng = np.random.default_rng(seed)
     ranking = free_ranking(grid, rng.random(grid.shape))
     masks = [ranking.keep(cut) for cut in sorted(cuts, reverse=True)]
-    weight = rng.standard_normal((grid.out_features, grid.in_features))
-    packed = pack_linear(weight, masks, grid.cell_rows)
-    starts = np.concatenate(([0], np.cumsum(masks[0].sum(axis=1))))
+    packed = pack_linear(rng.standard_normal((grid.out_features, grid.in_features)), masks, grid.cell_rows)
     for level, mask in enumerate(masks):
-        for band in range(grid.bands):
-            runs = packed.runs[packed.run_ptr[level, band] : packed.run_ptr[level, band + 1]]
-            count = int(mask[band].sum())
-            assert runs.tolist() == ([[starts[band], count]] if count else [])
+        assert packed.groups.kept_units(level).tolist() == list(range(mask.sum()))
 
 
 @given(grids, seeds, st.integers(1, 4))
-def test_runs_of_a_band_are_ascending_apart_and_inside_it(grid: CellGrid, seed: int, levels: int) -> None:
+def test_a_level_streams_each_of_its_groups_whole(grid: CellGrid, seed: int, levels: int) -> None:
+    """Cells lie by group, band and column, and the groups of a level hold what it keeps, in any layer."""
     rng = np.random.default_rng(seed)
     masks = [rng.random(grid.shape) < 0.4 for _ in range(levels)]
     packed = pack_linear(np.ones((grid.out_features, grid.in_features)), masks, grid.cell_rows)
-    assert (np.diff(packed.run_ptr.astype(np.int64), axis=1) >= 0).all()
-    ends = np.cumsum(np.logical_or.reduce(masks).sum(axis=1))
-    for level in range(levels):
-        for band in range(grid.bands):
-            position = int(ends[band - 1]) if band else 0
-            for run, (start, count) in enumerate(packed.runs[slice(*packed.run_ptr[level, band : band + 2])].tolist()):
-                # Adjacent runs are merged, so a later one leaves a gap.
-                assert start >= position + (run > 0)
-                assert count > 0
-                position = start + count
-            assert position <= ends[band]
+    groups = packed.groups
+    assert groups.sizes.shape == (len(groups.kept_by), 1, grid.bands)
+    signature = np.sum([mask.astype(np.uint64) << np.uint64(level) for level, mask in enumerate(masks)], axis=0)
+    wanted = [
+        (int(group), band, int(column))
+        for group in groups.kept_by
+        for band in range(grid.bands)
+        for column in np.flatnonzero(signature[band] == group)
+    ]
+    group_of = np.repeat(groups.kept_by, groups.sizes.sum(axis=(1, 2), dtype=np.int64))
+    stored = zip(group_of.tolist(), groups.bands().tolist(), packed.columns.tolist(), strict=True)
+    assert list(stored) == wanted
+    shared = [int(group).bit_count() for group in groups.kept_by]
+    assert shared == sorted(shared, reverse=True)
 
 
 def test_golden_layout_of_two_nested_levels() -> None:
-    # By hand: band 0 keeps column 2 in both levels, 0 and 3 in the first; band 1 (one real row) column 1 in the first.
+    # By hand: band 0 keeps column 2 in both levels, 0 and 3 in the first; band 1 (one real row) column 3 in both, 1 in
+    # the first. What both keep comes first.
     weight = np.arange(12, dtype=np.float64).reshape(3, 4)
-    dense = np.array([[True, False, True, True], [False, True, False, False]])
-    sparse = np.array([[False, False, True, False], [False, False, False, False]])
+    dense = np.array([[True, False, True, True], [False, True, False, True]])
+    sparse = np.array([[False, False, True, False], [False, False, False, True]])
     packed = pack_linear(weight, [dense, sparse], 2)
-    assert packed.columns.tolist() == [2, 0, 3, 1]
-    assert packed.values.tolist() == [[2, 6], [0, 4], [3, 7], [9, 0]]
-    assert packed.runs.tolist() == [[0, 3], [3, 1], [0, 1]]
-    assert packed.run_ptr.tolist() == [[0, 1, 2], [2, 3, 3]]
+    assert packed.columns.tolist() == [2, 3, 0, 3, 1]
+    assert packed.values.tolist() == [[2, 6], [11, 0], [0, 4], [3, 7], [9, 0]]
+    assert packed.groups.kept_by.tolist() == [0b11, 0b01]
+    assert packed.groups.sizes.tolist() == [[[1, 1]], [[2, 1]]]
+    # Bands add up what both levels keep before what the first one does.
+    runs, run_ptr = packed.groups.runs(0)
+    assert (runs.tolist(), run_ptr.tolist()) == ([[0, 1], [2, 2], [1, 1], [4, 1]], [0, 2, 4])
+    runs, run_ptr = packed.groups.runs(1)
+    assert (runs.tolist(), run_ptr.tolist()) == ([[0, 1], [1, 1]], [0, 1, 2])
 
 
 @pytest.mark.parametrize(("columns", "blocks"), [(512, 1), (513, 3), (768, 3), (770, 4)])
 @pytest.mark.parametrize("cell_rows", [2, 4, 16])
 def test_wide_layers_lie_block_by_block(columns: int, blocks: int, cell_rows: int) -> None:
-    """In a block of columns a nested level is a prefix: groups of sparser levels come first, by column in a group."""
+    """A group's cells are in rising blocks of columns, each of all bands; a band adds them up block by block."""
     rng = np.random.default_rng(columns)
     grid = CellGrid(3 * cell_rows - 1, columns, cell_rows)
     ranking = free_ranking(grid, rng.random(grid.shape))
@@ -83,25 +89,32 @@ def test_wide_layers_lie_block_by_block(columns: int, blocks: int, cell_rows: in
     packed = pack_linear(weight, masks, cell_rows)
     blocks = blocks if cell_rows >= 4 else 1
     assert column_blocks(grid) == blocks
+    assert packed.groups.sizes.shape == (3, blocks, grid.bands)
     width = -(-columns // blocks)
+    own = [masks[2], masks[1] & ~masks[2], masks[0] & ~masks[1]]
+    stored = iter(packed.columns.tolist())
+    for group, mask in enumerate(own):
+        for block in range(blocks):
+            for band in range(grid.bands):
+                inside = np.flatnonzero(mask[band, block * width : (block + 1) * width]) + block * width
+                assert packed.groups.sizes[group, block, band] == len(inside)
+                assert [next(stored) for _ in inside] == inside.tolist()
     for level, mask in enumerate(masks):
         np.testing.assert_array_equal(unpack_linear(packed, level), weight * grid.expand(mask))
+        runs, run_ptr = packed.groups.runs(level)
         for band in range(grid.bands):
-            expected: list[list[int]] = []
-            runs = packed.runs[packed.run_ptr[level, band] : packed.run_ptr[level, band + 1]].tolist()
-            start = int(masks[0][:band].sum())
-            for low in range(0, columns, width):
-                inside = slice(low, low + width)
-                count = int(mask[band, inside].sum())
-                if count and expected and sum(expected[-1]) == start:
-                    expected[-1][1] += count
-                elif count:
-                    expected.append([start, count])
-                kept = packed.columns[start : start + count].astype(np.int64)
-                assert sorted(kept.tolist()) == (low + np.flatnonzero(mask[band, inside])).tolist()
-                assert (np.diff(kept) < 0).sum() < len(masks) - level or count < 2
-                start += int(masks[0][band, inside].sum())
-            assert runs == expected
+            read = [packed.columns[first : first + count] for first, count in runs[run_ptr[band] : run_ptr[band + 1]]]
+            streamed = np.concatenate([*read, np.zeros(0, np.uint16)]).astype(np.int64)
+            assert (np.diff(streamed // width) >= 0).all()
+            assert sorted(streamed.tolist()) == np.flatnonzero(mask[band]).tolist()
+
+
+@pytest.mark.parametrize(("columns", "blocks"), [(65535, 1), (65536, 2)])
+def test_two_bytes_count_what_a_block_has_of_a_band(columns: int, blocks: int) -> None:
+    packed = pack_linear(np.ones((1, columns), np.float32), [np.ones((1, columns), bool)], 1)
+    assert packed.groups.sizes.shape == (1, blocks, 1)
+    assert packed.kept_cells(0) == columns
+    assert packed.columns.tolist() == list(range(columns))
 
 
 def test_largest_column_index_fits() -> None:
@@ -127,6 +140,14 @@ def test_wrong_values_are_refused_in_words() -> None:
         pack_linear(weight, [mask] * (MAX_LEVELS + 1), 4)
     with pytest.raises(UserInputError, match="level 1 has shape"):
         pack_linear(weight, [mask, mask.T], 4)
+    # Eleven levels, no two cells in the same ones.
+    wide = np.arange(1, MOST_GROUPS + 2)[None, :]
+    with pytest.raises(UserInputError, match="in 1025 groups"):
+        pack_linear(np.ones(wide.shape), [(wide >> level) % 2 == 1 for level in range(11)], 1)
+    assert (
+        len(pack_linear(np.ones((1, 1024)), [(wide[:, :1024] >> level) % 2 == 1 for level in range(11)], 1).columns)
+        == 1024
+    )
     for bad in (np.nan, np.inf):
         with pytest.raises(UserInputError, match="NaN or infinity"):
             pack_linear(np.full((4, 3), bad), [mask], 4)

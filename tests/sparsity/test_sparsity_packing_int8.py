@@ -116,8 +116,8 @@ def test_golden_layout_of_two_nested_levels() -> None:
         [[0, 127, 0, 0], [73, 127, 0, 0]],
         [[127, 0, 0, 0], [0, 0, 0, 0]],
     ]
-    assert packed.runs.tolist() == [[0, 2], [2, 1], [0, 1]]
-    assert packed.run_ptr.tolist() == [[0, 1, 2], [2, 3, 3]]
+    assert packed.groups.kept_by.tolist() == [0b11, 0b01]
+    assert packed.groups.sizes.tolist() == [[[1, 0]], [[1, 1]]]
     np.testing.assert_array_equal(packed.scale, np.array([3, 7, 9], dtype=np.float32) / np.float32(127))
 
 

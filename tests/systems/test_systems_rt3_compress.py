@@ -26,6 +26,7 @@ from lavolta.models.batching import encode_texts, predict
 from lavolta.models.hf import load_encoder
 from lavolta.models.loaded import LoadedModel
 from lavolta.models.tasks import load_task
+from lavolta.models.text import user_text
 from lavolta.progress import SilentProgress
 from lavolta.runtime.bundle import FORMAT, BundleFile
 from lavolta.runtime.engine import open_bundle
@@ -194,6 +195,21 @@ def test_training_brings_the_levels_nearer_to_the_dense_model(made: Made, tiny_f
         assert float((model.encode(texts) * dense).sum(axis=1).mean()) > 0.8
 
 
+def test_every_level_tells_its_fidelity_on_text_that_was_not_trained_on(
+    made: Made, tiny_folder: Path, tiny_text: Path
+) -> None:
+    held_out = user_text(tiny_text).held_out
+    assert made.result["judged_texts"] == len(held_out)
+    dense = predict(loaded := load_encoder(str(tiny_folder), "embedding"), encode_texts(loaded, held_out))
+    with open_bundle(made.out) as model:
+        for index, level in enumerate(made.result["levels"]):
+            model.switch(index)
+            # Vectors of length one: the product is the cosine.
+            assert level["fidelity"] == pytest.approx(float((model.encode(held_out) * dense).sum(axis=1).mean()))
+            assert "score" not in level
+    assert made.result["levels"][0]["fidelity"] > made.result["levels"][-1]["fidelity"]
+
+
 def test_the_result_tells_what_was_done(made: Made, tiny_text: Path) -> None:
     result = made.result
     assert result["out"] == str(made.out)
@@ -225,7 +241,7 @@ def test_a_bundle_of_another_version_is_made_anew(
     whole = made.out.read_bytes()
     assert whole.count(now) == 1
     out.write_bytes(whole.replace(now, other))
-    with pytest.raises(BundleError, match="write the bundle again"):
+    with pytest.raises(BundleError, match="an older version made it, make the bundle again"):
         open_bundle(out)
     compress(str(tiny_folder), out=out, text=tiny_text, **{**SMALL, "mode": "one-shot"})
     with open_bundle(out) as model:

@@ -13,6 +13,7 @@ from tiny_files import WORDS, sentences
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lavolta.models.hf_decoders import load_decoder
+from lavolta.models.text import user_text
 from lavolta.runtime.bundle import BundleFile
 from lavolta.runtime.engine import open_bundle
 from lavolta.systems.rt3.recipe import compress
@@ -72,6 +73,25 @@ def test_one_shot(folder: Path, tmp_path: Path) -> None:
             assert len(list(engine.generate(WORDS[3], 4))) == 4
     # The dense level is the model itself but for what all levels' shared weights gave up for the sparser ones.
     assert errors[0] < errors[-1]
+
+
+def test_fidelity_is_how_often_dense_and_level_can_write_the_same(folder: Path, tmp_path: Path) -> None:
+    text = text_file(tmp_path)
+    out = tmp_path / "m.lavolta"
+    result = compress(str(folder), out=out, text=text, mode="one-shot", levels=2, tokens=16)
+    dense = load_decoder(str(folder))
+    held_out = user_text(text).held_out
+    with open_bundle(out) as engine:
+        for index, level in enumerate(result["levels"]):
+            engine.switch(index)
+            shared = []
+            for ids in engine.tokenize(held_out)[0]:
+                with torch.no_grad():
+                    logits = dense.module.logits(dense.module.hidden(torch.tensor([ids])))[0]
+                both = torch.stack([logits, torch.from_numpy(engine.run([ids]))]).softmax(dim=2)
+                shared.extend(both.amin(dim=0).sum(dim=1).tolist())
+            assert level["fidelity"] == pytest.approx(float(np.mean(shared)), abs=1e-5)
+    assert result["levels"][0]["fidelity"] > result["levels"][1]["fidelity"]
 
 
 def test_distilling_brings_the_sparsest_level_nearer(folder: Path, tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ namespace {
 constexpr uint32_t kBlockColumns = 256;
 constexpr uint32_t kPackedRows = 512;
 constexpr uint32_t kPackedBands = kPackedRows / 4;
-constexpr uint32_t kVisits = 4 * kPackedBands;
 
-// The cells of a band that are in a block and one run. The first visit of a band begins its sums, the last one ends them.
+// The cells of a band that are in a block, from `cell` of `run` on through as many runs as it takes. The first visit of a band
+// begins its sums, the last one ends them.
 struct Visit {
-    uint32_t cell, count, band;
+    uint32_t run, cell, count, band;
     bool first, last;
 };
 
@@ -41,54 +41,43 @@ inline bool enter_run(const LinearArgs& a, uint32_t band, Cursor& at) {
     return false;
 }
 
-// Appends the visits of `band` to columns [low, low + width) while fewer than `most` are listed; what does not fit waits for the
-// next pass. Returns whether the band has no cells left.
+// Moves over the cells of `band` that are in columns [low, low + width) and returns how many they are; where the band has no
+// cells left, `at.end` is 0.
 template <class V>
-bool list_visits(const LinearArgs& a, uint32_t band, Cursor& at, uint32_t low, uint32_t width, bool first, Visit* visits,
-                 uint32_t& count, uint32_t most) {
-    for (bool begins = first; count < most; begins = false) {
-        const uint32_t cells = V::columns_within(a.columns + at.cell, at.end - at.cell, low, width);
-        if (cells == 0 && !begins) return false;
-        Visit& visit = visits[count++] = {at.cell, cells, band, begins, false};
-        at.cell += cells;
-        if (at.cell < at.end) continue;
+inline uint32_t take_cells(const LinearArgs& a, uint32_t band, Cursor& at, uint32_t low, uint32_t width) {
+    uint32_t cells = 0;
+    for (;;) {
+        const uint32_t more = V::columns_within(a.columns + at.cell, at.end - at.cell, low, width);
+        cells += more;
+        at.cell += more;
+        if (at.cell < at.end) return cells;
         ++at.run;
-        if (enter_run(a, band, at)) continue;
-        visit.last = true;
-        return true;
+        if (!enter_run(a, band, at)) return cells;
     }
-    return false;
 }
 
-enum class Walk : uint8_t { straight, in_place, gathered };
-
-// The fastest walk, judged by the first bands. Measured on AVX2, where tiles of two registers of tokens do not gain. A layer whose
-// activations nearly fit the first-level cache without a copy needs longer visits, and the copy of a block, which costs as much as
-// 200 cells of 4 rows, wants rows that share it. Weights of short visits are gathered where there is room.
+// Whether the walk below is the faster one, judged by the first bands. Measured on AVX2, where tiles of two registers of tokens do
+// not gain. A layer whose activations nearly fit the first-level cache without a copy needs longer visits, and the copy of a
+// block, which costs as much as 200 cells of 4 rows, wants rows that share it.
 template <class V, int Most>
-Walk choose_walk(const LinearArgs& a) {
+bool copies_pay(const LinearArgs& a) {
     const size_t registers = (a.token_end - a.token_begin + V::width - 1) / V::width;
-    if (a.band_begin == a.band_end || registers <= 2 * ((registers + Most - 1) / Most)) return Walk::straight;
+    if (a.band_begin == a.band_end || registers <= 2 * ((registers + Most - 1) / Most)) return false;
     static const size_t cache_bytes = first_level_cache_bytes();
     const bool wide = a.in_features * size_t{64} > cache_bytes;
     const uint32_t rows = (a.band_end - a.band_begin) * a.cell_rows;
     // Cells of a visit.
     const uint32_t least = (wide ? 12 : 64) + 800 / (rows < kPackedRows ? rows : kPackedRows);
-    constexpr uint32_t short_visit = 60;
     const uint32_t width = block_columns(a.in_features);
     constexpr uint32_t enough = 8;
     uint32_t cells = 0, visits = 0;
-    for (uint32_t r = a.run_ptr[a.band_begin]; r < a.run_ptr[a.band_end] && visits < enough; ++r) {
-        for (uint32_t cell = a.runs[r].first, end = cell + a.runs[r].count; cell < end; ++visits) {
-            const uint32_t block = a.columns[cell] / width * width;
-            const uint32_t count = V::columns_within(a.columns + cell, end - cell, block, width);
-            cells += count;
-            cell += count;
+    for (uint32_t band = a.band_begin; band < a.band_end && visits < enough; ++band) {
+        Cursor at{a.run_ptr[band], 0, 0};
+        for (bool more = enter_run(a, band, at); more && visits < enough; more = at.end > 0, ++visits) {
+            cells += take_cells<V>(a, band, at, a.columns[at.cell] / width * width, width);
         }
     }
-    if (visits == 0 || cells < least * visits) return Walk::straight;
-    const bool fits = a.scratch && size_t{a.in_features} * a.cell_rows <= kGatheredFloats;
-    return fits && cells < short_visit * visits ? Walk::gathered : Walk::in_place;
+    return visits > 0 && cells >= least * visits;
 }
 
 // Copies columns [low, low + columns) and returns where column 0 of the copy would be.
@@ -104,34 +93,9 @@ const float* copy_block(const LinearArgs& a, uint32_t low, uint32_t columns, siz
     return reinterpret_cast<const float*>(origin);
 }
 
-// Where visit i fetches weights: kAheadBytes ahead where it is long, else the cells of a later visit at the same place, since the
-// hardware follows no jump from one short visit to the next.
-inline Ahead fetch_ahead(const LinearArgs& a, const Visit* visits, uint32_t i, uint32_t count, uint32_t cells_ahead) {
-    const ptrdiff_t cell_bytes = static_cast<ptrdiff_t>(sizeof(float) * a.cell_rows);
-    const Visit& visit = visits[i];
-    const auto bytes = [&](uint32_t to, uint32_t from) { return (static_cast<ptrdiff_t>(to) - static_cast<ptrdiff_t>(from)) * cell_bytes; };
-    if (visit.count > cells_ahead) {
-        const Visit& next = visits[i + 1 < count ? i + 1 : i];
-        __builtin_prefetch(a.columns + next.cell);
-        __builtin_prefetch(a.columns + next.cell + 32);
-        return {visit.count - cells_ahead, bytes(next.cell, visit.cell + visit.count)};
-    }
-    const uint32_t step = visit.count * 2 > cells_ahead ? 1 : visit.count * 4 > cells_ahead ? 2 : 4;
-    const Visit& later = visits[i + step < count ? i + step : count - 1];
-    __builtin_prefetch(a.columns + later.cell);
-    __builtin_prefetch(a.columns + later.cell + later.count);
-    // What is longer than this visit, by lines.
-    const char* const end = reinterpret_cast<const char*>(a.values + size_t{later.cell + later.count} * a.cell_rows);
-    for (const char* at = reinterpret_cast<const char*>(a.values + size_t{later.cell + visit.count} * a.cell_rows); at < end; at += 64) {
-        __builtin_prefetch(at);
-    }
-    return {0, bytes(later.cell, visit.cell) - static_cast<ptrdiff_t>(kAheadBytes)};
-}
-
-// All rows of a visit. values, columns: of its first cell; x: the copy of the block, from where its column 0 would be.
-template <class V, int R, int T, class Cells>
-inline __attribute__((always_inline)) void visit_rows(const LinearArgs& a, const Cells& visit, const float* values,
-                                                      const uint16_t* columns, const float* x, size_t token, Ahead ahead) {
+// All rows of a visit. x: the copy of the block, from where its column 0 would be.
+template <class V, int R, int T>
+inline __attribute__((always_inline)) void visit_rows(const LinearArgs& a, const Visit& visit, const float* x, size_t token) {
     for (uint32_t first_row = 0; first_row < a.cell_rows; first_row += R) {
         const size_t row = size_t{visit.band} * a.cell_rows + first_row;
         if (row >= a.out_features) break;
@@ -143,7 +107,15 @@ inline __attribute__((always_inline)) void visit_rows(const LinearArgs& a, const
         } else {
             resume<V>(acc, y, a.stride, rows);
         }
-        accumulate<V, R, T, true>(acc, values + first_row, 1, a.cell_rows, columns, visit.count, x, T * V::width, ahead);
+        const Run* run = a.runs + visit.run;
+        size_t cell = visit.cell;
+        for (uint32_t left = visit.count; left > 0;) {
+            const uint32_t rest = run->first + run->count - static_cast<uint32_t>(cell), count = left < rest ? left : rest;
+            accumulate<V, R, T, true>(acc, a.values + cell * a.cell_rows + first_row, 1, a.cell_rows, a.columns + cell, count, x,
+                                      T * V::width);
+            left -= count;
+            if (left > 0) cell = (++run)->first;
+        }
         if (visit.last) {
             finish<V>(acc, y, a.residual ? a.residual + row * a.stride + token : nullptr, a.stride, rows, a.activation);
         } else {
@@ -154,12 +126,7 @@ inline __attribute__((always_inline)) void visit_rows(const LinearArgs& a, const
 
 template <class V, int R, int T>
 __attribute__((noinline)) void visit_block(const LinearArgs& a, const Visit* visits, uint32_t count, const float* x, size_t token) {
-    const uint32_t cells_ahead = static_cast<uint32_t>(kAheadBytes / (sizeof(float) * a.cell_rows));
-    for (uint32_t i = 0; i < count; ++i) {
-        const Visit visit = visits[i];
-        visit_rows<V, R, T>(a, visit, a.values + size_t{visit.cell} * a.cell_rows, a.columns + visit.cell, x, token,
-                            fetch_ahead(a, visits, i, count, cells_ahead));
-    }
+    for (uint32_t i = 0; i < count; ++i) visit_rows<V, R, T>(a, visits[i], x, token);
 }
 
 // Bands [band_begin, band_end), at most kPackedRows rows. tiles(body): body(Count<registers>, token) for every tile of tokens.
@@ -167,7 +134,7 @@ template <class V, int R, int Most, class Tiles>
 void packed_panel(const LinearArgs& a, uint32_t band_begin, uint32_t band_end, const Tiles& tiles) {
     alignas(64) float x[kBlockColumns * Most * V::width];
     Cursor cursors[kPackedBands];
-    Visit visits[kVisits];
+    Visit visits[kPackedBands];
     uint32_t unfinished = band_end - band_begin;
     for (uint32_t band = band_begin; band < band_end; ++band) {
         Cursor& at = cursors[band - band_begin] = {a.run_ptr[band], 0, 0};
@@ -180,9 +147,12 @@ void packed_panel(const LinearArgs& a, uint32_t band_begin, uint32_t band_end, c
             for (uint32_t band = band_begin; band < band_end; ++band) {
                 Cursor& at = cursors[band - band_begin];
                 if (!first && at.end == 0) continue;
-                // Every later band finds room for its first visit.
-                const uint32_t most = kVisits - (band_end - band - 1);
-                unfinished -= list_visits<V>(a, band, at, low, width, first, visits, count, most);
+                Visit& visit = visits[count] = {at.run, at.cell, 0, band, first, false};
+                visit.count = take_cells<V>(a, band, at, low, width);
+                visit.last = at.end == 0;
+                if (visit.count == 0 && !first) continue;
+                ++count;
+                unfinished -= visit.last;
             }
             if (count == 0) continue;
             const uint32_t columns = a.in_features - low < width ? a.in_features - low : width;

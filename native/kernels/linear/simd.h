@@ -5,7 +5,7 @@
 // sums are independent to hide the latency of a multiply-add.
 #pragma once
 
-#include "gathered.h"
+#include "packed.h"
 
 namespace lavolta {
 namespace {
@@ -33,18 +33,11 @@ __attribute__((noinline)) void sparse_tile(const LinearArgs& a, uint32_t band, u
     const uint32_t runs_end = a.run_ptr[band + 1];
     for (uint32_t r = a.run_ptr[band]; r < runs_end; ++r) {
         const size_t cell = a.runs[r].first, count = a.runs[r].count;
-        // The last run of the last band fetches on: nothing there is needed, and a fetch never faults.
-        const bool more = r + 1 < runs_end || (band + 1 < a.band_end && runs_end < a.run_ptr[band + 2]);
-        const size_t next = more ? a.runs[r + 1].first : cell + count;
-        const ptrdiff_t cell_bytes = static_cast<ptrdiff_t>(sizeof(float) * a.cell_rows);
-        const size_t cells_ahead = kAheadBytes / (sizeof(float) * a.cell_rows);
-        const Ahead ahead = count > cells_ahead ? Ahead{count - cells_ahead, static_cast<ptrdiff_t>(next - cell - count) * cell_bytes}
-                                                : Ahead{0, static_cast<ptrdiff_t>(next - cell) * cell_bytes - static_cast<ptrdiff_t>(kAheadBytes)};
-        // Columns are few bytes: the first of the next run now, the hardware follows once it goes on.
-#pragma GCC unroll 4
-        for (size_t line = 0; line < 4; ++line) __builtin_prefetch(a.columns + next + line * 32);
+        // Of the columns what follows the run, which the next band will read. A fetch never faults.
+        __builtin_prefetch(a.columns + cell + count);
+        __builtin_prefetch(a.columns + cell + count + 32);
         accumulate<V, R, T, true>(acc, a.values + cell * a.cell_rows + first_row, 1, a.cell_rows, a.columns + cell, count,
-                                  a.x + token, a.x_stride, ahead);
+                                  a.x + token, a.x_stride);
     }
     finish<V>(acc, a.y + row * a.stride + token, a.residual ? a.residual + row * a.stride + token : nullptr, a.stride, rows,
               a.activation);
@@ -95,10 +88,9 @@ void sparse_bands(const LinearArgs& a) {
     static const size_t cache_bytes = first_level_cache_bytes();
     if constexpr (few_registers) {
         constexpr int most = most_registers<V, R>();
-        const Walk walk = choose_walk<V, most>(a);
-        const auto tiles = [&](const auto& body) { for_token_tiles<V, R>(a.token_begin, a.token_end, body); };
-        if (walk == Walk::in_place) return packed_bands<V, R, most>(a, tiles);
-        if (walk == Walk::gathered) return gathered_bands<V, R, most>(a, tiles);
+        if (copies_pay<V, most>(a)) {
+            return packed_bands<V, R, most>(a, [&](const auto& body) { for_token_tiles<V, R>(a.token_begin, a.token_end, body); });
+        }
     }
     const bool share = few_registers && a.in_features * size_t{64} > cache_bytes;
     const uint32_t step = share ? 8 : 1;

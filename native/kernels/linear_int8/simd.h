@@ -256,14 +256,16 @@ constexpr uint32_t kBandsAhead = 2;
 constexpr size_t kFetchedBytes = 1024;
 
 inline void fetch(const LinearInt8Args& a, uint32_t band) {
-    if (band >= a.band_end || a.run_ptr[band] == a.run_ptr[band + 1]) return;
-    const Run& run = a.runs[a.run_ptr[band]];
+    if (band >= a.band_end) return;
     const auto lines = [](const void* from, size_t bytes) {
         for (size_t b = 0; b < bytes && b < kFetchedBytes; b += 64) __builtin_prefetch(static_cast<const char*>(from) + b);
     };
     const size_t row_bytes = a.cell_rows * kQuad;
-    lines(a.values + run.first * row_bytes, run.count * row_bytes);
-    lines(a.columns + run.first * kQuad, run.count * kQuad * sizeof(uint16_t));
+    for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
+        const Run& run = a.runs[r];
+        lines(a.values + run.first * row_bytes, run.count * row_bytes);
+        lines(a.columns + run.first * kQuad, run.count * kQuad * sizeof(uint16_t));
+    }
 }
 
 // begin (cell_rows,): minus V::zero times the sum of each row's values in the runs. Lanes are rows of quads, one after another.

@@ -19,11 +19,6 @@ struct TokenAvx2 : Avx2 {
         return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(columns)));
     }
     static Reg gather(const float* x, const uint16_t* columns) { return _mm256_i32gather_ps(x, eight(columns), 4); }
-    static Reg gather_first(const float* x, const uint16_t* columns, size_t count) {
-        uint16_t present[8] = {};
-        std::memcpy(present, columns, count * sizeof(uint16_t));
-        return _mm256_and_ps(gather(x, present), _mm256_castsi256_ps(first_lanes(count)));
-    }
     static Reg permute(Reg v, Index index) { return _mm256_permutevar8x32_ps(v, index); }
     // Lane l of register j has a row of cell j * (8 / R) + l / R.
     template <int R>
@@ -90,21 +85,18 @@ struct TokenBytes256 {
     }
 
     template <int R>
-    static void sums(const TokenLinearInt8Args& a, uint32_t band, int32_t* out) {
+    static void sums(const int32_t* q, const int8_t* values, const uint16_t* columns, size_t quads, int32_t (&out)[R]) {
         constexpr size_t step = R >= 4 ? 2 : 8 / R;
         __m256i acc[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-        for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
-            const uint16_t* columns = a.columns + size_t{a.runs[r].first} * kQuad;
-            const int8_t* values = a.values + size_t{a.runs[r].first} * R * kQuad;
-            size_t quads = a.runs[r].count;
-            for (; quads >= step; quads -= step, columns += step * kQuad, values += step * R * kQuad) add<R>(acc, a.q, columns, values);
-            if (!quads) continue;
+        for (; quads >= step; quads -= step, columns += step * kQuad, values += step * R * kQuad) add<R>(acc, q, columns, values);
+        if (quads) {
             // Absent quads read the first input and have weights of 0.
+            const size_t last = step == 2 ? 1 : quads;
             uint16_t last_columns[step * kQuad] = {};
             int8_t last_values[step * R * kQuad] = {};
-            std::memcpy(last_columns, columns, quads * kQuad * sizeof(uint16_t));
-            std::memcpy(last_values, values, quads * R * kQuad);
-            add<R>(acc, a.q, last_columns, last_values);
+            std::memcpy(last_columns, columns, last * kQuad * sizeof(uint16_t));
+            std::memcpy(last_values, values, last * R * kQuad);
+            add<R>(acc, q, last_columns, last_values);
         }
         alignas(32) int32_t lanes[16];
         for (int t = 0; t < 2; ++t) _mm256_store_si256(reinterpret_cast<__m256i*>(lanes + 8 * t), acc[t]);

@@ -16,10 +16,6 @@ struct TokenAvx512 : Avx512 {
         const __m512i index = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(columns)));
         return _mm512_i32gather_ps(index, x, 4);
     }
-    static Reg gather_first(const float* x, const uint16_t* columns, size_t count) {
-        const __m512i index = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(count), columns));
-        return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), first(count), index, x, 4);
-    }
     static Reg permute(Reg v, Index index) { return _mm512_permutexvar_ps(index, v); }
     // Lane l of register j has a row of cell j * (16 / R) + l / R.
     template <int R>
@@ -51,7 +47,7 @@ struct TokenVnni512 {
     }
 
     template <int R>
-    static void sums(const TokenLinearInt8Args& a, uint32_t band, int32_t* out) {
+    static void sums(const int32_t* q, const int8_t* values, const uint16_t* columns, size_t quads, int32_t (&out)[R]) {
         // Quads of a register, of a gather, of a step.
         constexpr size_t per_register = 16 / R, step = per_register < 4 ? 4 : per_register;
         constexpr int registers = static_cast<int>(step / per_register), gathers = static_cast<int>(step / 4);
@@ -63,31 +59,26 @@ struct TokenVnni512 {
             acc[j] = taken[j] = _mm512_setzero_si512();
             lanes_of[j] = spread<R>(j);
         }
-        for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
-            const uint16_t* columns = a.columns + size_t{a.runs[r].first} * kQuad;
-            const int8_t* values = a.values + size_t{a.runs[r].first} * R * kQuad;
-            size_t quads = a.runs[r].count;
-            const auto add = [&](size_t present) {
-                __m512i x = _mm512_castsi128_si512(inputs(a.q, columns, present * kQuad));
-                if constexpr (gathers >= 2) {
-                    x = _mm512_inserti32x4(x, inputs(a.q, columns + 16, present > 4 ? (present - 4) * kQuad : 0), 1);
-                }
-                if constexpr (gathers == 4) {
-                    x = _mm512_inserti32x4(x, inputs(a.q, columns + 32, present > 8 ? (present - 8) * kQuad : 0), 2);
-                    x = _mm512_inserti32x4(x, inputs(a.q, columns + 48, present > 12 ? (present - 12) * kQuad : 0), 3);
-                }
+        const auto add = [&](size_t present) {
+            __m512i x = _mm512_castsi128_si512(inputs(q, columns, present * kQuad));
+            if constexpr (gathers >= 2) {
+                x = _mm512_inserti32x4(x, inputs(q, columns + 16, present > 4 ? (present - 4) * kQuad : 0), 1);
+            }
+            if constexpr (gathers == 4) {
+                x = _mm512_inserti32x4(x, inputs(q, columns + 32, present > 8 ? (present - 8) * kQuad : 0), 2);
+                x = _mm512_inserti32x4(x, inputs(q, columns + 48, present > 12 ? (present - 12) * kQuad : 0), 3);
+            }
 #pragma GCC unroll 4
-                for (int j = 0; j < registers; ++j) {
-                    const size_t from = j * per_register;
-                    const size_t rows = present > from ? (present - from) * R : 0;
-                    const __m512i w = _mm512_maskz_loadu_epi32(TokenAvx512::first(rows), values + from * R * kQuad);
-                    acc[j] = _mm512_dpbusd_epi32(acc[j], _mm512_permutexvar_epi32(lanes_of[j], x), w);
-                    taken[j] = _mm512_dpbusd_epi32(taken[j], zero_input, w);
-                }
-            };
-            for (; quads >= step; quads -= step, columns += step * kQuad, values += step * R * kQuad) add(step);
-            if (quads) add(quads);
-        }
+            for (int j = 0; j < registers; ++j) {
+                const size_t from = j * per_register;
+                const size_t rows = present > from ? (present - from) * R : 0;
+                const __m512i w = _mm512_maskz_loadu_epi32(TokenAvx512::first(rows), values + from * R * kQuad);
+                acc[j] = _mm512_dpbusd_epi32(acc[j], _mm512_permutexvar_epi32(lanes_of[j], x), w);
+                taken[j] = _mm512_dpbusd_epi32(taken[j], zero_input, w);
+            }
+        };
+        for (; quads >= step; quads -= step, columns += step * kQuad, values += step * R * kQuad) add(step);
+        if (quads) add(quads);
 #pragma GCC unroll 4
         for (int j = 0; j < registers; ++j) {
             acc[j] = _mm512_sub_epi32(acc[j], taken[j]);

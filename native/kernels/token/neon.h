@@ -25,11 +25,6 @@ struct TokenNeon : Neon {
         found = vld1q_lane_f32(x + columns[2], found, 2);
         return vld1q_lane_f32(x + columns[3], found, 3);
     }
-    static Reg gather_first(const float* x, const uint16_t* columns, size_t count) {
-        float lanes[4] = {};
-        for (size_t i = 0; i < count && i < 4; ++i) lanes[i] = x[columns[i]];
-        return load(lanes);
-    }
     static Reg permute(Reg v, Index index) {
         if (index == 0) return v;
         const float32x4x2_t twice = vzipq_f32(v, v);
@@ -60,24 +55,20 @@ struct TokenBytes128 {
     }
 
     template <int R>
-    static void sums(const TokenLinearInt8Args& a, uint32_t band, int32_t* out) {
+    static void sums(const int32_t* q, const int8_t* values, const uint16_t* columns, size_t quads, int32_t (&out)[R]) {
         constexpr int registers = D::template registers<R>();
         int32x4_t acc[registers];
         for (int i = 0; i < registers; ++i) acc[i] = vdupq_n_s32(0);
-        for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
-            const uint16_t* columns = a.columns + size_t{a.runs[r].first} * kQuad;
-            const int8_t* values = a.values + size_t{a.runs[r].first} * R * kQuad;
-            size_t quads = a.runs[r].count;
-            for (; quads >= step; quads -= step, columns += step * kQuad, values += step * R * kQuad) {
-                D::template add<R>(acc, inputs(a.q, columns), values);
-            }
-            if (!quads) continue;
+        for (; quads >= step; quads -= step, columns += step * kQuad, values += step * R * kQuad) {
+            D::template add<R>(acc, inputs(q, columns), values);
+        }
+        if (quads) {
             // Absent quads read the first input and have weights of 0.
             uint16_t last_columns[step * kQuad] = {};
             int8_t last_values[step * R * kQuad] = {};
             std::memcpy(last_columns, columns, quads * kQuad * sizeof(uint16_t));
             std::memcpy(last_values, values, quads * R * kQuad);
-            D::template add<R>(acc, inputs(a.q, last_columns), last_values);
+            D::template add<R>(acc, inputs(q, last_columns), last_values);
         }
         D::template finish<R>(acc, out);
     }

@@ -8,16 +8,29 @@
 
 namespace lavolta {
 
+namespace {
+
+// body(first unit, units) for every stretch, of one band.
+template <class Args, class Body>
+void for_stretches(const Args& a, uint32_t band, const Body& body) {
+    for (size_t s = 0; s < a.stretch_count; ++s) {
+        const Stretch& stretch = a.stretches[s];
+        size_t unit = stretch.first;
+        for (uint32_t before = 0; before < band; ++before) unit += stretch.sizes[before];
+        body(unit, size_t{stretch.sizes[band]});
+    }
+}
+
+}  // namespace
+
 void token_linear_reference(const TokenLinearArgs& a) {
     for (uint32_t band = a.band_begin; band < a.band_end; ++band) {
         for (uint32_t row = 0; row < a.cell_rows && size_t{band} * a.cell_rows + row < a.out_features; ++row) {
             const size_t out = size_t{band} * a.cell_rows + row;
             float sum = a.bias[out];
-            for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
-                for (size_t cell = a.runs[r].first; cell < size_t{a.runs[r].first} + a.runs[r].count; ++cell) {
-                    sum += a.values[cell * a.cell_rows + row] * a.x[a.columns[cell]];
-                }
-            }
+            for_stretches(a, band, [&](size_t first, size_t count) {
+                for (size_t cell = first; cell < first + count; ++cell) sum += a.values[cell * a.cell_rows + row] * a.x[a.columns[cell]];
+            });
             sum = activate(sum, a.activation);
             a.y[out] = a.residual ? sum + a.residual[out] : sum;
         }
@@ -29,12 +42,12 @@ void token_linear_int8_reference(const TokenLinearInt8Args& a) {
         for (uint32_t row = 0; row < a.cell_rows && size_t{band} * a.cell_rows + row < a.out_features; ++row) {
             const size_t out = size_t{band} * a.cell_rows + row;
             int32_t sum = 0;
-            for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
-                for (size_t quad = a.runs[r].first; quad < size_t{a.runs[r].first} + a.runs[r].count; ++quad) {
+            for_stretches(a, band, [&](size_t first, size_t count) {
+                for (size_t quad = first; quad < first + count; ++quad) {
                     const int8_t* values = a.values + (quad * a.cell_rows + row) * kQuad;
                     for (size_t i = 0; i < kQuad; ++i) sum += values[i] * a.q[a.columns[quad * kQuad + i]];
                 }
-            }
+            });
             const float y = activate(static_cast<float>(sum) * (a.scale[out] * *a.token_scale) + a.bias[out], a.activation);
             a.y[out] = a.residual ? y + a.residual[out] : y;
         }

@@ -1,6 +1,6 @@
 // One token of a session, for any register type with a gather. A token has no neighbors to share a weight with: lanes are
 // weights in the order in which they are stored, and the inputs of the cells are gathered beside them. Memory is what limits it,
-// so the start of the next band is fetched ahead: a sparser level skips what only denser ones keep.
+// so weights are read in the order in which they lie: stretch by stretch over all bands, while the sums wait in y.
 #pragma once
 
 #include <cfloat>
@@ -11,14 +11,28 @@
 namespace lavolta {
 namespace {
 
-template <class Args>
-inline void fetch_band(const Args& a, uint32_t band, size_t unit_values, size_t unit_columns) {
-    if (band >= a.band_end || a.run_ptr[band] == a.run_ptr[band + 1]) return;
-    const Run& run = a.runs[a.run_ptr[band]];
-    const char* values = reinterpret_cast<const char*>(a.values) + run.first * unit_values;
-    const char* columns = reinterpret_cast<const char*>(a.columns) + run.first * unit_columns;
-    for (size_t at = 0; at < run.count * unit_values && at < 1024; at += 64) __builtin_prefetch(values + at);
-    for (size_t at = 0; at < run.count * unit_columns && at < 512; at += 64) __builtin_prefetch(columns + at);
+// Hardware follows a stretch, but not into the next page: what a run of so many bytes will be read as, a while before.
+constexpr size_t kTokenAheadBytes = 2048;
+
+inline void fetch_run(const void* values, size_t bytes) {
+    const char* const at = static_cast<const char*>(values) + kTokenAheadBytes;
+    for (size_t line = 0; line < bytes; line += 64) __builtin_prefetch(at + line);
+}
+
+// body(band, first unit, units) for every band of the call that a stretch has something of, stretch by stretch.
+template <class Args, class Body>
+inline void for_runs(const Args& a, const Body& body) {
+    for (size_t s = 0; s < a.stretch_count; ++s) {
+        const uint16_t* const sizes = a.stretches[s].sizes;
+        size_t unit = a.stretches[s].first;
+        for (uint32_t band = 0; band < a.band_begin; ++band) unit += sizes[band];
+        for (uint32_t band = a.band_begin; band < a.band_end; ++band) {
+            const size_t units = sizes[band];
+            if (units == 0) continue;
+            body(band, unit, units);
+            unit += units;
+        }
+    }
 }
 
 // y of the bands of a call: what `sums` left there without activation and residual.
@@ -36,40 +50,34 @@ inline void finish_rows(const Args& a) {
     for (size_t row = begin; row < end; ++row) a.y[row] += a.residual[row];
 }
 
-// Sums of one band, cells of R rows below a register: a step is as many cells as a register has lanes, in R registers.
+// sums[r] = sum of a run of cells of R rows below a register: a step is as many cells as a register has lanes, in R registers.
 template <class V, int R>
-inline void band_sums(const TokenLinearArgs& a, uint32_t band, float (&sums)[16]) {
+inline void run_sums(const float* x, const float* values, const uint16_t* columns, size_t cells, float (&sums)[R]) {
     constexpr size_t step = V::width;
-    typename V::Reg acc[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
-    typename V::Index spread[R];
+    float lanes[V::width] = {};
+    if (cells >= step) {
+        typename V::Reg acc[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+        typename V::Index spread[R];
 #pragma GCC unroll 16
-    for (int j = 0; j < R; ++j) spread[j] = V::template spread<R>(j);
-    for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
-        const uint16_t* columns = a.columns + a.runs[r].first;
-        const float* values = a.values + size_t{a.runs[r].first} * R;
-        size_t cells = a.runs[r].count;
+        for (int j = 0; j < R; ++j) spread[j] = V::template spread<R>(j);
         for (; cells >= step; cells -= step, columns += step, values += step * R) {
-            const auto x = V::gather(a.x, columns);
+            const auto inputs = V::gather(x, columns);
 #pragma GCC unroll 16
-            for (int j = 0; j < R; ++j) acc[j % 4] = V::fma(V::load(values + j * step), V::permute(x, spread[j]), acc[j % 4]);
+            for (int j = 0; j < R; ++j) acc[j % 4] = V::fma(V::load(values + j * step), V::permute(inputs, spread[j]), acc[j % 4]);
         }
-        if (!cells) continue;
-        const auto x = V::gather_first(a.x, columns, cells);
-#pragma GCC unroll 16
-        for (int j = 0; j < R; ++j) {
-            if (j * step >= cells * R) break;
-            acc[j % 4] = V::fma(V::load_first(values + j * step, cells * R - j * step), V::permute(x, spread[j]), acc[j % 4]);
-        }
+        V::store(lanes, V::add(V::add(acc[0], acc[1]), V::add(acc[2], acc[3])));
     }
-    float lanes[V::width];
-    V::store(lanes, V::add(V::add(acc[0], acc[1]), V::add(acc[2], acc[3])));
     for (int r = 0; r < R; ++r) sums[r] = lanes[r];
     for (size_t lane = R; lane < V::width; ++lane) sums[lane % R] += lanes[lane];
+    for (; cells > 0; --cells, ++columns, values += R) {
+        const float input = x[*columns];
+        for (int r = 0; r < R; ++r) sums[r] += values[r] * input;
+    }
 }
 
 // The same for cells that fill registers.
 template <class V, int R>
-inline void tall_sums(const TokenLinearArgs& a, uint32_t band, float (&sums)[16]) {
+inline void tall_sums(const float* x, const float* values, const uint16_t* columns, size_t cells, float (&sums)[R]) {
     constexpr int T = R / static_cast<int>(V::width);
     // Eight sums hide the latency of a multiply-add.
     constexpr int partial = T >= 4 ? 2 : 4;
@@ -77,23 +85,18 @@ inline void tall_sums(const TokenLinearArgs& a, uint32_t band, float (&sums)[16]
     for (int i = 0; i < partial; ++i) {
         for (int t = 0; t < T; ++t) acc[i][t] = V::zero();
     }
-    for (uint32_t r = a.run_ptr[band]; r < a.run_ptr[band + 1]; ++r) {
-        const uint16_t* columns = a.columns + a.runs[r].first;
-        const float* values = a.values + size_t{a.runs[r].first} * R;
-        const size_t cells = a.runs[r].count;
-        size_t cell = 0;
-        for (; cell + partial <= cells; cell += partial) {
+    size_t cell = 0;
+    for (; cell + partial <= cells; cell += partial) {
 #pragma GCC unroll 4
-            for (int i = 0; i < partial; ++i) {
-                const auto x = V::set1(a.x[columns[cell + i]]);
+        for (int i = 0; i < partial; ++i) {
+            const auto input = V::set1(x[columns[cell + i]]);
 #pragma GCC unroll 4
-                for (int t = 0; t < T; ++t) acc[i][t] = V::fma(V::load(values + (cell + i) * R + t * V::width), x, acc[i][t]);
-            }
+            for (int t = 0; t < T; ++t) acc[i][t] = V::fma(V::load(values + (cell + i) * R + t * V::width), input, acc[i][t]);
         }
-        for (; cell < cells; ++cell) {
-            const auto x = V::set1(a.x[columns[cell]]);
-            for (int t = 0; t < T; ++t) acc[0][t] = V::fma(V::load(values + cell * R + t * V::width), x, acc[0][t]);
-        }
+    }
+    for (; cell < cells; ++cell) {
+        const auto input = V::set1(x[columns[cell]]);
+        for (int t = 0; t < T; ++t) acc[0][t] = V::fma(V::load(values + cell * R + t * V::width), input, acc[0][t]);
     }
     for (int t = 0; t < T; ++t) {
         auto sum = V::add(acc[0][t], acc[1][t]);
@@ -104,18 +107,25 @@ inline void tall_sums(const TokenLinearArgs& a, uint32_t band, float (&sums)[16]
 
 template <class V, int R>
 void token_bands(const TokenLinearArgs& a) {
-    for (uint32_t band = a.band_begin; band < a.band_end; ++band) {
-        fetch_band(a, band + 3, R * sizeof(float), sizeof(uint16_t));
-        alignas(64) float sums[16];
+    const size_t begin = size_t{a.band_begin} * R;
+    for (size_t row = begin; row < size_t{a.band_end} * R && row < a.out_features; ++row) a.y[row] = a.bias[row];
+    for_runs(a, [&](uint32_t band, size_t cell, size_t cells) {
+        const float* const values = a.values + cell * R;
+        fetch_run(values, cells * R * sizeof(float));
+        alignas(64) float sums[R];
         if constexpr (static_cast<size_t>(R) < V::width) {
-            band_sums<V, R>(a, band, sums);
+            run_sums<V, R>(a.x, values, a.columns + cell, cells, sums);
         } else {
-            tall_sums<V, R>(a, band, sums);
+            tall_sums<V, R>(a.x, values, a.columns + cell, cells, sums);
         }
-        const size_t first = size_t{band} * R;
-        const size_t rows = a.out_features - first < size_t{R} ? a.out_features - first : R;
-        for (size_t r = 0; r < rows; ++r) a.y[first + r] = sums[r] + a.bias[first + r];
-    }
+        float* const y = a.y + size_t{band} * R;
+        const size_t rows = a.out_features - size_t{band} * R;
+        if (rows >= R) {
+            for (int r = 0; r < R; ++r) y[r] += sums[r];
+        } else {
+            for (size_t r = 0; r < rows; ++r) y[r] += sums[r];
+        }
+    });
     finish_rows<V>(a);
 }
 
@@ -224,23 +234,35 @@ void token_quantize(const TokenQuantizeArgs& a) {
     }
 }
 
-// y from the exact sums of a band.
-template <int R>
-inline void write_int8(const TokenLinearInt8Args& a, uint32_t band, const int32_t* sums) {
-    const size_t first = size_t{band} * R;
-    const size_t rows = a.out_features - first < size_t{R} ? a.out_features - first : R;
-    for (size_t r = 0; r < rows; ++r) {
-        a.y[first + r] = static_cast<float>(sums[r]) * (a.scale[first + r] * *a.token_scale) + a.bias[first + r];
-    }
-}
-
 template <class V, int R>
 void token_int8_bands(const TokenLinearInt8Args& a) {
-    for (uint32_t band = a.band_begin; band < a.band_end; ++band) {
-        fetch_band(a, band + 3, R * kQuad, kQuad * sizeof(uint16_t));
-        alignas(64) int32_t lanes[16] = {};
-        V::template sums<R>(a, band, lanes);
-        write_int8<R>(a, band, lanes);
+    const size_t begin = size_t{a.band_begin} * R, bound = size_t{a.band_end} * R;
+    const size_t end = bound < a.out_features ? bound : a.out_features;
+    // Exact sums wait in y as integers.
+    if (begin < end) std::memset(a.y + begin, 0, (end - begin) * sizeof(float));
+    for_runs(a, [&](uint32_t band, size_t quad, size_t quads) {
+        const int8_t* const values = a.values + quad * R * kQuad;
+        fetch_run(values, quads * R * kQuad);
+        alignas(64) int32_t sums[R], before[R] = {};
+        V::template sums<R>(a.q, values, a.columns + quad * kQuad, quads, sums);
+        float* const y = a.y + size_t{band} * R;
+        const size_t left = a.out_features - size_t{band} * R, bytes = (left < R ? left : R) * sizeof(int32_t);
+        if (left >= R) {
+            std::memcpy(before, y, sizeof before);
+        } else {
+            std::memcpy(before, y, bytes);
+        }
+        for (int r = 0; r < R; ++r) before[r] += sums[r];
+        if (left >= R) {
+            std::memcpy(y, before, sizeof before);
+        } else {
+            std::memcpy(y, before, bytes);
+        }
+    });
+    for (size_t row = begin; row < end; ++row) {
+        int32_t sum;
+        std::memcpy(&sum, a.y + row, sizeof sum);
+        a.y[row] = static_cast<float>(sum) * (a.scale[row] * *a.token_scale) + a.bias[row];
     }
     finish_rows<typename V::Float>(a);
 }

@@ -4,7 +4,6 @@
 namespace lavolta {
 
 void test_linear(Isa isa, LinearKernel* kernel, LinearKernel* reference) {
-    std::vector<float> scratch(kLinearScratch, kNan);
     // 37 rows are ragged for every cell height above 1; 23 inputs are a prime; tokens: 1, one less, equal and one more than a
     // register (4, 8, 16), a padded row, and the widest tiles.
     for (const uint32_t cell_rows : {1u, 2u, 4u, 8u, 16u}) {
@@ -21,7 +20,6 @@ void test_linear(Isa isa, LinearKernel* kernel, LinearKernel* reference) {
                 for (const bool add : {false, true}) {
                     std::vector<float> y(out * stride + kSlack, kNan), expected(y), magnitude(y), before(y);
                     LinearArgs args{};
-                    args.scratch = scratch.data();
                     args.values = packed.values.data();
                     args.columns = packed.columns.data();
                     args.runs = packed.runs.data();

@@ -1,4 +1,4 @@
-// A random packed linear layer of one level.
+// Random packed linear layers of one level.
 #pragma once
 
 #include "check.h"
@@ -43,6 +43,33 @@ inline Packed pack(Numbers& numbers, uint32_t out_features, uint32_t in_features
     packed.values.shrink_to_fit();
     packed.columns.shrink_to_fit();
     return packed;
+}
+
+// What one token streams: three stretches of a layer. Their cells are those of no column in particular.
+struct Stretched {
+    std::vector<uint16_t> sizes;      // (3, bands)
+    std::vector<Stretch> stretches;
+    uint32_t units = 0;
+};
+
+// Of `most` units that a band can have, all, none, or random parts are in each stretch.
+inline Stretched stretched(Numbers& numbers, uint32_t bands, uint32_t most) {
+    constexpr uint32_t count = 3;
+    Stretched made;
+    made.sizes.resize(size_t{count} * bands);
+    for (uint32_t band = 0; band < bands; ++band) {
+        uint32_t left = band % 4 == 1 ? 0 : most;
+        for (uint32_t s = 0; s < count; ++s) {
+            const uint32_t size = band % 4 == 0 && s == band / 4 % count ? left : static_cast<uint32_t>(numbers.below(left + 1));
+            made.sizes[size_t{s} * bands + band] = static_cast<uint16_t>(size);
+            left -= size;
+        }
+    }
+    for (uint32_t s = 0; s < count; ++s) {
+        made.stretches.push_back({made.sizes.data() + size_t{s} * bands, made.units});
+        for (uint32_t band = 0; band < bands; ++band) made.units += made.sizes[size_t{s} * bands + band];
+    }
+    return made;
 }
 
 }  // namespace lavolta

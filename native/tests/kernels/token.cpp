@@ -9,19 +9,23 @@ void test_token_linear(Isa isa, TokenLinearKernel* kernel, TokenLinearKernel* re
         for (const uint32_t in : {1u, 3u, 4u, 5u, 7u, 8u, 9u, 15u, 16u, 17u, 31u, 33u, 131u}) {
             Numbers numbers(cell_rows * 1000 + in);
             const uint32_t out = in % 2 ? 37 : 1;
-            const Packed packed = pack(numbers, out, in, cell_rows);
+            const uint32_t bands = (out + cell_rows - 1) / cell_rows;
+            const Stretched cells = stretched(numbers, bands, in);
+            const std::vector<float> stored = numbers.numbers(size_t{cells.units} * cell_rows), biases = numbers.numbers(out);
+            std::vector<uint16_t> columns(cells.units);
+            for (uint16_t& column : columns) column = static_cast<uint16_t>(numbers.below(in));
             const std::vector<float> x = numbers.numbers(in), residual = numbers.numbers(out);
             for (const Activation activation : kActivations) {
                 for (const bool add : {false, true}) {
                     std::vector<float> y(out, kNan), expected(y), before(y), magnitude(y);
                     TokenLinearArgs args{};
-                    args.values = packed.values.data();
-                    args.columns = packed.columns.data();
-                    args.runs = packed.runs.data();
-                    args.run_ptr = packed.run_ptr.data();
-                    args.bias = packed.bias.data();
+                    args.values = stored.data();
+                    args.columns = columns.data();
+                    args.stretches = cells.stretches.data();
+                    args.stretch_count = cells.stretches.size();
+                    args.bias = biases.data();
                     args.x = x.data();
-                    args.band_end = (out + cell_rows - 1) / cell_rows;
+                    args.band_end = bands;
                     args.cell_rows = cell_rows;
                     args.out_features = out;
                     args.y = before.data();
@@ -32,14 +36,14 @@ void test_token_linear(Isa isa, TokenLinearKernel* kernel, TokenLinearKernel* re
                     reference(args);
                     // In two parts, as threads divide them.
                     args.y = y.data();
-                    const uint32_t bands = args.band_end, split = bands / 2;
+                    const uint32_t split = bands / 2;
                     args.band_end = split;
                     kernel(args);
                     args.band_begin = split;
                     args.band_end = bands;
                     kernel(args);
                     // The reference of absolute values gives the magnitude of the sums.
-                    std::vector<float> values(packed.values), bias(packed.bias), absolute(x);
+                    std::vector<float> values(stored), bias(biases), absolute(x);
                     for (auto* list : {&values, &bias, &absolute}) {
                         for (float& v : *list) v = std::fabs(v);
                     }
@@ -70,24 +74,22 @@ void test_token_linear_int8(Isa isa, TokenLinearInt8Kernel* kernel, TokenLinearI
         for (const uint32_t quads : {0u, 1u, 2u, 3u, 4u, 5u, 15u, 16u, 17u, 37u}) {
             Numbers numbers(cell_rows * 1000 + quads);
             const uint32_t out = 37, in = 150, bands = (out + cell_rows - 1) / cell_rows;
-            std::vector<int8_t> values(size_t{bands} * quads * cell_rows * kQuad);
-            std::vector<uint16_t> columns(size_t{bands} * quads * kQuad);
+            const Stretched cells = stretched(numbers, bands, quads);
+            std::vector<int8_t> values(size_t{cells.units} * cell_rows * kQuad);
+            std::vector<uint16_t> columns(size_t{cells.units} * kQuad);
             std::vector<int32_t> q(in);
-            std::vector<Run> runs;
-            std::vector<uint32_t> run_ptr = {0};
-            for (uint32_t band = 0; band < bands; ++band) {
-                const uint32_t first = band * quads, half = quads / 2;
-                if (half) runs.push_back({first, half});
-                if (quads - half) runs.push_back({first + half, quads - half});
-                run_ptr.push_back(static_cast<uint32_t>(runs.size()));
-                for (size_t i = 0; i < size_t{quads} * cell_rows * kQuad; ++i) {
-                    const uint32_t row = band * cell_rows + static_cast<uint32_t>(i / kQuad % cell_rows);
-                    // The most that a sum can reach, on the first band.
-                    const int value = band == 0 ? 127 : static_cast<int>(numbers.below(255)) - 127;
-                    if (row < out) values[size_t{first} * cell_rows * kQuad + i] = static_cast<int8_t>(value);
+            for (const Stretch& stretch : cells.stretches) {
+                size_t at = size_t{stretch.first} * cell_rows * kQuad;
+                for (uint32_t band = 0; band < bands; ++band) {
+                    const size_t end = at + size_t{stretch.sizes[band]} * cell_rows * kQuad;
+                    for (size_t i = 0; at < end; ++at, ++i) {
+                        const uint32_t row = band * cell_rows + static_cast<uint32_t>(i / kQuad % cell_rows);
+                        // The most that a sum can reach, on the first band.
+                        const int value = band == 0 ? 127 : static_cast<int>(numbers.below(255)) - 127;
+                        values[at] = static_cast<int8_t>(row < out ? value : 0);
+                    }
                 }
             }
-            for (uint16_t& column : columns) column = static_cast<uint16_t>(numbers.below(in));
             const std::vector<float> scale = numbers.numbers(out), bias = numbers.numbers(out), residual = numbers.numbers(out);
             const float token_scale = 0.01f;
             // The largest inputs, and random ones.
@@ -99,8 +101,8 @@ void test_token_linear_int8(Isa isa, TokenLinearInt8Kernel* kernel, TokenLinearI
                         TokenLinearInt8Args args{};
                         args.values = values.data();
                         args.columns = columns.data();
-                        args.runs = runs.data();
-                        args.run_ptr = run_ptr.data();
+                        args.stretches = cells.stretches.data();
+                        args.stretch_count = cells.stretches.size();
                         args.scale = scale.data();
                         args.bias = bias.data();
                         args.q = q.data();

@@ -81,11 +81,13 @@ def govern(
             place = governed.here(scenario, goal, models, length, sysfs, set_clock=not keep_clock)
         vocab = next(iter(models.values())).spec.vocab
         test = [index % vocab for index in range(length)]
-        served = []
+        served: list[Served] = []
+        told = governing.Told(goal)
         try:
             for arrived_s, request in _requests(place, test, period_ms, requests):
                 answer = place.governor.serve(request, arrived_s)
                 served.append(answer)
+                told(answer)
                 if lines:
                     print(json.dumps(plain({**answer.facts(), "output": answer.output})), flush=True)
                 if place.over():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
     from lavolta.devices import DeviceProfile
     from lavolta.runtime.engine import Model
     from lavolta.runtime.governor import Goal
+    from lavolta.runtime.governor_loop import Served
     from lavolta.runtime.scenario import Scenario
 
 _HOURS = {"h": 1.0, "m": 1 / 60, "min": 1 / 60, "s": 1 / 3600}
 HEAT_BAND_C = 15.0
 """How far below the limit of a profile the clock begins to fall."""
 MARGIN = 0.2
+TOLD_SHARE = 0.01
+"""Share of the wanted time by which a charge may end too early before it is said."""
 
 Deadline = Annotated[float, typer.Option("--deadline-ms", help="Longest allowed time of one answer, in ms.")]
 Until = Annotated[
@@ -151,6 +155,32 @@ def models_of(
                 f"the profile does not say which CPUs cluster {cluster.name} has; add `cpus` to it, or name no cluster."
             )
     return {cluster.name: open_model(cluster.cpus if pinned else None) for cluster in clusters}
+
+
+class Told:
+    """Says on stderr, once, that the charge cannot do what was asked for."""
+
+    def __init__(self, goal: Goal) -> None:
+        self._goal, self._told = goal, False
+
+    def __call__(self, answer: Served) -> None:
+        from lavolta.runtime.governor import Reason
+
+        if self._told:
+            return
+        goal = self._goal
+        if answer.reason == Reason.UNKNOWN.value:
+            words = "the charge is not known: until it is, answers come at the lowest energy."
+        elif answer.short_h is not None and goal.until_h is not None and answer.short_h > TOLD_SHARE * goal.until_h:
+            kept = f" down to {100 * goal.reserve:g} %" if goal.reserve else ""
+            words = (
+                f"even at the lowest energy the charge is spent{kept} {answer.short_h:.1f} h before the "
+                f"{goal.until_h:g} h are over; wish for less, or allow a longer deadline."
+            )
+        else:
+            return
+        self._told = True
+        print(f"lavolta: {words}", file=sys.stderr, flush=True)
 
 
 def _hours(words: str | None) -> float | None:

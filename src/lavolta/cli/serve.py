@@ -100,7 +100,8 @@ def serve(
         # Sockets come first: calibrating takes a while, and a port that is taken should be known at once.
         with listening(socket, host, port, remote=allow_remote) as where:
             place = _place(scenario, goal, models, length, simulate, charge, seed, sysfs, not keep_clock)
-            with Service(tuple(models.values()), place, _pace(place, speed), queue=queue) as service:
+            told = governing.Told(goal)
+            with Service(tuple(models.values()), place, _pace(place, speed), queue=queue, on_answer=told) as service:
                 names = ", ".join(where.names)
 
                 def started() -> None:

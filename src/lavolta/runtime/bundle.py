@@ -17,13 +17,11 @@ from lavolta.errors import BundleError, UserInputError
 from lavolta.runtime.container import Container, parse_json, write_container
 from lavolta.runtime.packed_tensors import (
     PRECISIONS,
-    TABLES,
     Packed,
     check_finite,
     check_packed,
     packed_arrays,
     precision_of,
-    read_cuts,
     read_packed,
     table_bytes,
     unpack,
@@ -31,10 +29,9 @@ from lavolta.runtime.packed_tensors import (
 from lavolta.runtime.spec import HEAD_LINEAR, ModelSpec
 from lavolta.runtime.spec import dense_shapes as dense_shapes
 from lavolta.sparsity.cells import CELL_ROWS, CellGrid
-from lavolta.sparsity.cuts import Cuts, cuts_of
-from lavolta.sparsity.packing import MAX_LEVELS
+from lavolta.sparsity.groups import MAX_LEVELS
 
-FORMAT = 3
+FORMAT = 4
 METADATA_KEY = "lavolta"
 SPARSITY_KINDS = ("ranked", "pattern-sets")
 LIMITS = {
@@ -88,7 +85,9 @@ def write_bundle(
     shapes = spec.linear_shapes(packed_head=packed_head)
     _check_names("tensors", set(tensors), set(dense_shapes(spec, packed_head=packed_head)))
     _check_names("packed linears", set(packed), set(shapes))
-    cuts = {name: cuts_of(packed[name]) for name in shapes}
+    for name, layer in packed.items():
+        if layer.groups.levels != len(levels):
+            raise UserInputError(f"{name!r} was packed for {layer.groups.levels} levels, the bundle has {len(levels)}.")
     manifest = {
         "format": FORMAT,
         "lavolta_version": __version__,
@@ -102,7 +101,6 @@ def write_bundle(
                 "out_features": shape[0],
                 "in_features": shape[1],
                 "precision": precision_of(packed[name]),
-                "table": "runs" if cuts[name] is None else "cuts",
             }
             for name, shape in shapes.items()
         ],
@@ -118,7 +116,7 @@ def write_bundle(
         ) from error
     arrays: dict[str, NDArray[Any]] = {name: np.asarray(array, dtype=np.float32) for name, array in tensors.items()}
     for name, layer in packed.items():
-        arrays |= packed_arrays(name, layer, biases.get(name), cuts[name])
+        arrays |= packed_arrays(name, layer, biases.get(name))
     for name, blob in (("tokenizer", tokenizer_json), ("vocab", vocab)):
         if blob is not None:
             arrays[name] = np.frombuffer(blob, dtype=np.uint8)
@@ -184,8 +182,7 @@ class BundleFile:
 
     def packed(self, name: str) -> Packed:
         """One packed linear by canonical name, with all its levels."""
-        grid = self._grid(name)
-        return read_packed(self._container, name, grid, len(self.levels), self.precision(name), self._cuts(name))
+        return read_packed(self._container, name, self._grid(name), len(self.levels), self.precision(name))
 
     def bias(self, name: str) -> NDArray[np.float32]:
         """Bias of a packed linear, ``(out_features,)``."""
@@ -202,14 +199,14 @@ class BundleFile:
 
         Returns:
             ``resident``: all tensors that the engine holds, the same for every level; ``streamed``: values, columns and
-            tables that one pass at this level reads; ``table``: what the level adds to ``resident``.
+            sizes that one pass at this level reads; ``table``: the sizes among them.
         """
         entries = self._container.entries
         resident = sum(e.end - e.begin for name, e in entries.items() if name not in ("tokenizer", "vocab"))
         streamed = table = 0
         for name in self.linears:
             packed = self.packed(name)
-            own = table_bytes(packed, self._cuts(name), level)
+            own = table_bytes(packed, level)
             table += own
             streamed += packed.streamed_bytes(level) + own
         return {"resident": resident, "streamed": streamed, "table": table}
@@ -229,11 +226,6 @@ class BundleFile:
         self._grid(name)
         entry: dict[str, Any] = next(entry for entry in self.manifest["linears"] if entry["name"] == name)
         return entry
-
-    def _cuts(self, name: str) -> Cuts | None:
-        if self._listed(name)["table"] == "runs":
-            return None
-        return read_cuts(self._container, name, self._grid(name), len(self.levels))
 
     def _invalid(self, what: str) -> NoReturn:
         self._container.fail("manifest-invalid", f"has an invalid manifest: {what}; write the bundle again.")
@@ -259,9 +251,9 @@ class BundleFile:
             self._invalid(f"it is not JSON ({error})")
         version = self._member(manifest, "format", int)
         if version != FORMAT:
+            way_out = "an older version made it, make the bundle again" if version < FORMAT else "update lavolta"
             self._container.fail(
-                "version-unsupported",
-                f"has format {version}, this version reads {FORMAT}; update lavolta or write the bundle again.",
+                "version-unsupported", f"has format {version}, this version reads format {FORMAT}; {way_out}."
             )
         if self._member(manifest, "cell_rows", int) not in CELL_ROWS:
             self._invalid(f"'cell_rows' is {manifest['cell_rows']}")
@@ -321,8 +313,6 @@ class BundleFile:
             listed.append((name, (self._member(entry, "out_features", int), self._member(entry, "in_features", int))))
             if self._member(entry, "precision", str) not in PRECISIONS:
                 self._invalid(f"the precision of {name!r} is {entry['precision']!r}")
-            if self._member(entry, "table", str) not in TABLES:
-                self._invalid(f"the table of {name!r} is {entry['table']!r}")
         if listed != list(self.linears.items()):
             self._invalid("'linears' does not fit the model")
 
@@ -331,7 +321,7 @@ class BundleFile:
             check_finite(self._container, name, array)
         for name in self.linears:
             packed = self.packed(name)
-            check_packed(self._container, name, packed, self._cuts(name))
+            check_packed(self._container, name, packed)
             check_finite(self._container, f"linear.{name}.bias", self.bias(name))
             for index, level in enumerate(self.levels):
                 if packed.kept_cells(index) != level["kept_cells"][name]:

@@ -46,6 +46,7 @@ MAX_DEPTH = 64
 """Values below the outermost one of a JSON text are nested at most so deep."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
+    "U64": np.dtype("<u8"),
     "F32": np.dtype("<f4"),
     "I32": np.dtype("<i4"),
     "U32": np.dtype("<u4"),
@@ -198,7 +199,7 @@ def write_container(
     ``check`` accepted it. On a failure the temporary file is removed and an older file at ``path`` stays as it was.
 
     Args:
-        tensors: name to array of float32, uint32, uint16 or uint8; written wide types first, then by name.
+        tensors: name to array of float32, uint64, uint16, int8 or uint8; written wide types first, then by name.
         check: called with the temporary file; what it raises ends the write.
 
     Raises:

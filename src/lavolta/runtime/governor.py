@@ -96,6 +96,8 @@ class Reason(str, Enum):
     """Why a choice was made."""
 
     CHEAPEST = "lowest energy"
+    SHORT = "lowest energy, and the charge still ends too early"
+    UNKNOWN = "lowest energy: the charge is not known"
     PLAN = "best score that the charge allows"
     MEAN = "lowest energy for the wanted mean score"
     MAINS = "best score, on mains power"
@@ -110,12 +112,14 @@ class Decision:
     Attributes:
         p99_ns: predicted 99th percentile of the run.
         price: of energy, in score per fJ; infinite where only energy counts.
+        short_h: where the charge cannot last as long as wanted, how much earlier it ends; else none.
     """
 
     option: Option
     reason: Reason
     p99_ns: int
     price: float
+    short_h: float | None = None
 
 
 class Governor:
@@ -160,13 +164,14 @@ class Governor:
         memory = memory or Memory()
         menu = self._menu(state, memory)
         price, reason = self._price(menu, state, memory)
+        short_h = self._short_h(menu, state, memory) if reason is Reason.SHORT else None
         if state.waited_ns > 0 or state.behind_ns:
             option = self._in_queue(menu, state, price)
         else:
             option = self._steady(menu, state, price, memory)
         if option is None or not menu.in_time:
             option, reason = menu.fastest, Reason.LATE
-        return Decision(option, reason, menu.p99_ns[option.choice], price)
+        return Decision(option, reason, menu.p99_ns[option.choice], price, short_h)
 
     def plan_ahead(self, state: State, memory: Memory) -> None:
         """Make the plan that a decision in this state needs, so that the decision itself takes little time."""
@@ -226,10 +231,14 @@ class Governor:
             low, high = self._neighbors(menu, goal.mean_score)
             wanted = high if memory.generous or memory.credit + low.score < goal.mean_score else low
             return _price_of(menu, menu.hull.index(wanted)), Reason.MEAN
-        if (goal.until_ns is None and goal.reserve is None) or not state.charge_known:
+        if goal.until_ns is None and goal.reserve is None:
             return math.inf, Reason.CHEAPEST
+        if not state.charge_known:
+            return math.inf, Reason.UNKNOWN
         index = self._affordable(menu, state, memory, 0)
-        return (_price_of(menu, index), Reason.PLAN) if index >= 0 else (math.inf, Reason.CHEAPEST)
+        if index >= 0:
+            return _price_of(menu, index), Reason.PLAN
+        return math.inf, Reason.CHEAPEST if goal.until_ns is None else Reason.SHORT
 
     def _steady(self, menu: Menu, state: State, price: float, memory: Memory) -> Option:
         """The choice of a request that did not wait, with hysteresis."""
@@ -262,22 +271,34 @@ class Governor:
 
     def _affordable(self, menu: Menu, state: State, memory: Memory, spare_milli: int) -> int:
         """The last hull option that the charge can carry to the end, with something to spare; -1 where none can."""
-        above_fj = state.charge_fj - round((self.goal.reserve or 0.0) * state.capacity_fj)
         until_ns = self.goal.until_ns
         if until_ns is None:
-            return len(menu.hull) - 1 if above_fj > 0 else -1
+            return len(menu.hull) - 1 if self._above_reserve_fj(state) > 0 else -1
         remaining_ns = max(0, until_ns - state.time_ns)
         ratio_milli = math.ceil(ONE_MILLI * memory.energy) + spare_milli
         for index in range(len(menu.hull) - 1, -1, -1):
             option = menu.hull[index]
-            # The last runs cannot be made up for by later ones: two of them may take their whole margin.
-            left_fj = above_fj - self.scenario.switch_fj(state.current, option.choice)
-            run_fj = menu.above_fj[option.choice] + self.scenario.idle_uw[1] * option.latency_ns
-            left_fj -= math.ceil(2 * self.goal.margin * run_fj)
             needed = ratio_milli * self._needed(menu, option, state, memory, remaining_ns)
-            if left_fj * ONE_MILLI * self.scenario.period_ns >= needed:
+            if self._spendable_fj(menu, option, state) * ONE_MILLI * self.scenario.period_ns >= needed:
                 return index
         return -1
+
+    def _above_reserve_fj(self, state: State) -> int:
+        return state.charge_fj - round((self.goal.reserve or 0.0) * state.capacity_fj)
+
+    def _spendable_fj(self, menu: Menu, option: Option, state: State) -> int:
+        """What the charge has for requests with one option."""
+        # The last runs cannot be made up for by later ones: two of them may take their whole margin.
+        run_fj = menu.above_fj[option.choice] + self.scenario.idle_uw[1] * option.latency_ns
+        kept_fj = self.scenario.switch_fj(state.current, option.choice) + math.ceil(2 * self.goal.margin * run_fj)
+        return self._above_reserve_fj(state) - kept_fj
+
+    def _short_h(self, menu: Menu, state: State, memory: Memory) -> float:
+        """How long before the wanted end the charge is spent, down to the reserve, with the cheapest option."""
+        cheapest, remaining_ns = menu.hull[0], max(0, (self.goal.until_ns or 0) - state.time_ns)
+        needed_fj = memory.energy * self._needed(menu, cheapest, state, memory, remaining_ns) / self.scenario.period_ns
+        share = self._spendable_fj(menu, cheapest, state) / needed_fj if needed_fj > 0 else 0.0
+        return (1.0 - min(1.0, max(0.0, share))) * remaining_ns / 3.6e12
 
     def _needed(self, menu: Menu, option: Option, state: State, memory: Memory, remaining_ns: int) -> int:
         """Energy until the end with one option, times the period: along a repeated choice it falls by whole numbers."""

@@ -45,6 +45,7 @@ class Served:
         energy_mj: predicted of the run, idle time before and after it left out.
         charge_share, temperature_c, on_ac: as the source saw them before the run; none where unknown.
         reason: why this choice.
+        short_h: where the charge cannot last as long as wanted, how much earlier it ends; else none.
         degree: how far the clock was controlled.
     """
 
@@ -65,6 +66,7 @@ class Served:
     kept_level: bool
     score: float
     reason: str
+    short_h: float | None
     degree: str
     charge_share: float | None
     temperature_c: float | None
@@ -233,6 +235,7 @@ class LiveGovernor:
             kept_level=answer.kept_level,
             score=option.score,
             reason=(decision.reason if pinned is None else Reason.PINNED).value,
+            short_h=decision.short_h if pinned is None else None,
             degree=degree.value,
             charge_share=reading.charge_share,
             temperature_c=reading.temperature_c,

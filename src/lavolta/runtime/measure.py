@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,19 +83,21 @@ def peak_gflops(isa: str | None = None) -> float:
     return float(_native.peak(isa or instruction_sets()[-1]))
 
 
-def level_outputs(model: Model, texts: Sequence[str], batch: int = 16) -> list[NDArray[np.float32]]:
-    """Outputs ``(texts, outputs)`` of every level."""
-    found = []
-    for level in range(len(model.levels)):
-        model.switch(level)
-        found.append(np.concatenate([model.encode(texts[i : i + batch]) for i in range(0, len(texts), batch)]))
+def cosines(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosine of matching rows, ``(rows,)``; 0 where one of them is all zeros."""
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    found: NDArray[np.float32] = (left * right).sum(axis=1) / np.maximum(norms, 1e-12)
     return found
 
 
-def mean_cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
-    """Mean cosine of matching rows."""
-    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    return float(np.mean((left * right).sum(axis=1) / np.maximum(norms, 1e-12)))
+def overlaps(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Overlap of the distributions that matching rows of logits stand for, ``(rows,)``.
+
+    The sum of the smaller of the two probabilities: 1 for equal ones, 0 for those that share nothing, and the largest
+    probability with which draws from the two can be made to agree.
+    """
+    shared: NDArray[np.float32] = np.minimum(_softmax(left), _softmax(right)).sum(axis=1)
+    return shared
 
 
 def cpu_name() -> str:
@@ -107,6 +109,12 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _resident_bytes() -> int:

@@ -41,6 +41,7 @@ class Service:
         queue: how many requests may wait, beside the one that runs.
         look_s: how often the device is looked at.
         clock: this computer's seconds.
+        on_answer: called with every answer, on the service's thread.
 
     Use it as a context manager, or call `close`.
     """
@@ -54,7 +55,9 @@ class Service:
         queue: int = QUEUE,
         look_s: float = LOOK_S,
         clock: Callable[[], float] = time.monotonic,
+        on_answer: Callable[[Served], None] = lambda _: None,
     ) -> None:
+        self._on_answer = on_answer
         self._models = (models,) if isinstance(models, Model) else tuple(models)
         self.model, self.governed, self.pace = self._models[0], governed, pace
         scenario = governed.governor.scenario
@@ -231,6 +234,7 @@ class Service:
         if served is not None:
             self.recorder.answered(served, self.governed.governor.memory.energy)
             job.done.set_result(served)
+            self._on_answer(served)
         elif error is not None:
             self.recorder.refused("cancelled" if isinstance(error, CancelledError) else "failed")
             _give_up(job, error)

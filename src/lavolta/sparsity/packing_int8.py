@@ -1,4 +1,4 @@
-"""The packed layout of int8 layers: quads of four cells, one scale per row, the same runs and levels as fp32."""
+"""The packed layout of int8 layers: quads of four cells, one scale per row, the same groups and levels as fp32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lavolta.sparsity.cells import BoolArray, CellGrid
-from lavolta.sparsity.packing import group_cells, level_runs
+from lavolta.sparsity.groups import Groups, group_sizes
+from lavolta.sparsity.packing import group_cells
 
 QUAD = 4
 """Columns of a quad: what the dot-product instructions of x86 and Arm add up at once."""
@@ -33,21 +34,15 @@ class PackedInt8:
         grid: the layer's cells.
         values: ``(quads, cell_rows, 4) int8``, -127 to 127; a ragged last band has zero rows.
         columns: ``(4 * quads,) uint16``, the input feature of each cell.
-        runs: ``(n, 2) uint32``, ``(first quad, count)``.
-        run_ptr: ``(levels, bands + 1) uint32``; band ``b`` of level ``l`` is ``runs[run_ptr[l, b]:run_ptr[l, b + 1]]``.
+        groups: which of them each level keeps; units are quads.
         scale: ``(out_features,) float32``.
     """
 
     grid: CellGrid
     values: NDArray[np.int8]
     columns: NDArray[np.uint16]
-    runs: NDArray[np.uint32]
-    run_ptr: NDArray[np.uint32]
+    groups: Groups
     scale: NDArray[np.float32]
-
-    @property
-    def levels(self) -> int:
-        return int(self.run_ptr.shape[0])
 
     @cached_property
     def fillers(self) -> BoolArray:
@@ -59,17 +54,12 @@ class PackedInt8:
 
     def kept_cells(self, level: int) -> int:
         """Cells that ``level`` streams, fillers not counted."""
-        real = QUAD - self.fillers.reshape(-1, QUAD).sum(axis=1)
-        before = np.concatenate(([0], np.cumsum(real)))
-        runs = self._level_runs(level)
-        return int((before[runs.sum(axis=1)] - before[runs[:, 0]]).sum())
+        fillers = self.fillers.reshape(-1, QUAD)[self.groups.kept_units(level)]
+        return fillers.size - int(fillers.sum())
 
     def streamed_bytes(self, level: int) -> int:
         """Bytes of values and columns that one pass of ``level`` reads, fillers among them."""
-        return QUAD * int(self._level_runs(level)[:, 1].sum()) * (self.grid.cell_rows + 2)
-
-    def _level_runs(self, level: int) -> NDArray[np.int64]:
-        return self.runs[int(self.run_ptr[level, 0]) : int(self.run_ptr[level, -1])].astype(np.int64)
+        return QUAD * self.groups.count(level) * (self.grid.cell_rows + 2)
 
 
 def pack_int8(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_rows: int) -> PackedInt8:
@@ -82,7 +72,7 @@ def pack_int8(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_row
         UserInputError: no level, too many levels, NaN or infinite weights, or masks of another shape.
     """
     cells = group_cells(weight, masks, cell_rows)
-    grid, levels = cells.grid, len(masks)
+    grid = cells.grid
     largest = np.zeros((grid.bands, cell_rows), dtype=np.float32)
     np.maximum.at(largest, cells.band, np.abs(cells.values))
     scale = largest / np.float32(LARGEST)
@@ -91,8 +81,8 @@ def pack_int8(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_row
     divisor = np.where(scale == 0.0, np.float32(np.inf), scale)[cells.band]
     values = np.clip(np.rint(cells.values / divisor), -LARGEST, LARGEST).astype(np.int8)
 
-    slot, group, quad_band, quad_signature = _quads(cells.band, cells.signature)
-    order = _harmless_order(values, group)
+    slot, share, quad_band, quad_group = _quads(cells.band, cells.group)
+    order = _harmless_order(values, share)
     padded = np.zeros((QUAD * len(quad_band), cell_rows), dtype=np.int8)
     padded[slot] = values[order]
     columns = np.zeros(len(padded), dtype=np.uint16)
@@ -100,61 +90,62 @@ def pack_int8(weight: NDArray[np.floating], masks: Sequence[BoolArray], cell_row
     filler = np.ones(len(padded), dtype=bool)
     filler[slot] = False
     columns = np.where(filler, np.repeat(columns[::QUAD], QUAD), columns)
-    runs, run_ptr = level_runs(quad_band, quad_signature, grid.bands, levels)
+    kept_by = cells.groups.kept_by
+    sizes = group_sizes(quad_group, np.zeros_like(quad_group), quad_band, (len(kept_by), 1, grid.bands))
     return PackedInt8(
         grid,
         np.ascontiguousarray(padded.reshape(-1, QUAD, cell_rows).transpose(0, 2, 1)),
         columns,
-        runs,
-        run_ptr,
+        Groups(sizes, kept_by, len(masks)),
         scale.reshape(-1)[: grid.out_features].copy(),
     )
 
 
 def unpack_int8(packed: PackedInt8, level: int) -> NDArray[np.float32]:
     """The dense weight ``(out_features, in_features)`` that ``level`` computes with; what it dropped is zero."""
-    grid = packed.grid
+    grid, quads = packed.grid, packed.groups.kept_units(level)
     bands = np.zeros((grid.bands, grid.in_features, grid.cell_rows), dtype=np.float32)
-    for band in range(grid.bands):
-        for start, count in packed.runs[packed.run_ptr[level, band] : packed.run_ptr[level, band + 1]].tolist():
-            cells = slice(QUAD * start, QUAD * (start + count))
-            values = packed.values[start : start + count].transpose(0, 2, 1).reshape(-1, grid.cell_rows)
-            real = ~packed.fillers[cells]
-            bands[band, packed.columns[cells][real]] = values[real]
+    cells = (QUAD * quads[:, None] + np.arange(QUAD)).reshape(-1)
+    real = ~packed.fillers[cells]
+    values = packed.values[quads].transpose(0, 2, 1).reshape(-1, grid.cell_rows)
+    bands[np.repeat(packed.groups.bands()[quads], QUAD)[real], packed.columns[cells[real]]] = values[real]
     rows = bands.transpose(0, 2, 1).reshape(grid.bands * grid.cell_rows, grid.in_features)[: grid.out_features]
     return np.ascontiguousarray(rows * packed.scale[:, None])
 
 
 def _quads(
-    band: NDArray[np.intp], signature: NDArray[np.uint64]
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.uint64]]:
-    """Where each cell goes among padded quads and its group, ``(cells,)``, and band and signature of each quad."""
+    band: NDArray[np.intp], group: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Where each cell goes among padded quads and its share, ``(cells,)``; band and group of each quad.
+
+    A share is what a group has of a band.
+    """
     if not len(band):
-        return band, band, band, signature
-    first = np.flatnonzero(np.concatenate(([True], (np.diff(band) != 0) | (signature[1:] != signature[:-1]))))
+        return band, band, band, band
+    first = np.flatnonzero(np.concatenate(([True], (np.diff(band) != 0) | (np.diff(group) != 0))))
     sizes = np.diff(np.concatenate((first, [len(band)])))
     quads = -(-sizes // QUAD)
     start = QUAD * (np.cumsum(quads) - quads)
     slot = np.arange(len(band)) - np.repeat(first, sizes) + np.repeat(start, sizes)
-    group = np.repeat(np.arange(len(first)), sizes)
-    return slot, group, np.repeat(band[first], quads), np.repeat(signature[first], quads)
+    share = np.repeat(np.arange(len(first)), sizes)
+    return slot, share, np.repeat(band[first], quads), np.repeat(group[first], quads)
 
 
-def _harmless_order(values: NDArray[np.int8], group: NDArray[np.intp]) -> NDArray[np.intp]:
+def _harmless_order(values: NDArray[np.int8], share: NDArray[np.intp]) -> NDArray[np.intp]:
     """An order of the cells, nearly the given one, in which few neighbors have large weights of one sign in a row.
 
     Instructions that add two products in 16 bits take at most `MOST_OF_A_SIGN` of a sign from a pair; the engine
-    computes larger ones with an additional cell. The second cells of nearby pairs of a group change places where both
+    computes larger ones with an additional cell. The second cells of nearby pairs of a share change places where both
     pairs fit then.
 
     Args:
         values: ``(cells, cell_rows)`` in stored order.
-        group: ``(cells,)``, rising: the number of the group, which begins with a quad.
+        share: ``(cells,)``, rising: what a group has of a band, which begins with a quad.
     """
     order = np.arange(len(values))
-    place = order - np.searchsorted(group, group)
+    place = order - np.searchsorted(share, share)
     second = np.flatnonzero(place % 2 == 1)
-    first, of = values[second - 1].astype(np.int16), group[second]
+    first, of = values[second - 1].astype(np.int16), share[second]
 
     def fit(left: NDArray[np.int16], right: NDArray[np.int8]) -> BoolArray:
         of_a_sign = np.where((left < 0) == (right < 0), np.abs(left + right), 0)

@@ -15,8 +15,6 @@ from lavolta.devices.loading import load as load_device
 from lavolta.devices.profile import DeviceProfile
 from lavolta.errors import BundleError
 from lavolta.files import make_folder, write_whole
-from lavolta.models.batching import encode_texts, predict
-from lavolta.models.hf import load_encoder
 from lavolta.progress import Progress, SilentProgress
 from lavolta.report.page import write_report
 from lavolta.runtime import measure
@@ -26,7 +24,7 @@ from lavolta.runtime.policies import make_policy
 from lavolta.runtime.scenario import LevelWork, Scenario
 from lavolta.runtime.simulation import SimulationResult, improvement, simulate
 from lavolta.runtime.work import work_of
-from lavolta.systems.rt3.options import CompressOptions, fingerprint, text_of
+from lavolta.systems.rt3.options import CompressOptions, fingerprint
 from lavolta.systems.rt3.recipe import compress
 
 MODEL = "all-MiniLM-L6-v2"
@@ -37,8 +35,8 @@ EXPECTED_S = {
     "search the cuts": 70.0,
     "compensate": 20.0,
     "distil all levels": 310.0,
+    "judge every level": 20.0,
     "write the bundle": 5.0,
-    "compare with the dense model": 10.0,
     "time every level": 5.0,
     "spend a battery charge": 2.0,
     "write the report": 2.0,
@@ -81,22 +79,17 @@ def run_demo(out: Path, progress: Progress | None = None, steps: int | None = No
 
 
 def measure_bundle(bundle: Path, made: dict[str, Any], options: CompressOptions, progress: Progress) -> dict[str, Any]:
-    """Fidelity, latency and switch time of a bundle here, its predicted cost on the device, a charge per policy."""
+    """Latency and switch time of a bundle here, its predicted cost on the device, and a charge per policy."""
     seconds: dict[str, float] = dict(made["seconds"])
     profile = load_device(options.device)
-    texts = text_of(options).held_out
     with open_bundle(bundle) as model:
-        start = time.perf_counter()
-        with progress.stage("compare with the dense model"):
-            fidelity = _fidelity(model, texts)
-        seconds["compare with the dense model"] = round(time.perf_counter() - start, 2)
         start = time.perf_counter()
         rounds = 15
         with progress.stage("time every level", rounds) as stage:
             latencies = measure.level_latencies_ms(model, options.tokens, rounds, stage.advance)
             switches = measure.switch_times(model)
         seconds["time every level"] = round(time.perf_counter() - start, 2)
-        levels, works = _levels(model, made, profile, options, fidelity, latencies)
+        levels, works = _levels(model, made, profile, options, latencies)
     with progress.stage("spend a battery charge"):
         period_ms = made["deadline_ms"]
         scenario = Scenario(
@@ -111,7 +104,7 @@ def measure_bundle(bundle: Path, made: dict[str, Any], options: CompressOptions,
             "name": MODEL,
             "bundle_bytes": made["bytes"],
             "text": made["text_source"],
-            "held_out_texts": len(texts),
+            "held_out_texts": made["judged_texts"],
         },
         "device": {"name": profile.name, "title": profile.title, "power": "CPU only", "tokens": options.tokens},
         "deadline_ms": made["deadline_ms"],
@@ -137,19 +130,11 @@ def measure_bundle(bundle: Path, made: dict[str, Any], options: CompressOptions,
     }
 
 
-def _fidelity(model: Model, texts: list[str]) -> list[float]:
-    """Mean cosine of every level's native output to the untouched model's output in PyTorch."""
-    dense = load_encoder(MODEL, "embedding")
-    reference = predict(dense, encode_texts(dense, texts))
-    return [measure.mean_cosine(output, reference) for output in measure.level_outputs(model, texts)]
-
-
 def _levels(
     model: Model,
     made: dict[str, Any],
     profile: DeviceProfile,
     options: CompressOptions,
-    fidelity: list[float],
     latencies: list[float],
 ) -> tuple[list[dict[str, Any]], tuple[LevelWork, ...]]:
     cell_rows = int(model.manifest["cell_rows"])
@@ -162,14 +147,13 @@ def _levels(
         levels.append(
             {
                 **made["levels"][index],
-                "fidelity": fidelity[index],
                 "latency_ms": latencies[index],
                 "dense_latency_ms": latencies[0],
                 "device_latency_ms": time_ms,
                 "device_energy_mj": energy_mj(profile, freq, time_ms, options.threads),
             }
         )
-        works.append(LevelWork(level["name"], work, fidelity[index]))
+        works.append(LevelWork(level["name"], work, level["fidelity"]))
     return levels, tuple(works)
 
 

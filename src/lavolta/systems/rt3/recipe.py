@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +20,18 @@ from lavolta.models.hf_decoders import is_decoder, load_decoder
 from lavolta.models.loaded import Batch, LoadedModel
 from lavolta.progress import Progress, SilentProgress
 from lavolta.runtime.bundle import BundleFile
-from lavolta.runtime.engine import Model, open_bundle
+from lavolta.runtime.engine import open_bundle
 from lavolta.runtime.spec import ModelSpec
 from lavolta.sparsity.ranking import level_masks
 from lavolta.stages import Clock, teller
 from lavolta.systems.rt3.cutting import GRID, choose_cuts, layer_groups, measure_groups
+from lavolta.systems.rt3.judging import Judge, fidelity_judge, task_judge
 from lavolta.systems.rt3.levels import LevelPlan, plan_levels
 from lavolta.systems.rt3.options import CompressOptions, fingerprint, text_of
 from lavolta.systems.rt3.probe import CutProbe, compensate, output_distance
 from lavolta.systems.rt3.subjects import (
     GlueTraining,
     encoder_parameters,
-    engine_score,
     glue_subject,
 )
 from lavolta.training.encoder import EncoderObjective, LossWeights, encoder_statistics
@@ -57,7 +56,7 @@ class _Material:
         train: sequences for calibration and training.
         probe: a batch on which cuts are judged.
         weights: of what a student learns from.
-        score: of what the engine answers at its present level.
+        judge: what levels are measured by.
     """
 
     dense: LoadedModel
@@ -65,7 +64,7 @@ class _Material:
     probe: Batch
     text_source: str
     weights: LossWeights
-    score: Callable[[Model], float] | None = None
+    judge: Judge
     score_name: str | None = None
     dense_score: float | None = None
 
@@ -158,6 +157,7 @@ def compress(
         "text_source": material.text_source,
         "dense_score": material.dense_score,
         "score_name": material.score_name,
+        "judged_texts": material.judge.texts,
     }
 
     def write(file: Path) -> None:
@@ -173,16 +173,14 @@ def compress(
             device={"name": profile.name, "tokens": opts.tokens, "threads": opts.threads},
         )
 
-    if material.score is not None:
-        with clock.stage(progress, "score every level", len(masks)) as stage:
-            # What the engine answers is scored, in the precision of the bundle, not what was trained.
-            trial = work / "unscored.lavolta"
-            write(trial)
-            with open_bundle(trial) as model:
-                for index, info in enumerate(level_info):
-                    model.switch(index)
-                    info["score"] = material.score(model)
-                    stage.advance()
+    judge = material.judge
+    with clock.stage(progress, "judge every level", judge.steps) as stage:
+        # What the engine answers is judged, in the precision of the bundle, not what was trained.
+        trial = work / "unjudged.lavolta"
+        write(trial)
+        with open_bundle(trial) as model:
+            for info, value in zip(level_info, judge.rate(model, stage.advance), strict=True):
+                info[judge.field] = value
     with clock.stage(progress, "write the bundle"):
         write(out)
     remove_work(work)
@@ -221,7 +219,7 @@ def _prepare(opts: CompressOptions, profile: DeviceProfile, work: Path, mark: st
             pairs,
             f"{subject.name} training data",
             subject.weights,
-            lambda model: engine_score(model, subject.task, subject.dev),
+            task_judge(subject.task, subject.dev),
             subject.task.metric,
             dense_score,
         )
@@ -229,7 +227,8 @@ def _prepare(opts: CompressOptions, profile: DeviceProfile, work: Path, mark: st
     dense = load_decoder(opts.source) if is_decoder(opts.source) else load_encoder(opts.source, "embedding")
     train = encode_texts(dense, text.train, TRAIN_TOKENS)
     probe = next(sorted_batches(encode_texts(dense, text.train[-PROBE_TEXTS:], TRAIN_TOKENS), PROBE_TEXTS))
-    return _Material(dense, train, probe, text.source, LossWeights(label=0.0, output=1.0, hidden=1.0))
+    weights = LossWeights(label=0.0, output=1.0, hidden=1.0)
+    return _Material(dense, train, probe, text.source, weights, fidelity_judge(dense, text.held_out))
 
 
 def _distil(
@@ -272,6 +271,6 @@ def _finished(out: Path, mark: str) -> dict[str, Any] | None:
             name: min(1.0, count * cell_rows / (shapes[name][0] * shapes[name][1]))
             for name, count in level["kept_cells"].items()
         }
-        shown = {key: level[key] for key in ("name", "sparsity", "freq_mhz", "score") if key in level}
+        shown = {key: level[key] for key in ("name", "sparsity", "freq_mhz", "score", "fidelity") if key in level}
         levels.append({**shown, "kept_by_layer": kept})
     return {**made, "out": str(out), "levels": levels, "cell_rows": cell_rows, "bytes": out.stat().st_size}

@@ -22,7 +22,6 @@ from lavolta.models.hf import load_encoder, with_head
 from lavolta.models.lm import LmCorpus, load_lm_corpus
 from lavolta.models.loaded import Batch, LoadedModel
 from lavolta.models.tasks import TaskData, load_task
-from lavolta.runtime.engine import Model
 from lavolta.systems.rt3.lm import LmTraining, language_objective, load_trained_lm, score
 from lavolta.training.dropout import lock_dropout
 from lavolta.training.encoder import EncoderObjective, LossWeights, encoder_statistics
@@ -33,7 +32,6 @@ from lavolta.training.saliency import LinearStats, collect_stats
 
 OnStep = Callable[[int, float], None]
 
-ENGINE_BATCH = 16
 """Sequences that the engine gets at once."""
 STATISTICS_WINDOWS, STATISTICS_WINDOW = 64, 64
 """Windows of the training text that a language model is calibrated on, and the words of each."""
@@ -154,17 +152,6 @@ def glue_score(loaded: LoadedModel, task: TaskData, encoded: Encoded) -> float:
     """The task's own metric on a tokenised split, 0 to 100."""
     assert encoded.labels is not None
     return 100.0 * task.score(predict(loaded, encoded), encoded.labels)[task.metric]
-
-
-def engine_score(model: Model, task: TaskData, encoded: Encoded) -> float:
-    """The same, of what the engine answers at the present level: in the precision of the bundle."""
-    assert encoded.labels is not None
-    order = np.argsort(-encoded.lengths, kind="stable")
-    outputs = np.zeros((len(encoded), model.spec.outputs), dtype=np.float32)
-    for rows in np.array_split(order, -(-len(order) // ENGINE_BATCH)):
-        types = None if encoded.types is None else [encoded.types[row] for row in rows]
-        outputs[rows] = model.run([encoded.ids[row] for row in rows], types)
-    return 100.0 * task.score(outputs, encoded.labels)[task.metric]
 
 
 @dataclass(frozen=True)
