@@ -93,6 +93,26 @@ struct Saturating256 : Bytes256 {
     }
 };
 
+// The same for weights as they are: two products of magnitudes up to 127 fit in 16 bits, and the sign of an input goes to the
+// weight, an instruction more for every register of products.
+struct Signed256 : Bytes256 {
+    struct Inputs {
+        Reg magnitude, q;
+    };
+    using Weights = Reg;
+    static constexpr int zero = 0;
+
+    static Inputs inputs(Reg quads) {
+        const Reg q = _mm256_xor_si256(quads, _mm256_set1_epi8(static_cast<char>(kQuantZero)));
+        return {_mm256_abs_epi8(q), q};
+    }
+    static Weights weights(int32_t quad) { return set1(quad); }
+    static Reg dot(Reg sum, Inputs x, Weights w) {
+        const Reg pairs = _mm256_maddubs_epi16(x.magnitude, _mm256_sign_epi8(w, x.q));
+        return add(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+};
+
 #if defined(__AVXVNNI__)
 struct Vnni256 : Bytes256 {
     using Inputs = Reg;

@@ -43,6 +43,9 @@ struct Run {
     uint32_t count;  // cells, or quads
 };
 
+// Inputs of so many bytes stay in a core's second-level cache.
+constexpr size_t kCachedBytes = size_t{1} << 20;
+
 // y = activation(W x + bias) + residual for bands [band_begin, band_end) and tokens [token_begin, token_end).
 struct LinearArgs {
     const float* values;      // (cells, cell_rows)
@@ -278,6 +281,8 @@ struct TokenNormArgs {
 void token_quantize_reference(const TokenQuantizeArgs& a);
 
 using LinearKernel = void(const LinearArgs&);
+// Bytes of inputs that `linear` should be given at once for cells of such a height: what its walk finds in a cache again.
+using LinearBytesKernel = size_t(uint32_t cell_rows);
 using QuantizeKernel = void(const QuantizeArgs&);
 using LinearInt8Kernel = void(const LinearInt8Args&);
 using DenseKernel = void(const DenseArgs&);
@@ -298,6 +303,7 @@ using PeakKernel = uint64_t(uint64_t rounds);
 // op, type of its kernels
 #define LAVOLTA_OPS(OP)           \
     OP(linear, LinearKernel)      \
+    OP(linear_bytes, LinearBytesKernel) \
     OP(quantize, QuantizeKernel)  \
     OP(linear_int8, LinearInt8Kernel) \
     OP(dense, DenseKernel)        \

@@ -6,9 +6,6 @@
 namespace lavolta {
 namespace {
 
-// Activations of this size stay in a core's second-level cache.
-constexpr size_t kCachedBytes = size_t{1} << 20;
-
 // `tokens` in equal parts of at most `budget` where a token has `bytes`, in whole steps.
 size_t token_block(size_t tokens, size_t bytes, size_t step, size_t budget = kCachedBytes) {
     const size_t most = std::max<size_t>(budget / bytes / step, 1) * step;
@@ -21,8 +18,7 @@ size_t tile_step(uint32_t cell_rows) { return cell_rows >= 8 ? 48 : cell_rows ==
 
 // The same for quantized inputs, whole blocks of them.
 size_t quantized_token_block(size_t in_features) {
-    constexpr size_t budget_bytes = size_t{1} << 20;
-    return std::max<size_t>(budget_bytes / in_features / kQuantBlock, 1) * kQuantBlock;
+    return std::max<size_t>(kCachedBytes / in_features / kQuantBlock, 1) * kQuantBlock;
 }
 
 // Runs kernel(args) over blocks of tokens and chunks of bands.
@@ -90,11 +86,7 @@ size_t Model::ffn_block(size_t tokens) const {
 }
 
 size_t Model::linear_block(size_t tokens, const Linear& layer) const {
-    // AVX2's kernels copy the activations of tall cells to the first-level cache, for weights that pass once per block: few blocks
-    // gain more than activations that stay in the second.
-    const bool copies = kernels_.linear_isa == Isa::avx2 && layer.cell_rows >= 4;
-    return token_block(tokens, layer.in_features * sizeof(float), tile_step(layer.cell_rows),
-                       copies ? 4 * kCachedBytes : kCachedBytes);
+    return token_block(tokens, layer.in_features * sizeof(float), tile_step(layer.cell_rows), kernels_.linear_bytes(layer.cell_rows));
 }
 
 void Model::linear(size_t tokens, const Linear& layer, uint32_t level, const float* x, size_t x_stride, float* y, size_t y_stride,

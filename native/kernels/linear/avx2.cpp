@@ -9,4 +9,6 @@ void linear_avx2(const LinearArgs& a) { is_few(a) ? linear_few<Avx2>(a) : linear
 
 void dense_avx2(const DenseArgs& a) { dense<Avx2>(a); }
 
+size_t linear_bytes_avx2(uint32_t cell_rows) { return linear_bytes<Avx2>(cell_rows); }
+
 }  // namespace lavolta

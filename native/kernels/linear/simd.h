@@ -78,12 +78,15 @@ inline void for_token_tiles(size_t begin, size_t end, const Body& body, size_t m
     }
 }
 
+// With few registers a tile multiplies so few weights that it waits for its tokens. Measured on AVX2 with tiles of 4 rows.
+template <class V, int R>
+constexpr bool waits_for_tokens = V::registers == 16 && !V::multiplies_lanes && R == 4;
+
 template <class V, int R>
 void sparse_bands(const LinearArgs& a) {
-    // With few registers a tile multiplies so few weights that it waits for its tokens. Where the first-level cache cannot keep
-    // them all, tiles as wide as a cache line read no line in vain, and some bands share the lines that it keeps. Measured on
-    // AVX2 with cells of 4 rows.
-    constexpr bool few_registers = V::registers == 16 && !V::multiplies_lanes && R == 4;
+    // Where the first-level cache cannot keep all tokens, tiles as wide as a cache line read no line in vain, and some bands share
+    // the lines that it keeps.
+    constexpr bool few_registers = waits_for_tokens<V, R>;
     constexpr size_t line_registers = 64 / (V::width * sizeof(float));
     static const size_t cache_bytes = first_level_cache_bytes();
     if constexpr (few_registers) {
@@ -131,6 +134,13 @@ void linear(const LinearArgs& a) {
         default:
             return sparse_bands<V, tall>(a);
     }
+}
+
+// Where activations are copied to the first-level cache, weights pass once for each call: few calls gain more than activations
+// that stay in the second.
+template <class V>
+size_t linear_bytes(uint32_t cell_rows) {
+    return waits_for_tokens<V, tallest<V>()> && cell_rows >= 4 ? 4 * kCachedBytes : kCachedBytes;
 }
 
 template <class V, int R>

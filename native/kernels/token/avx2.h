@@ -5,6 +5,7 @@
 
 #include "../kernels.h"
 #include "../simd_avx2.h"
+#include "ahead.h"
 
 namespace lavolta {
 namespace {
@@ -19,6 +20,11 @@ struct TokenAvx2 : Avx2 {
         return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(columns)));
     }
     static Reg gather(const float* x, const uint16_t* columns) { return _mm256_i32gather_ps(x, eight(columns), 4); }
+    // The last `count` lanes, 0 in the others; below 8.
+    static Reg keep_last(Reg v, size_t count) {
+        alignas(64) static constexpr int32_t lanes[16] = {0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1, -1, -1};
+        return _mm256_and_ps(v, _mm256_loadu_ps(reinterpret_cast<const float*>(lanes + count)));
+    }
     static Reg permute(Reg v, Index index) { return _mm256_permutevar8x32_ps(v, index); }
     // Lane l of register j has a row of cell j * (8 / R) + l / R.
     template <int R>
@@ -88,7 +94,10 @@ struct TokenBytes256 {
     static void sums(const int32_t* q, const int8_t* values, const uint16_t* columns, size_t quads, int32_t (&out)[R]) {
         constexpr size_t step = R >= 4 ? 2 : 8 / R;
         __m256i acc[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-        for (; quads >= step; quads -= step, columns += step * kQuad, values += step * R * kQuad) add<R>(acc, q, columns, values);
+        for (; quads >= step; quads -= step, columns += step * kQuad, values += step * R * kQuad) {
+            fetch_ahead<step * R * kQuad>(values);
+            add<R>(acc, q, columns, values);
+        }
         if (quads) {
             // Absent quads read the first input and have weights of 0.
             const size_t last = step == 2 ? 1 : quads;

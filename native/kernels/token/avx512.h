@@ -3,6 +3,7 @@
 
 #include "../kernels.h"
 #include "../simd_avx512.h"
+#include "ahead.h"
 
 namespace lavolta {
 namespace {
@@ -16,6 +17,8 @@ struct TokenAvx512 : Avx512 {
         const __m512i index = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(columns)));
         return _mm512_i32gather_ps(index, x, 4);
     }
+    // The last `count` lanes, 0 in the others; below 16.
+    static Reg keep_last(Reg v, size_t count) { return _mm512_maskz_mov_ps(__mmask16(0xFFFFu << (16 - count)), v); }
     static Reg permute(Reg v, Index index) { return _mm512_permutexvar_ps(index, v); }
     // Lane l of register j has a row of cell j * (16 / R) + l / R.
     template <int R>
@@ -77,7 +80,10 @@ struct TokenVnni512 {
                 taken[j] = _mm512_dpbusd_epi32(taken[j], zero_input, w);
             }
         };
-        for (; quads >= step; quads -= step, columns += step * kQuad, values += step * R * kQuad) add(step);
+        for (; quads >= step; quads -= step, columns += step * kQuad, values += step * R * kQuad) {
+            fetch_ahead<step * R * kQuad>(values);
+            add(step);
+        }
         if (quads) add(quads);
 #pragma GCC unroll 4
         for (int j = 0; j < registers; ++j) {

@@ -5,6 +5,7 @@
 
 #include "../kernels.h"
 #include "../simd_neon.h"
+#include "ahead.h"
 
 namespace lavolta {
 namespace {
@@ -24,6 +25,11 @@ struct TokenNeon : Neon {
         found = vld1q_lane_f32(x + columns[1], found, 1);
         found = vld1q_lane_f32(x + columns[2], found, 2);
         return vld1q_lane_f32(x + columns[3], found, 3);
+    }
+    // The last `count` lanes, 0 in the others; below 4.
+    static Reg keep_last(Reg v, size_t count) {
+        static const uint32_t lanes[8] = {0, 0, 0, 0, ~0u, ~0u, ~0u, ~0u};
+        return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), vld1q_u32(lanes + count)));
     }
     static Reg permute(Reg v, Index index) {
         if (index == 0) return v;
@@ -60,6 +66,7 @@ struct TokenBytes128 {
         int32x4_t acc[registers];
         for (int i = 0; i < registers; ++i) acc[i] = vdupq_n_s32(0);
         for (; quads >= step; quads -= step, columns += step * kQuad, values += step * R * kQuad) {
+            fetch_ahead<step * R * kQuad>(values);
             D::template add<R>(acc, inputs(q, columns), values);
         }
         if (quads) {

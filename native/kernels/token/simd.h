@@ -7,16 +7,14 @@
 #include <cstring>
 
 #include "../math.h"
+#include "ahead.h"
 
 namespace lavolta {
 namespace {
 
-// Hardware follows a stretch, but not into the next page: what a run of so many bytes will be read as, a while before.
-constexpr size_t kTokenAheadBytes = 2048;
-
-inline void fetch_run(const void* values, size_t bytes) {
-    const char* const at = static_cast<const char*>(values) + kTokenAheadBytes;
-    for (size_t line = 0; line < bytes; line += 64) __builtin_prefetch(at + line);
+// Hardware follows a stretch, but not into the next page: the columns of a run are fetched a while before.
+inline void fetch_columns(const uint16_t* columns, size_t cells) {
+    for (size_t cell = 0; cell < cells; cell += 32) __builtin_prefetch(columns + kTokenAheadBytes / 2 / sizeof(uint16_t) + cell);
 }
 
 // body(band, first unit, units) for every band of the call that a stretch has something of, stretch by stretch.
@@ -55,16 +53,25 @@ template <class V, int R>
 inline void run_sums(const float* x, const float* values, const uint16_t* columns, size_t cells, float (&sums)[R]) {
     constexpr size_t step = V::width;
     float lanes[V::width] = {};
+    // Runs have all lengths, and a processor guesses neither their last step nor their rest: the rest is a whole step that ends where
+    // the run does, in which the cells that were added already meet inputs of 0.
     if (cells >= step) {
         typename V::Reg acc[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
         typename V::Index spread[R];
 #pragma GCC unroll 16
         for (int j = 0; j < R; ++j) spread[j] = V::template spread<R>(j);
         for (; cells >= step; cells -= step, columns += step, values += step * R) {
+            fetch_ahead<step * R * sizeof(float)>(values);
             const auto inputs = V::gather(x, columns);
 #pragma GCC unroll 16
             for (int j = 0; j < R; ++j) acc[j % 4] = V::fma(V::load(values + j * step), V::permute(inputs, spread[j]), acc[j % 4]);
         }
+        columns -= step - cells;
+        values -= (step - cells) * R;
+        const auto inputs = V::keep_last(V::gather(x, columns), cells);
+#pragma GCC unroll 16
+        for (int j = 0; j < R; ++j) acc[j % 4] = V::fma(V::load(values + j * step), V::permute(inputs, spread[j]), acc[j % 4]);
+        cells = 0;
         V::store(lanes, V::add(V::add(acc[0], acc[1]), V::add(acc[2], acc[3])));
     }
     for (int r = 0; r < R; ++r) sums[r] = lanes[r];
@@ -87,6 +94,7 @@ inline void tall_sums(const float* x, const float* values, const uint16_t* colum
     }
     size_t cell = 0;
     for (; cell + partial <= cells; cell += partial) {
+        fetch_ahead<partial * R * sizeof(float)>(values + cell * R);
 #pragma GCC unroll 4
         for (int i = 0; i < partial; ++i) {
             const auto input = V::set1(x[columns[cell + i]]);
@@ -111,7 +119,7 @@ void token_bands(const TokenLinearArgs& a) {
     for (size_t row = begin; row < size_t{a.band_end} * R && row < a.out_features; ++row) a.y[row] = a.bias[row];
     for_runs(a, [&](uint32_t band, size_t cell, size_t cells) {
         const float* const values = a.values + cell * R;
-        fetch_run(values, cells * R * sizeof(float));
+        fetch_columns(a.columns + cell, cells);
         alignas(64) float sums[R];
         if constexpr (static_cast<size_t>(R) < V::width) {
             run_sums<V, R>(a.x, values, a.columns + cell, cells, sums);
@@ -242,7 +250,7 @@ void token_int8_bands(const TokenLinearInt8Args& a) {
     if (begin < end) std::memset(a.y + begin, 0, (end - begin) * sizeof(float));
     for_runs(a, [&](uint32_t band, size_t quad, size_t quads) {
         const int8_t* const values = a.values + quad * R * kQuad;
-        fetch_run(values, quads * R * kQuad);
+        fetch_columns(a.columns + quad * kQuad, quads * kQuad);
         alignas(64) int32_t sums[R], before[R] = {};
         V::template sums<R>(a.q, values, a.columns + quad * kQuad, quads, sums);
         float* const y = a.y + size_t{band} * R;
