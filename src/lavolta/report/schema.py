@@ -31,7 +31,9 @@ class LevelResult(_Part):
     name: Annotated[str, Field(min_length=1, description="short name, such as `L0`")]
     sparsity: Share = Field(description="share of the prunable weights that are left out")
     fidelity: Annotated[float, Field(ge=-1.0, le=1.0)] | None = Field(
-        None, description="mean cosine to the dense model's output on held-out text"
+        None,
+        description="mean cosine to the dense model's output on held-out text; of a model that writes, mean overlap of "
+        "the distributions of the next token",
     )
     score: float | None = Field(None, description="task score, in the unit of `score_name`")
     latency_ms: NonNegative | None = Field(None, description="measured on this computer, median")

@@ -221,7 +221,8 @@ def prune_teacher(
         return {**looks(student, splits, opts.accelerator), "sparsity": model_sparsity(grids, pruning.masks())}
 
     with clock.stage(progress, f"train with {opts.method}", steps) as stage:
-        identity = json.dumps([opts.identity(), sorted(targets.items()), __version__], sort_keys=True)
+        # The fields of the method too: a checkpoint of other ones is of another training.
+        identity = json.dumps([opts.identity(), asdict(method), sorted(targets.items()), __version__], sort_keys=True)
         run = train_sparse(objective, pruning, trainable, config, look, checkpoint, teller(stage), identity)
     student.module.eval()
     masks, info = _levels(opts, teacher, masked, pruning, targets, work, clock, progress, student)
