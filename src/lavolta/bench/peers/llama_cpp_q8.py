@@ -16,6 +16,7 @@ from lavolta.errors import UserInputError
 from lavolta.runtime.spec import ModelSpec
 
 _BATCH = 512
+_KEPT: list[Any] = []
 
 
 def load(job: Job) -> Loaded:
@@ -31,7 +32,9 @@ def load(job: Job) -> Loaded:
         path = Path(folder) / "model.gguf"
         write_gguf(path, spec, load_file(job.model))
         llama_cpp.llama_backend_init()
-        llama_cpp.llama_log_set(_silent(llama_cpp), None)
+        # llama.cpp calls it until the process ends: it must not be collected.
+        _KEPT.append(llama_cpp.llama_log_callback(lambda *_: None))
+        llama_cpp.llama_log_set(_KEPT[-1], None)
         options = llama_cpp.llama_model_default_params()
         # The file is gone when the model is used.
         options.use_mmap = False
@@ -67,10 +70,6 @@ def load(job: Job) -> Loaded:
     return Loaded(
         run, {"version": llama_cpp.__version__, "instruction_set": said.strip(), "amx": "AMX_INT8 = 1" in said}
     )
-
-
-def _silent(llama_cpp: Any) -> Any:
-    return llama_cpp.llama_log_callback(lambda *_: None)
 
 
 def write_gguf(path: Path, spec: ModelSpec, weights: dict[str, NDArray[np.float32]]) -> None:
