@@ -71,10 +71,34 @@ def test_the_script_without_its_peer(tmp_path: Path, monkeypatch: pytest.MonkeyP
     result = module["measure"](argparse.Namespace(**given, quick=True))
     assert result["sparse_75_over_dense"] > 0
     assert result["dense_int8_vs_llama_cpp"] is None
-    assert "llama_cpp is not installed" in result["reasons"]["dense_int8_vs_llama_cpp"]
+    assert result["reasons"]["dense_int8_vs_llama_cpp"] == (
+        "llama_cpp is not installed; `pip install llama-cpp-python gguf` brings it."
+    )
     assert set(KEYS) <= result.keys()
     assert {"machine", "threads", "repetitions"} <= result.keys()
     names = [record["name"] for record in result["decoders"]["llama"]["contestants"]]
     assert {"lavolta int8 75 %, 1 thread", "lavolta fp32 90 %, 1 thread", "llama.cpp q8_0, 1 thread"} <= set(names)
     json.dumps(result, allow_nan=False)
     assert "| llama | lavolta int8 0 %, 1 thread |" in module["table"](result)
+
+
+def test_llama_cpp_computes_the_same_model() -> None:
+    pytest.importorskip("llama_cpp")
+    pytest.importorskip("gguf")
+    module = runpy.run_path(str(SCRIPT))
+    # Q8_0 scales 32 weights together.
+    given = {
+        "kinds": ["gpt2", "llama"],
+        "tokens": 9,
+        "layers": 2,
+        "hidden": 192,
+        "vocab": 64,
+        "cell_rows": 4,
+        "seed": 0,
+    }
+    result = module["measure"](argparse.Namespace(**given, quick=True))
+    assert result["dense_int8_vs_llama_cpp"] > 0
+    for decoder in result["decoders"].values():
+        theirs = [record for record in decoder["contestants"] if record["engine"] == "llama.cpp"]
+        assert len(theirs) >= 1
+        assert all(record["agreement"] > 0.995 for record in theirs)

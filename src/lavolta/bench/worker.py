@@ -17,6 +17,10 @@ import numpy as np
 from lavolta.bench.peers import ENGINES, Job, Loaded
 from lavolta.errors import LavoltaError
 
+EXTRA = "'lavolta[bench]'"
+BY_HAND = {"llama_cpp": "llama-cpp-python gguf", "gguf": "gguf"}
+"""Modules that the extra does not bring, because installing them takes a compiler and a long time."""
+
 
 def main() -> None:
     """Load the job of the first line, then answer one request a line until there is no more."""
@@ -34,7 +38,7 @@ def main() -> None:
         output = loaded.run()
     except ModuleNotFoundError as error:
         missing = (error.name or job.engine).partition(".")[0]
-        answer(error=f"{missing} is not installed; `pip install 'lavolta[bench]'` brings it.")
+        answer(error=f"{missing} is not installed; `pip install {BY_HAND.get(missing, EXTRA)}` brings it.")
         return
     except LavoltaError as error:
         answer(error=str(error))

@@ -10,7 +10,7 @@ import os
 import random
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,13 +87,14 @@ class Options:
         quick: fewer shapes, tokens, clocks and rounds: minutes instead of an hour on a phone.
         power_s: how long power is looked at, idle and busy each; 0 reads no power.
         max_threads: most threads to time; all cores where not given.
-        rounds: how often everything is timed, in different orders; the shortest time counts.
+        rounds: how often everything is timed at the highest clock with one thread, in different orders; the shortest
+            time counts. Other settings have half as many.
     """
 
     quick: bool = False
     power_s: float = 10.0
     max_threads: int | None = None
-    rounds: int = 3
+    rounds: int = 6
 
     @property
     def used_rounds(self) -> int:
@@ -149,9 +150,10 @@ class Run:
         settings = [
             (c, mhz, threads) for c in self.survey.clusters for mhz in c.steps_mhz for threads in self._threads(c)
         ]
-        with self.progress.stage("time the kernels", len(settings) * self.options.used_rounds) as stage:
+        rounds = {setting: self._rounds(*setting) for setting in settings}
+        with self.progress.stage("time the kernels", sum(rounds.values())) as stage:
             for round_ in range(self.options.used_rounds):
-                for cluster, mhz, threads in settings:
+                for cluster, mhz, threads in (setting for setting in settings if round_ < rounds[setting]):
                     stage.note(f"{cluster.name}, {mhz:g} MHz, {threads} thread(s)")
                     self._time(cluster, mhz, threads, round_)
                     stage.advance()
@@ -175,8 +177,9 @@ class Run:
         for mhz in cluster.steps_mhz:
             for threads in self._threads(cluster):
                 real_mhz = self.journal.get(f"clock|{cluster.name}|{mhz:g}|{threads}") or mhz
+                rounds = range(self._rounds(cluster, mhz, threads))
                 for case in self._cases(cluster, mhz, threads):
-                    times = [self.journal.get(self._key(cluster, mhz, threads, r, case)) for r in self._rounds()]
+                    times = [self.journal.get(self._key(cluster, mhz, threads, r, case)) for r in rounds]
                     known = [time_ms for time_ms in times if time_ms is not None]
                     if known:
                         found.append(
@@ -203,11 +206,17 @@ class Run:
         most = min(len(cluster.cpus), self.options.max_threads or len(cluster.cpus))
         return list(range(1, most + 1))
 
-    def _rounds(self) -> Iterable[int]:
-        return range(self.options.used_rounds)
+    def _rounds(self, cluster: ClusterSurvey, mhz: float, threads: int) -> int:
+        most = self.options.used_rounds
+        return most if self._is_main(cluster, mhz, threads) else -(-most // 2)
+
+    @staticmethod
+    def _is_main(cluster: ClusterSurvey, mhz: float, threads: int) -> bool:
+        """Whether this setting is the one that most coefficients depend on."""
+        return threads == 1 and mhz == cluster.steps_mhz[-1]
 
     def _cases(self, cluster: ClusterSurvey, mhz: float, threads: int) -> list[BenchCase]:
-        if threads == 1 and mhz == cluster.steps_mhz[-1]:
+        if self._is_main(cluster, mhz, threads):
             return self.cases
         return [case for case in self.cases if zlib.crc32(case.key.encode()) % _PROBE_EVERY == 0]
 
