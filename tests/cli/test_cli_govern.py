@@ -60,6 +60,10 @@ def test_a_charge_that_cannot_last_is_said_once(invoke: Invoke, bundle: Path, tm
     )
     assert said is not None
     assert float(said[1]) == pytest.approx(short.data["answers"][0]["short_h"], abs=0.05)
+    # A rhythm that is not given is learned first.
+    learned = ("govern", bundle, "--deadline-ms", 1000, *SIMULATED, "--until", "1000h", "--json")
+    assert invoke(*learned, stdin=b"a cat\n" * 32).err == ""
+    assert "the charge is spent" in invoke(*learned, stdin=b"a cat\n" * 33).err
     # A system without a battery to read.
     blind = invoke("govern", bundle, "--deadline-ms", 60_000, "--sysfs", tmp_path, "--until", "8h", stdin=b"a cat\na\n")
     assert blind.err == ("lavolta: the charge is not known: until it is, answers come at the lowest energy.\n")

@@ -82,7 +82,7 @@ def govern(
         vocab = next(iter(models.values())).spec.vocab
         test = [index % vocab for index in range(length)]
         served: list[Served] = []
-        told = governing.Told(goal)
+        told = governing.Told(goal, scenario)
         try:
             for arrived_s, request in _requests(place, test, period_ms, requests):
                 answer = place.governor.serve(request, arrived_s)

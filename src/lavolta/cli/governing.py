@@ -29,6 +29,8 @@ HEAT_BAND_C = 15.0
 MARGIN = 0.2
 TOLD_SHARE = 0.01
 """Share of the wanted time by which a charge may end too early before it is said."""
+RHYTHM_ANSWERS = 32
+"""Answers after which the rhythm of requests counts as known."""
 
 Deadline = Annotated[float, typer.Option("--deadline-ms", help="Longest allowed time of one answer, in ms.")]
 Until = Annotated[
@@ -158,10 +160,14 @@ def models_of(
 
 
 class Told:
-    """Says on stderr, once, that the charge cannot do what was asked for."""
+    """Says on stderr, once, that the charge cannot do what was asked for.
 
-    def __init__(self, goal: Goal) -> None:
+    Where the rhythm of requests is learned, a few have to come first: it is taken for a quick one until then.
+    """
+
+    def __init__(self, goal: Goal, scenario: Scenario) -> None:
         self._goal, self._told = goal, False
+        self._first = 0 if scenario.gap_ms is None else RHYTHM_ANSWERS
 
     def __call__(self, answer: Served) -> None:
         from lavolta.runtime.governor import Reason
@@ -169,12 +175,13 @@ class Told:
         if self._told:
             return
         goal = self._goal
+        short_h = None if answer.index < self._first else answer.short_h
         if answer.reason == Reason.UNKNOWN.value:
             words = "the charge is not known: until it is, answers come at the lowest energy."
-        elif answer.short_h is not None and goal.until_h is not None and answer.short_h > TOLD_SHARE * goal.until_h:
+        elif short_h is not None and goal.until_h is not None and short_h > TOLD_SHARE * goal.until_h:
             kept = f" down to {100 * goal.reserve:g} %" if goal.reserve else ""
             words = (
-                f"even at the lowest energy the charge is spent{kept} {answer.short_h:.1f} h before the "
+                f"even at the lowest energy the charge is spent{kept} {short_h:.1f} h before the "
                 f"{goal.until_h:g} h are over; wish for less, or allow a longer deadline."
             )
         else:

@@ -100,7 +100,7 @@ def serve(
         # Sockets come first: calibrating takes a while, and a port that is taken should be known at once.
         with listening(socket, host, port, remote=allow_remote) as where:
             place = _place(scenario, goal, models, length, simulate, charge, seed, sysfs, not keep_clock)
-            told = governing.Told(goal)
+            told = governing.Told(goal, scenario)
             with Service(tuple(models.values()), place, _pace(place, speed), queue=queue, on_answer=told) as service:
                 names = ", ".join(where.names)
 
