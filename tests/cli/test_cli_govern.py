@@ -130,7 +130,8 @@ def test_a_person_reads_a_table(invoke: Invoke, bundle: Path) -> None:
     [
         (("--until", "soon"), "--until soon is no time; write it as 8h, 90min or 45s."),
         (("--reserve", "all"), "--reserve all is no share; write it as 10% or 0.1."),
-        (("--reserve", "100%"), "a reserve of 1.0 is outside 0 <= reserve < 1."),
+        (("--until", "0h"), "--until 0h is over at once; give a time above 0."),
+        (("--reserve", "100%"), "--reserve 100% leaves nothing to spend; give less than 100%."),
         (("--json", "--lines"), "--lines and --json exclude one another"),
         ((), "there is no text; pipe in a text a line, or give --period-ms for a test load."),
     ],

@@ -196,7 +196,10 @@ def _hours(words: str | None) -> float | None:
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(h|min|m|s)\s*", words)
     if found is None:
         raise UserInputError(f"--until {words} is no time; write it as 8h, 90min or 45s.")
-    return float(found[1]) * _HOURS[found[2]]
+    hours = float(found[1]) * _HOURS[found[2]]
+    if not hours > 0:
+        raise UserInputError(f"--until {words} is over at once; give a time above 0.")
+    return hours
 
 
 def _share(option: str, words: str | None) -> float | None:
@@ -205,4 +208,7 @@ def _share(option: str, words: str | None) -> float | None:
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", words)
     if found is None:
         raise UserInputError(f"{option} {words} is no share; write it as 10% or 0.1.")
-    return float(found[1]) / (100 if found[2] else 1)
+    share = float(found[1]) / (100 if found[2] else 1)
+    if not share < 1:
+        raise UserInputError(f"{option} {words} leaves nothing to spend; give less than 100%.")
+    return share
