@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def read_results(folder: Path) -> list[Result]:
 def summarize(results: Sequence[Result]) -> dict[str, Any]:
     """The answers of the issue's questions, and one row for each task, method, sparsity and number of steps."""
     pairs = _pairs(results, "spd", "gmp-kd")
-    gains, gaps = _gains(pairs), _gap_reductions(pairs)
+    gains, gaps = _gains(pairs.values()), _gap_reductions(pairs.values())
     by_task = {}
     for task in TASKS:
         found = [pair for (pair_task, _), pair in pairs.items() if pair_task == task]
@@ -41,7 +41,7 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
             by_task[task] = {
                 "spd": _mean([spd["score"] for spd, _ in found]),
                 "gmp_kd": _mean([gmp["score"] for _, gmp in found]),
-                "gain": _mean(_gains({(task, at): pair for at, pair in enumerate(found)})),
+                "gain": _mean(_gains(found)),
                 "pairs": len(found),
             }
     return {
@@ -53,7 +53,7 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
         "gap_reduction_interval": interval(gaps),
         "combination_at_90": combination(results),
         "by_task": by_task,
-        "gain_over_gmp_kd_layers_at_90": _mean(_gains(_pairs(results, "spd", "gmp-kd-layers"))),
+        "gain_over_gmp_kd_layers_at_90": _mean(_gains(_pairs(results, "spd", "gmp-kd-layers").values())),
         "claims": {
             "pruning raises the train-dev gap": verdict(
                 [
@@ -113,7 +113,7 @@ def interval(values: Sequence[float]) -> list[float] | None:
 
 def _same_masks(results: Sequence[Result], ours: str, theirs: str) -> dict[str, Any]:
     """SPD's training against that of gmp-kd where both prune in the same way."""
-    pairs = _pairs(results, ours, theirs)
+    pairs = _pairs(results, ours, theirs).values()
     return {
         "spd": ours,
         "twin": theirs,
@@ -145,12 +145,12 @@ def _longest(results: Sequence[Result], method: str) -> dict[tuple[str, int], Re
     }
 
 
-def _gains(pairs: Mapping[tuple[str, int], tuple[Result, Result]]) -> list[float]:
-    return [float(first["score"]) - float(second["score"]) for first, second in pairs.values()]
+def _gains(pairs: Iterable[tuple[Result, Result]]) -> list[float]:
+    return [float(first["score"]) - float(second["score"]) for first, second in pairs]
 
 
-def _gap_reductions(pairs: Mapping[tuple[str, int], tuple[Result, Result]]) -> list[float]:
-    return [end_gap(second) - end_gap(first) for first, second in pairs.values()]
+def _gap_reductions(pairs: Iterable[tuple[Result, Result]]) -> list[float]:
+    return [end_gap(second) - end_gap(first) for first, second in pairs]
 
 
 def _key(result: Result) -> tuple[str, int]:

@@ -69,6 +69,8 @@ struct Linear {
     bool filler(uint64_t cell) const {
         return precision == Precision::int8 && cell % kQuad != 0 && columns[cell] == columns[cell / kQuad * kQuad];
     }
+    // Whether a level streams a group.
+    bool keeps(uint32_t level, size_t group) const { return kept_by[group] >> level & 1; }
     // Cells that a level streams, fillers not counted.
     uint64_t kept_cells(uint32_t level) const;
     // Units that a level streams, fillers among them.

@@ -31,7 +31,7 @@ void Linear::find_stretches(uint32_t level, std::vector<Stretch>& stretches) con
     for (size_t block = 0; block < blocks; ++block) {
         for (size_t group = 0; group < groups; ++group) {
             const size_t stretch = group * blocks + block;
-            if (kept_by[group] >> level & 1) stretches.push_back({sizes + stretch * bands, starts[stretch]});
+            if (keeps(level, group)) stretches.push_back({sizes + stretch * bands, starts[stretch]});
         }
     }
 }
@@ -39,7 +39,7 @@ void Linear::find_stretches(uint32_t level, std::vector<Stretch>& stretches) con
 uint64_t Linear::kept_units(uint32_t level) const {
     uint64_t kept = 0;
     for (size_t group = 0; group < groups; ++group) {
-        if (kept_by[group] >> level & 1) kept += starts[(group + 1) * blocks] - starts[group * blocks];
+        if (keeps(level, group)) kept += starts[(group + 1) * blocks] - starts[group * blocks];
     }
     return kept;
 }
@@ -48,7 +48,7 @@ uint64_t Linear::kept_cells(uint32_t level) const {
     if (precision == Precision::fp32) return kept_units(level);
     uint64_t kept = 0;
     for (size_t group = 0; group < groups; ++group) {
-        if (!(kept_by[group] >> level & 1)) continue;
+        if (!keeps(level, group)) continue;
         const uint64_t end = uint64_t{starts[(group + 1) * blocks]} * kQuad;
         for (uint64_t cell = uint64_t{starts[group * blocks]} * kQuad; cell < end; ++cell) kept += filler(cell) ? 0 : 1;
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -73,7 +74,7 @@ class FixedMasks:
         bake(self._masked, self._masks)
 
 
-class GradualPruning:
+class GradualPruning(ABC):
     """Drops cells a few at a time, in every layer by its own target; none comes back. What goes, a subclass says.
 
     What was dropped keeps its last value behind the mask, and the optimizer forgets it.
@@ -95,6 +96,7 @@ class GradualPruning:
             name: np.zeros(grid.shape, dtype=np.int16) for name, grid in masked.grids.items()
         }
 
+    @abstractmethod
     def cut(self, step: int, alive: LevelMasks, sparsities: Mapping[str, float]) -> LevelMasks:
         """The masks of the next event.
 
@@ -103,7 +105,6 @@ class GradualPruning:
             alive: the present masks, which are applied to the layers.
             sparsities: of every layer after the event.
         """
-        raise NotImplementedError
 
     def before_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
         share = self._schedule.share(step)
