@@ -6,6 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,6 +68,22 @@ def test_a_charge_that_cannot_last_is_said_once(invoke: Invoke, bundle: Path, tm
     # A system without a battery to read.
     blind = invoke("govern", bundle, "--deadline-ms", 60_000, "--sysfs", tmp_path, "--until", "8h", stdin=b"a cat\na\n")
     assert blind.err == ("lavolta: the charge is not known: until it is, answers come at the lowest energy.\n")
+
+
+def test_a_reader_of_errors_that_is_gone_stops_nothing(
+    invoke: Invoke, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone:
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("lavolta.cli.governing.sys", SimpleNamespace(stderr=Gone()))
+    given = ("govern", bundle, "--deadline-ms", 1000, *SIMULATED, "--until", "1000h", "--json")
+    outcome = invoke(*given, "--period-ms", 1000, "--requests", 3)
+    assert (outcome.code, outcome.data["requests"]) == (0, 3)
 
 
 def test_answers_come_line_by_line(invoke: Invoke, bundle: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -187,7 +187,9 @@ class Told:
         else:
             return
         self._told = True
-        print(f"lavolta: {words}", file=sys.stderr, flush=True)
+        # Nobody who reads is no reason to stop serving.
+        with suppress(OSError):
+            print(f"lavolta: {words}", file=sys.stderr, flush=True)
 
 
 def _hours(words: str | None) -> float | None:
