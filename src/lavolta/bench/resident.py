@@ -7,7 +7,9 @@ switch between. Prints one JSON object.
 What a switch writes is found with the help of the kernel: a forked child shares every page with its parent until one
 of them writes it. Children that switch are compared with children that make the same call with the level that is set
 already, page by page: what every one of the former has written, and none of the latter, is the switch's doing, also
-where it wrote what was there before. The interpreter's own pages are written in both.
+where it wrote what was there before. The interpreter's own pages are written in both. Where it puts an object depends
+on what it holds already, and a page that the parent writes is no longer shared either: so a second child takes down
+what the first has written, and nothing of it comes to the parent before a look is over.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from collections.abc import Callable
 
 PLANTED_BYTES = 1 << 20
 """What a third kind of child writes, the bytes that were there before, to show that the method sees it."""
-CONFIRMATIONS = 2
-FEWEST_TURNS, MOST_TURNS = 4, 16
-"""A page that the interpreter writes now and then looks like the action's own in at most one turn of four: hardly in
-all of the fewest, which is then looked into, and not in all of the most."""
+TURNS = 4
+"""Of both kinds of children in a look, in an order left to chance: a page that the interpreter writes now and then
+looks like the call's own in one look of 4 ** TURNS at most."""
+LOOKS = 4
+"""That have to agree on a page."""
 Number = ctypes.c_uint32 | ctypes.c_size_t
 
 
@@ -109,46 +112,67 @@ def only_there(call: Callable[[], object], argument: Number, there: int, elsewhe
         argument: holds the value. It is one object for both values, since a call also writes the pages on which the
             interpreter counts the references to its arguments.
     """
-    found = in_turns(call, argument, there, elsewhere)
-    for _ in range(CONFIRMATIONS):
-        # Where the interpreter's objects lie can give one look a page of its own, through all its turns.
-        found = found and found & in_turns(call, argument, there, elsewhere)
+    found = look(call, argument, there, elsewhere)
+    for _ in range(LOOKS - 1):
+        found = found and found & look(call, argument, there, elsewhere)
     return found
 
 
-def in_turns(call: Callable[[], object], argument: Number, there: int, elsewhere: int) -> set[int]:
+def look(call: Callable[[], object], argument: Number, there: int, elsewhere: int) -> set[int]:
     """One look for `only_there`."""
+    notes = os.memfd_create("written")
+    for chance in os.urandom(TURNS):
+        for value in (there, elsewhere) if chance & 1 else (elsewhere, there):
+            argument.value = value
+            note_written(call, value, notes)
+    taken = array.array("Q", os.pread(notes, os.fstat(notes).st_size, 0))
+    os.close(notes)
     every: set[int] | None = None
     never: set[int] = set()
-    for turn in range(MOST_TURNS):
-        # Where the interpreter puts its next object depends on what it did before: either call comes first in turn.
-        seen = {}
-        for value in (elsewhere, there) if turn % 2 else (there, elsewhere):
-            argument.value = value
-            seen[value] = written_by(call)
-        every = seen[there] if every is None else every & seen[there]
-        never |= seen[elsewhere]
-        if turn + 1 >= FEWEST_TURNS and every <= never:
-            break
+    while taken:
+        value, count = taken[:2]
+        pages, taken = set(taken[2 : 2 + count]), taken[2 + count :]
+        if value == elsewhere:
+            never |= pages
+        else:
+            every = pages if every is None else every & pages
     return (every or set()) - never
 
 
-def written_by(call: Callable[[], object]) -> set[int]:
-    """Pages of a forked child that it does not share with its parent after one call, by number."""
+def note_written(call: Callable[[], object], value: int, notes: int) -> None:
+    """Append to a file: a value, how many pages a forked child does not share with its parent after one call, which."""
     done, go = os.pipe(), os.pipe()
-    child = os.fork()
-    if child == 0:
+
+    def act() -> None:
         call()
         os.write(done[1], b"d")
         os.read(go[0], 1)
-        os._exit(0)
+
+    def take_down() -> None:
+        pages = own_pages(acting)
+        os.write(notes, array.array("Q", [value, len(pages), *pages]))
+
+    acting = forked(act)
     os.read(done[0], 1)
-    pages = own_pages(child)
+    if os.waitpid(forked(take_down), 0)[1] != 0:
+        sys.exit("the written pages of a process were not read.")
     os.write(go[1], b"g")
-    os.waitpid(child, 0)
+    os.waitpid(acting, 0)
     for end in (*done, *go):
         os.close(end)
-    return pages
+
+
+def forked(action: Callable[[], None]) -> int:
+    """A child that does one thing and ends."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            action()
+            status = 0
+        finally:
+            os._exit(status)
+    return child
 
 
 def own_pages(process: int) -> set[int]:
