@@ -22,7 +22,7 @@ from lavolta.files import make_folder, write_whole
 from lavolta.models.tasks import load_task
 from lavolta.progress import Progress
 from lavolta.systems.aebert import choose_ratios
-from lavolta.systems.spd.defaults import METHODS, SEARCHED
+from lavolta.systems.spd.defaults import BATCH_SIZE, METHODS, SEARCHED
 from lavolta.systems.spd.options import PruneOptions
 from lavolta.systems.spd.recipe import make_teacher, prune_teacher
 from lavolta.training.memory import keep_freed_memory
@@ -79,6 +79,7 @@ def main() -> int:
         "--teacher-seed", type=int, help="of the dense model and the held-out rows; the seed of the row by default"
     )
     parser.add_argument("--steps", type=int, help="of the training under the method; the task's own by default")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="rows of a step")
     parser.add_argument("--lr", type=float, help="peak learning rate; the method's own by default")
     parser.add_argument("--cell-rows", type=int, default=1)
     parser.add_argument("--no-dropout", action="store_true")
@@ -91,7 +92,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     steps = args.steps or STEPS[args.task]
-    shown = "" if args.method == "dense" else f"-{args.sparsity:g}-{steps}"
+    rows = "" if args.batch_size == BATCH_SIZE else f"x{args.batch_size}"
+    shown = "" if args.method == "dense" else f"-{args.sparsity:g}-{steps}{rows}"
     target = args.results / f"{args.task}-{args.method}{shown}-{args.seed}.json"
     if target.exists():
         print(f"{target} is there already")
@@ -109,6 +111,7 @@ def main() -> int:
             "spd" if args.method == "dense" else SEARCHED.get(args.method, args.method),
             steps=steps,
             seed=args.seed,
+            batch_size=args.batch_size,
             lr=args.lr,
             cell_rows=args.cell_rows,
             max_tokens=MAX_TOKENS[args.task],
@@ -120,7 +123,8 @@ def main() -> int:
             force=True,
             accelerator=args.accelerator,
         )
-        taught = options if args.teacher_seed is None else replace(options, seed=args.teacher_seed)
+        teacher_seed = args.seed if args.teacher_seed is None else args.teacher_seed
+        taught = replace(options, seed=teacher_seed, batch_size=BATCH_SIZE)
         teacher = make_teacher(taught, load_task(args.task, args.data), args.work / "teachers", progress=progress)
         if args.method == "dense":
             result = {

@@ -31,7 +31,7 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def summarize(results: Sequence[Result]) -> dict[str, Any]:
-    """The answers of the issue's questions, and one row for each task, method, sparsity and number of steps."""
+    """The answers of the issue's questions, and one row for each task, method, sparsity and length of training."""
     pairs = _pairs(results, "spd", "gmp-kd")
     gains, gaps = _gains(pairs.values()), _gap_reductions(pairs.values())
     by_task = {}
@@ -71,14 +71,14 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def combination(results: Sequence[Result]) -> float | None:
-    """Points by which searched ratios with SPD are ahead of the best other row of the same task and number of steps,
-    mean over tasks, each at its most steps."""
+    """Points by which searched ratios with SPD are ahead of the best other row of the same task and length, mean over
+    tasks, each at its longest training."""
     ahead = []
     for task in TASKS:
         others = {r["method"] for r in results if r["task"] == task} - {COMBINATION, "dense"}
-        for steps in sorted({_steps(r) for r in results if (r["task"], r["method"]) == (task, COMBINATION)})[::-1]:
-            mine = _scores(results, task, COMBINATION, steps)
-            means = [statistics.fmean(scores) for m in others if (scores := _scores(results, task, m, steps))]
+        for length in sorted({_length(r) for r in results if (r["task"], r["method"]) == (task, COMBINATION)})[::-1]:
+            mine = _scores(results, task, COMBINATION, length)
+            means = [statistics.fmean(scores) for m in others if (scores := _scores(results, task, m, length))]
             if mine and means:
                 ahead.append(statistics.fmean(mine) - max(means))
                 break
@@ -123,24 +123,24 @@ def _same_masks(results: Sequence[Result], ours: str, theirs: str) -> dict[str, 
 
 
 def _pairs(results: Sequence[Result], first: str, second: str) -> dict[tuple[str, int], tuple[Result, Result]]:
-    """Both results where both methods were run on the same task with the same seed, teacher and steps; of several
-    numbers of steps the most, so that a seed counts once."""
+    """Both results where both methods were run on the same task with the same seed, teacher and length; of several
+    lengths the longest, so that a seed counts once."""
     found: dict[tuple[str, int], tuple[Result, Result]] = {}
     for a in results:
         for b in results:
-            alike = _key(a) == _key(b) and _teacher(a) == _teacher(b) and _steps(a) == _steps(b)
+            alike = _key(a) == _key(b) and _teacher(a) == _teacher(b) and _length(a) == _length(b)
             if alike and _sparsity(a) == _sparsity(b) == HEADLINE and (a["method"], b["method"]) == (first, second):
                 before = found.get(_key(a))
-                if before is None or _steps(before[0]) < _steps(a):
+                if before is None or _length(before[0]) < _length(a):
                     found[_key(a)] = a, b
     return found
 
 
 def _longest(results: Sequence[Result], method: str) -> dict[tuple[str, int], Result]:
-    """By task and seed, the result of a method after the most steps."""
+    """By task and seed, the result of a method after its longest training."""
     return {
         _key(result): result
-        for result in sorted(results, key=_steps)
+        for result in sorted(results, key=_length)
         if (result["method"], _sparsity(result)) == (method, HEADLINE)
     }
 
@@ -157,9 +157,15 @@ def _key(result: Result) -> tuple[str, int]:
     return result["task"], result["options"]["seed"]
 
 
-def _steps(result: Result) -> int:
-    """Of the training under a method; 0 for the dense model."""
-    return int(result.get("steps") or 0)
+def _length(result: Result) -> tuple[int, int]:
+    """Rows that the training under a method saw, and in how many steps; 0 for the dense model."""
+    steps = int(result.get("steps") or 0)
+    return steps * _batch(result), steps
+
+
+def _batch(result: Result) -> int:
+    """Rows of a step."""
+    return int(result["options"].get("batch_size", 0))
 
 
 def _teacher(result: Result) -> tuple[str, int]:
@@ -171,11 +177,11 @@ def _sparsity(result: Result) -> float:
     return float(result["options"]["sparsity"])
 
 
-def _scores(results: Sequence[Result], task: str, method: str, steps: int | None = None) -> list[float]:
+def _scores(results: Sequence[Result], task: str, method: str, length: tuple[int, int] | None = None) -> list[float]:
     return [
         r["score"]
         for r in results
-        if (r["task"], r["method"], _sparsity(r)) == (task, method, HEADLINE) and steps in (None, _steps(r))
+        if (r["task"], r["method"], _sparsity(r)) == (task, method, HEADLINE) and length in (None, _length(r))
     ]
 
 
@@ -184,8 +190,8 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    def key(result: Result) -> tuple[str, float, int, str]:
-        return result["task"], _sparsity(result), _steps(result), result["method"]
+    def key(result: Result) -> tuple[str, float, tuple[int, int], str]:
+        return result["task"], _sparsity(result), _length(result), result["method"]
 
     rows = []
     for row in sorted({key(r) for r in results}):
@@ -200,6 +206,7 @@ def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
                 "metric": first["metric"],
                 "seeds": [r["options"]["seed"] for r in runs],
                 "steps": first.get("steps"),
+                "batch_size": _batch(first) if first.get("steps") else None,
                 "encoder_sparsity": round(first.get("encoder_sparsity", 0.0), 4),
                 "model_sparsity": round(first.get("model_sparsity", 0.0), 4),
                 "score": _mean(scores),

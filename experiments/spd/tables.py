@@ -69,14 +69,14 @@ def _interval(found: list[float] | None, sign: int = 1) -> str:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| method | steps | seeds | zeros in the encoder | in the model | score | loss (points) | train-dev gap |",
+        "| method | steps x rows | seeds | zeros in the encoder | in the model | score | loss | train-dev gap |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         seeds = ", ".join(str(seed) for seed in row["seeds"])
         name = row["method"] + (" (teacher at chance)" if row["teacher_at_chance"] else "")
         lines.append(
-            f"| {name} | {row['steps'] or '-'} | {seeds} | {100 * row['encoder_sparsity']:.0f} % | "
+            f"| {name} | {_length(row) or '-'} | {seeds} | {100 * row['encoder_sparsity']:.0f} % | "
             f"{100 * row['model_sparsity']:.0f} % | {row['score']:.2f} | {row['loss_points']:.2f} | "
             f"{row['end_gap']:.2f} |"
         )
@@ -91,6 +91,11 @@ def _curves(rows: list[dict[str, Any]]) -> str:
             f"{point['step']}: {point['train']:.1f} / {point['held_out']:.1f} / {point['dev']:.1f}"
             for point in row["curve"]
         )
-        steps = f", {row['steps']} steps" if row["steps"] else ""
-        lines.append(f"* `{row['method']}` at {100 * row['encoder_sparsity']:.0f} %{steps}: {looks}")
+        length = f", {_length(row)}" if row["steps"] else ""
+        lines.append(f"* `{row['method']}` at {100 * row['encoder_sparsity']:.0f} %{length}: {looks}")
     return "\n".join(lines)
+
+
+def _length(row: dict[str, Any]) -> str:
+    """Steps and rows of a step; nothing for the dense model."""
+    return f"{row['steps']} x {row['batch_size']}" if row["steps"] else ""

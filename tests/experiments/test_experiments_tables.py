@@ -68,7 +68,14 @@ def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch)
     module = runpy.run_path(str(folder / "summarize.py"))
 
     def result(
-        task: str, method: str, seed: int, score: float, gap: float, sparsity: float = 0.9, steps: int = 5
+        task: str,
+        method: str,
+        seed: int,
+        score: float,
+        gap: float,
+        sparsity: float = 0.9,
+        steps: int = 5,
+        rows: int = 32,
     ) -> dict[str, Any]:
         look = {"step": 5, "train": score + gap, "held_out": score, "dev": score}
         return {
@@ -80,7 +87,7 @@ def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch)
             "dense_score": 70.0,
             "teacher_doubt": None,
             "teacher_seed": seed,
-            "options": {"seed": seed, "sparsity": 0.0 if method == "dense" else sparsity},
+            "options": {"seed": seed, "sparsity": 0.0 if method == "dense" else sparsity, "batch_size": rows},
             "curve": [look],
         }
 
@@ -111,6 +118,9 @@ def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch)
     # Rows of other steps are rows of their own; a seed counts once, after the most steps that both methods have.
     results += [result("rte", "spd", 0, 80.0, 0.0, steps=9), result("rte", "gmp-kd", 0, 70.0, 4.0, steps=9)]
     results += [result("rte", "spd", 1, 99.0, 0.0, steps=9), result("rte", "gmp-kd", 2, 1.0, 0.0, steps=9)]
+    # As many steps of fewer rows are another length too, and so is the same work in more steps.
+    results += [result("rte", "spd", 2, 99.0, 0.0, steps=8, rows=8), result("rte", "gmp-kd", 2, 1.0, 0.0, steps=8)]
+    results += [result("rte", "spd", 2, 99.0, 0.0, steps=32, rows=8)]
     results += [result("mrpc", "sparsegpt+spd", 0, 80.0, 1.0), result("mrpc", "sparsegpt", 0, 80.5, 4.0)]
     results += [result("mrpc", "sparsegpt", 1, 99.0, 0.0), result("mrpc", "sparsegpt+spd", 1, 9.0, 0.0, steps=9)]
     longer = module["summarize"](results)
@@ -118,6 +128,7 @@ def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch)
     # The combination has five steps, and so has what it is compared with.
     assert longer["combination_at_90"] == 1.5
     seeds = {(row["task"], row["method"], row["steps"]): row["seeds"] for row in longer["rows"]}
+    assert "| spd | 32 x 8 | 2 |" in module["render"](longer)
     assert (seeds["rte", "spd", 5], seeds["rte", "spd", 9]) == ([0, 1, 2], [0, 1])
     same = longer["same_masks"][0]
     assert (same["spd"], same["gain"]["points"], same["gain"]["pairs"]) == ("sparsegpt+spd", -0.5, 1)
