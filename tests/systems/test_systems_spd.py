@@ -28,7 +28,7 @@ from lavolta.runtime.bundle import BundleFile
 from lavolta.stages import Clock
 from lavolta.systems.spd import defaults
 from lavolta.systems.spd.methods import METHODS, trained
-from lavolta.systems.spd.options import PruneOptions, pruned_steps, rate_ends
+from lavolta.systems.spd.options import PruneOptions
 from lavolta.systems.spd.output import RatioSearch
 from lavolta.systems.spd.recipe import make_teacher, prune, prune_teacher
 from lavolta.training.encoder import encoder_statistics
@@ -333,29 +333,6 @@ def test_chance_is_the_most_frequent_class_and_no_correlation(tiny_folder: Path,
         assert at_chance(loaded, splits) is None
 
 
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"sparsity": 1.0}, "a sparsity of 1 cannot be reached"),
-        ({"sparsity": -0.5}, "cannot be reached"),
-        ({"method": "magic"}, "the method 'magic' is unknown; choose one of spd"),
-        ({"cell_rows": 3}, "the cell height 3 is unknown"),
-        ({"pooling": "max"}, "the pooling 'max' is unknown"),
-        ({"accelerator": "tpu"}, "the accelerator 'tpu' is unknown"),
-        ({"steps": 0}, "give at least 1"),
-        ({"lr": float("nan")}, "the learning rate is nan"),
-        ({"epochs": 0.0}, "the epochs is 0.0"),
-        ({"seed": -1}, "the seed is -1"),
-        ({"levels": (0.5, 0.4)}, "give rising sparsities"),
-        ({"levels": (0.95,)}, "do not lead to 0.9"),
-        ({"levels": (0.5,), "method": "wanda"}, "wanda leaves no order in which cells were dropped"),
-    ],
-)
-def test_wrong_options_are_refused(options: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(UserInputError, match=sentence):
-        PruneOptions("m", "rte", "d", **options)
-
-
 def test_a_place_that_holds_something_else_is_left_alone(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "diary.txt").write_text("mine", encoding="utf-8")
@@ -364,13 +341,6 @@ def test_a_place_that_holds_something_else_is_left_alone(tiny_folder: Path, tiny
     with pytest.raises(UserInputError, match="a folder that exists"):
         run(tiny_folder, tiny_glue, tmp_path / "absent" / "out")
     assert [p.name for p in (tmp_path / "notes").iterdir()] == ["diary.txt"]
-
-
-def test_phases_of_short_runs() -> None:
-    assert [pruned_steps(steps, 0.5) for steps in (1, 2, 3, 60)] == [0, 1, 2, 30]
-    assert rate_ends(1, 0, restart=True) == (1,)
-    assert rate_ends(60, 30, restart=True) == (30, 60)
-    assert rate_ends(60, 30, restart=False) == (60,)
 
 
 def test_the_rows_of_the_experiment_run_and_are_not_run_again(
@@ -400,6 +370,10 @@ def test_the_rows_of_the_experiment_run_and_are_not_run_again(
         "rte-gmp-kd-0.9-4-0.json",
         "rte-spd-0.9-4-0.json",
     ]
+    # Another batch size is another row of the same teacher.
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--batch-size", "3", "--results", str(tmp_path / "grid")])
+    assert script["main"]() == 0
+    assert [p.name for p in (tmp_path / "grid").iterdir()] == ["rte-gmp-kd-0.9-4x3-0.json"]
     assert len(list((tmp_path / "work" / "teachers").iterdir())) == 1
     read = runpy.run_path(str(folder / "summarize.py"))
     found = read["read_results"](results)
