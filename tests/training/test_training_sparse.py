@@ -132,6 +132,25 @@ def test_a_look_leaves_no_trace() -> None:
     assert same(last[0], last[1])
 
 
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_cut_that_cannot_be_made_names_the_checkpoint_that_stays(saved: bool, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run.checkpoint"
+    toy, at = Toy(), 7 if saved else 1
+    original = toy.pruning.before_step
+
+    def before_step(step: int, optimizer: torch.optim.Optimizer | None) -> None:
+        if step == at:
+            raise UserInputError("nothing can be pruned; lower the learning rate.")
+        original(step, optimizer)
+
+    toy.pruning.before_step = before_step
+    with pytest.raises(UserInputError) as found:
+        toy.train(checkpoint)
+    words = f"; the last good checkpoint stays in {checkpoint}" if saved else ""
+    assert str(found.value) == f"nothing can be pruned; lower the learning rate{words}."
+    assert checkpoint.exists() is saved
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_checkpoint(bad: float, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.checkpoint"

@@ -98,7 +98,8 @@ def train_sparse(
 
     Raises:
         UserInputError: the loss or its gradient is not finite (the weights are those of the last good step); the
-            checkpoint belongs to another run, is damaged, or cannot be written.
+            method cannot prune what the training made; the checkpoint belongs to another run, is damaged, or cannot be
+            written.
     """
     scores = [] if pruning is None else pruning.parameters()
     optimizer = _optimizer(trainable, scores, config)
@@ -109,7 +110,7 @@ def train_sparse(
         first, losses = _restore(load_checkpoint(checkpoint, mark), everything, optimizer, pruning, run, best)
     for step in range(first, config.steps):
         if pruning is not None:
-            pruning.before_step(step, optimizer)
+            _prune(pruning, step, optimizer, checkpoint)
         # Seeded anew in every step: a resumed run draws the same dropout, on any device.
         torch.manual_seed((config.seed << 32) + step)
         loss = _step(objective, optimizer, everything, config, step, checkpoint)
@@ -119,7 +120,7 @@ def train_sparse(
         done = step + 1
         if done % config.evaluate_every == 0 or done == config.steps:
             if pruning is not None and done == config.steps:
-                pruning.before_step(done, optimizer)
+                _prune(pruning, done, optimizer, checkpoint)
             settled = pruning is None or pruning.settled(done if done == config.steps else step)
             record = {"step": done, "loss": sum(losses) / len(losses), "lr": config.rate.at(step), "settled": settled}
             record |= look()
@@ -131,12 +132,23 @@ def train_sparse(
             _save(checkpoint, mark, done, everything, optimizer, pruning, run, best, losses)
     if pruning is not None:
         # Where an earlier call did the last step, nothing has set the last masks yet.
-        pruning.before_step(config.steps, optimizer)
+        _prune(pruning, config.steps, optimizer, checkpoint)
     with torch.no_grad():
         for parameter, kept in zip(trainable, best.weights, strict=True):
             parameter.copy_(kept)
     run.chosen = best.step
     return run
+
+
+def _prune(pruning: Pruning, step: int, optimizer: torch.optim.Optimizer, checkpoint: Path | None) -> None:
+    try:
+        pruning.before_step(step, optimizer)
+    except UserInputError as error:
+        raise UserInputError(f"{str(error).rstrip('.')}{_kept(checkpoint)}.") from error
+
+
+def _kept(checkpoint: Path | None) -> str:
+    return "" if checkpoint is None or not checkpoint.exists() else f"; the last good checkpoint stays in {checkpoint}"
 
 
 def _optimizer(trainable: Sequence[Tensor], scores: Sequence[Tensor], config: SparseConfig) -> torch.optim.Optimizer:
@@ -167,10 +179,9 @@ def _step(
     total = float(loss.detach())
     norm = float(nn.utils.clip_grad_norm_(everything, config.grad_clip))
     if not (math.isfinite(total) and math.isfinite(norm)):
-        kept = "" if checkpoint is None else f"; the last good checkpoint stays in {checkpoint}"
         raise UserInputError(
-            f"the loss became {total:g} and its gradient {norm:g} at step {step}{kept}; lower the learning rate (now "
-            f"{config.rate.peak:g}) or check the data."
+            f"the loss became {total:g} and its gradient {norm:g} at step {step}{_kept(checkpoint)}; lower the "
+            f"learning rate (now {config.rate.peak:g}) or check the data."
         )
     optimizer.step()
     return total
