@@ -3,8 +3,8 @@
 A row is one ratio vector under the overall ratio: it is scored by every proxy, then truly fine-tuned, then scored on
 the development split. `uniform`, `global-magnitude` and `sensitivity` are the fixed candidates, `random-1` ... are
 drawn, and `chosen-kl`, `chosen-loss`, `chosen-ladder`, `chosen-reconstruction` are what a search by that proxy chose.
-The result is `experiments/aebert/results/<task>-<ratio>-<row>-<seed>.json`; a row that is there is not run again, and
-an interrupted one continues from its checkpoint in `runs/aebert`.
+The result is `experiments/aebert/results/<task>-<ratio>-<row>-<steps>-<seed>.json`; a row that is there is not run again,
+and an interrupted one continues from its checkpoint in `runs/aebert`.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def run(row: str, bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     kept, cost = vector(row, bench, args)
     scores = {proxy: float(score(kept)[0]) for proxy, score in bench.proxies.items()}
     steps = args.steps or STEPS[args.task]
-    checkpoint = args.work / f"{args.task}-{args.ratio:g}-{row}-{args.seed}.checkpoint"
+    checkpoint = args.work / f"{stem(row, args)}.checkpoint"
     before, after, seconds = fine_tune(subject, kept, steps, args.seed, checkpoint)
     checkpoint.unlink(missing_ok=True)
     return result | {
@@ -185,6 +185,12 @@ def run(row: str, bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
         "fine_tuning_seconds": round(seconds, 1),
         **cost,
     }
+
+
+def stem(row: str, args: argparse.Namespace) -> str:
+    """The name of a row's file; the dense model has no steps of its own."""
+    steps = "" if row == "dense" else f"-{args.steps or STEPS[args.task]}"
+    return f"{args.task}-{args.ratio:g}-{row}{steps}-{args.seed}"
 
 
 def rescore(target: Path, bench: Bench) -> None:
@@ -224,7 +230,7 @@ def main() -> int:
         if row not in known and not (row.startswith(RANDOM) and row.removeprefix(RANDOM).isdigit()):
             print(f"the row {row!r} is unknown; choose among {', '.join(sorted(known))}, random-N", file=sys.stderr)
             return 2
-    targets = {row: args.results / f"{args.task}-{args.ratio:g}-{row}-{args.seed}.json" for row in args.row}
+    targets = {row: args.results / f"{stem(row, args)}.json" for row in args.row}
     missing = {row: target for row, target in targets.items() if not target.exists()}
     if not missing and not args.rescore:
         print("all of these rows are there already")

@@ -40,11 +40,7 @@ def summarize(results: list[dict[str, Any]]) -> dict[str, Any]:
             "gain_over_uniform": gains(rows, "uniform"),
             "gain_over_global_magnitude": gains(rows, "global-magnitude"),
             "gain_over_random": gains(rows, "random-"),
-            "search_cost_share": _mean(
-                r["search"]["seconds"] / r["fine_tuning_seconds"]
-                for r in rows
-                if r["row"] == f"{CHOSEN}{DEFAULT_PROXY}" and r["fine_tuning_seconds"]
-            ),
+            "search_cost_share": search_cost_share(rows),
         }
     chosen = [gain for task in by_task.values() for gain in task["gain_over_uniform"].get(DEFAULT_PROXY, [])]
     found = [task["proxy_spearman"].get(DEFAULT_PROXY) for task in by_task.values()]
@@ -61,13 +57,13 @@ def summarize(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def correlation(rows: list[dict[str, Any]], proxy: str) -> dict[str, Any] | None:
-    """Spearman of a proxy with the fine-tuned score over candidates of one ratio and seed, pooled by Fisher's z.
+    """Spearman of a proxy with the fine-tuned score over candidates of one ratio, seed and length, by Fisher's z.
 
     The interval is Fisher's, with the variance 1.06 / (n - 3) of a rank correlation (Fieller et al. 1957).
     """
-    groups: dict[tuple[float, int], list[dict[str, Any]]] = {}
+    groups: dict[tuple[float, int, int], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["ratio"], row["seed"]), []).append(row)
+        groups.setdefault(_setting(row), []).append(row)
     large = [group for group in groups.values() if len(group) >= LEAST_CANDIDATES]
     if not large:
         return None
@@ -87,20 +83,31 @@ def correlation(rows: list[dict[str, Any]], proxy: str) -> dict[str, Any] | None
 
 
 def gains(rows: list[dict[str, Any]], other: str) -> dict[str, list[float]]:
-    """Points by which the choice of each proxy beats another row of equal ratio, seed and steps."""
-    found: dict[str, list[float]] = {}
+    """Points by which the choice of each proxy beats another row of equal ratio, seed and steps; of several lengths
+    the longest that both have, so that a seed counts once."""
+    found: dict[tuple[str, float, int], tuple[int, float]] = {}
     for row in rows:
-        if row["row"].startswith(CHOSEN):
-            equal = [
-                r["score"]
-                for r in rows
-                if r["row"].startswith(other)
-                and (r["ratio"], r["seed"], r["steps"]) == (row["ratio"], row["seed"], row["steps"])
-            ]
-            if equal:
-                gain = row["score"] - statistics.fmean(equal)
-                found.setdefault(row["row"].removeprefix(CHOSEN), []).append(_round(gain))
-    return found
+        if not row["row"].startswith(CHOSEN):
+            continue
+        equal = [r["score"] for r in rows if r["row"].startswith(other) and _setting(r) == _setting(row)]
+        key = row["row"].removeprefix(CHOSEN), row["ratio"], row["seed"]
+        if equal and row["steps"] >= found.get(key, (0, 0.0))[0]:
+            found[key] = row["steps"], row["score"] - statistics.fmean(equal)
+    by_proxy: dict[str, list[float]] = {}
+    for (proxy, _, _), (_, gain) in found.items():
+        by_proxy.setdefault(proxy, []).append(_round(gain))
+    return by_proxy
+
+
+def search_cost_share(rows: list[dict[str, Any]]) -> float | None:
+    """Seconds of a search by the default proxy over those of the fine-tuning that follows, of the longest ones."""
+    searched = [r for r in rows if r["row"] == f"{CHOSEN}{DEFAULT_PROXY}" and r["fine_tuning_seconds"]]
+    steps = max((r["steps"] for r in searched), default=0)
+    return _mean(r["search"]["seconds"] / r["fine_tuning_seconds"] for r in searched if r["steps"] == steps)
+
+
+def _setting(row: dict[str, Any]) -> tuple[float, int, int]:
+    return row["ratio"], row["seed"], row["steps"]
 
 
 def interval(values: list[float]) -> list[float] | None:
@@ -135,7 +142,7 @@ def _answers(summary: dict[str, Any]) -> str:
         f"(95 % interval {_pair(summary['interval'])}; target: +1.5).",
         f"* Rank correlation of the proxy `{DEFAULT_PROXY}` with the fine-tuned score: "
         f"{_number(summary['proxy_spearman'])} (target: 0.7).",
-        f"* Seconds of a search among 100 candidates, as a share of one fine-tuning of the rows below: "
+        f"* Seconds of a search among 100 candidates, as a share of the longest fine-tuning of the rows below: "
         f"{_number(summary['search_cost_share'])} (target: 0.1).",
         f"* `aebert+spd` at 90 %, to the best other method of a task: {_points(summary['combination_at_90'])}.",
     ]

@@ -50,6 +50,9 @@ def test_correlation_is_spearman_with_fishers_interval() -> None:
     assert found["interval"] == [round(math.tanh(math.atanh(rho) + sign * half), 3) for sign in (-1, 1)]
     assert SUMMARY["correlation"](rows, "loss")["spearman"] == -found["spearman"]
     assert SUMMARY["correlation"](rows[:9], "kl") is None
+    # Rows of another length are no candidates of the same ranking.
+    other = [row(f"random-{i}", -score, float(i), steps=99) for i, score in enumerate(scores[:9])]
+    assert SUMMARY["correlation"](rows + other, "kl") == found
 
 
 def test_gains_compare_equal_ratio_seed_and_steps() -> None:
@@ -71,6 +74,12 @@ def test_gains_compare_equal_ratio_seed_and_steps() -> None:
     assert summary["interval"] == pytest.approx([3.5 - 12.706 * 1.5, 3.5 + 12.706 * 1.5], abs=1e-2)
     assert summary["search_cost_share"] == pytest.approx(0.1)
     assert "+3.50 points" in SUMMARY["render"](summary, rows)
+    # After a longer training a seed counts once, and its search is held against that training.
+    longer = [*rows, row("chosen-kl", 90.0, 1.0, steps=99, search={"seconds": 5.0}, fine_tuning_seconds=500.0)]
+    assert SUMMARY["gains"](longer, "uniform") == {"kl": [2.0, 5.0]}
+    longer.insert(0, row("uniform", 89.0, 1.0, steps=99))
+    assert sorted(SUMMARY["gains"](longer, "uniform")["kl"]) == [1.0, 5.0]
+    assert SUMMARY["search_cost_share"](longer) == 0.01
 
 
 def test_nothing_measured_is_said_so() -> None:
@@ -98,13 +107,16 @@ def test_rows_run_on_a_tiny_encoder_and_are_not_run_again(tmp_path: Path) -> Non
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     results = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results").iterdir()}
-    assert set(results) == {f"stsb-0.6-{name}-0" for name in ("dense", "uniform", "random-1", "chosen-reconstruction")}
-    uniform, chosen = results["stsb-0.6-uniform-0"], results["stsb-0.6-chosen-reconstruction-0"]
+    names = ("dense", "uniform-2", "random-1-2", "chosen-reconstruction-2")
+    assert set(results) == {f"stsb-0.6-{name}-0" for name in names}
+    uniform, chosen = results["stsb-0.6-uniform-2-0"], results["stsb-0.6-chosen-reconstruction-2-0"]
     assert uniform["encoder_sparsity"] == pytest.approx(0.6, abs=1e-3)
     assert set(uniform["per_linear"].values()) != set(chosen["per_linear"].values())
     assert chosen["proxies"]["reconstruction"] >= uniform["proxies"]["reconstruction"]
     assert chosen["search"]["origin"] in ("uniform", "global-magnitude", "sensitivity", "searched")
     SUMMARY["summarize"](list(results.values()))
+    longer = subprocess.run([*command, "--row", "uniform", "--steps", "3"], capture_output=True, text=True, check=False)
+    assert "stsb-0.6-uniform-3-0.json" in longer.stdout, longer.stderr
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "all of these rows are there already" in again.stdout
     wrong = subprocess.run([*command, "--row", "luck"], capture_output=True, text=True, check=False)
