@@ -3,8 +3,8 @@
 A row is one ratio vector under the overall ratio: it is scored by every proxy, then truly fine-tuned, then scored on
 the development split. `uniform`, `global-magnitude` and `sensitivity` are the fixed candidates, `random-1` ... are
 drawn, and `chosen-kl`, `chosen-loss`, `chosen-ladder`, `chosen-reconstruction` are what a search by that proxy chose.
-The result is `experiments/aebert/results/<task>-<ratio>-<row>-<steps>-<seed>.json`; a row that is there is not run again,
-and an interrupted one continues from its checkpoint in `runs/aebert`.
+The result is `experiments/aebert/results/<task>-<ratio>-<row>-<steps>-<seed>.json`; a row that is there is not run
+again, and an interrupted one continues from its checkpoint in `runs/aebert`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import copy
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,6 @@ from lavolta.sparsity.ranking import model_sparsity
 from lavolta.systems.aebert.budget import ratio_budget
 from lavolta.systems.aebert.choose import (
     FIXED,
-    SLICES,
     Proxy,
     batches_of,
     bounds_of,
@@ -55,6 +55,7 @@ DENSE = {  # Those of the RT3 experiments, whose dense models serve here too.
 }
 STEPS = {"stsb": 60, "mrpc": 60, "rte": 60}
 BATCH = 16
+SLICE = 128
 LR = 4e-4
 WEIGHTS = LossWeights(1.0, 1.0, 10.0)
 SPREADS = (0.05, 0.1, 0.2, 0.3)
@@ -126,8 +127,8 @@ class Bench:
     dense_score: float
 
 
-def prepare(args: argparse.Namespace) -> Bench:
-    """The dense model, fine-tuned where it is not there yet, calibrated."""
+def prepare(args: argparse.Namespace, wanted: Sequence[str] = PROXIES) -> Bench:
+    """The dense model, fine-tuned where it is not there yet, calibrated; the proxies that are wanted."""
 
     def tell(step: int, loss: float) -> None:
         if step % 20 == 0:
@@ -143,9 +144,7 @@ def prepare(args: argparse.Namespace) -> Bench:
     calibration = calibrate(subject.dense, batches_of(subject.train, calibration_rows), 1)
     errors = layer_errors(calibration, magnitude_rankings(subject.dense, calibration.grids))
     fixed = dict(zip(FIXED, fixed_candidates(calibration, errors, space), strict=True))
-    proxies = {
-        proxy: objective_of(proxy, calibration, errors, subject.train, held_out)(args.slice) for proxy in PROXIES
-    }
+    proxies = {proxy: objective_of(proxy, calibration, errors, subject.train, held_out)(args.slice) for proxy in wanted}
     return Bench(subject, space, calibration, errors, fixed, proxies, subject.score(subject.dense))
 
 
@@ -218,7 +217,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, help="of fine-tuning; the task's own number by default")
     parser.add_argument("--candidates", type=int, default=100, help="of a search")
     parser.add_argument("--rescore", action="store_true", help="ask the proxies again about rows that are there")
-    parser.add_argument("--slice", type=int, default=SLICES[1], help="training rows that the proxies look at")
+    parser.add_argument("--slice", type=int, default=SLICE, help="training rows that the proxies look at")
     parser.add_argument("--source", default="all-MiniLM-L6-v2")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path("runs/aebert"))

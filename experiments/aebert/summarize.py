@@ -19,6 +19,7 @@ DEFAULT_PROXY = "kl"
 LEAST_CANDIDATES = 10
 """Fewer do not make a rank correlation."""
 NORMAL_95 = 1.96
+SLICES = Path(__file__).parent / "slices"
 SPD = Path(__file__).parents[1] / "spd" / "summary.json"
 
 
@@ -52,6 +53,7 @@ def summarize(results: list[dict[str, Any]]) -> dict[str, Any]:
         "proxy_spearman": _mean(measured),
         "search_cost_share": _mean(shares),
         "combination_at_90": combination(),
+        "slices": slices(),
         "by_task": by_task,
     }
 
@@ -128,9 +130,16 @@ def combination() -> Any:
     return json.loads(SPD.read_text(encoding="utf-8")).get("combination_at_90")
 
 
+def slices() -> list[dict[str, Any]]:
+    """How a proxy's rank correlation depends on the rows it looks at, by task, proxy and seed."""
+    return load(SLICES) if SLICES.is_dir() else []
+
+
 def render(summary: dict[str, Any], results: list[dict[str, Any]]) -> str:
     """The part of the README that holds numbers."""
     parts = ["## Answers", _answers(summary)]
+    if summary["slices"]:
+        parts += ["## How many rows a proxy needs", "\n\n".join(_slices(found) for found in summary["slices"])]
     for task, found in summary["by_task"].items():
         parts += [f"## {task}, {found['metric']} x 100, dense {found['dense_score']:.2f}", _table(task, results)]
     return "\n\n".join(parts)
@@ -153,6 +162,20 @@ def _answers(summary: dict[str, Any]) -> str:
                     f"* {task}, `{proxy}`: Spearman {entry['spearman']:.2f} ({_pair(entry['interval'])}), "
                     f"{sum(entry['candidates'])} candidates."
                 )
+    return "\n".join(lines)
+
+
+def _slices(found: dict[str, Any]) -> str:
+    lines = [
+        f"{found['task']}, seed {found['seed']}, {found['candidates']} fine-tuned candidates, up to three slices a size:",
+        "",
+        f"| rows | Spearman of `{found['proxy']}` with the fine-tuned score, mean (each) | ms a candidate |",
+        "|---|---|---|",
+    ]
+    for size in found["slices"]:
+        each = ", ".join(f"{rank:.2f}" for rank in size["spearman"])
+        mean = statistics.fmean(size["spearman"])
+        lines.append(f"| {size['rows']} | {mean:.2f} ({each}) | {size['candidate_ms']:.0f} |")
     return "\n".join(lines)
 
 
