@@ -167,7 +167,7 @@ def _answers(summary: dict[str, Any]) -> str:
 
 def _slices(found: dict[str, Any]) -> str:
     lines = [
-        f"{found['task']}, seed {found['seed']}, {found['candidates']} fine-tuned candidates, up to three slices a size:",
+        f"{found['task']}, seed {found['seed']}, {found['candidates']} candidates, up to three slices a size:",
         "",
         f"| rows | Spearman of `{found['proxy']}` with the fine-tuned score, mean (each) | ms a candidate |",
         "|---|---|---|",
