@@ -3,7 +3,7 @@
 The result is `experiments/spd/results/<task>-<method>-<sparsity>-<steps>x<rows>-<seed>.json`, with the rows of a step
 (`dense` has no sparsity and no steps); a row that is there is not run again, and an interrupted one continues from its
 checkpoint in `runs/spd`. The dense teacher of a task and seed is trained once; `--teacher-seed` lets rows of several
-seeds share it. `--lr` and the other options of the grid make rows of their own with `--results`.
+seeds share it. A row with `--lr` is a point of the grid, in `experiments/spd/grid`.
 """
 
 from __future__ import annotations
@@ -89,12 +89,14 @@ def main() -> int:
     parser.add_argument("--source", default="all-MiniLM-L6-v2")
     parser.add_argument("--accelerator", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--work", type=Path, default=Path("runs/spd"))
-    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--results", type=Path, help="folder of the result; by default `results`, or `grid` with --lr")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     length = f"{args.steps}x{args.batch_size}"
     shown = "" if args.method == "dense" else f"-{args.sparsity:g}-{length}"
-    target = args.results / f"{args.task}-{args.method}{shown}-{args.seed}.json"
+    point = f"-lr{args.lr:g}" if args.lr else ""
+    results = args.results or HERE / ("grid" if args.lr else "results")
+    target = results / f"{args.task}-{args.method}{shown}-{args.seed}{point}.json"
     if target.exists():
         print(f"{target} is there already")
         return 0
@@ -138,8 +140,7 @@ def main() -> int:
                 "curve": teacher.curve,
             }
         else:
-            # Points of a grid have the same name, and may run side by side.
-            work = args.work / (target.stem + (f"-lr{args.lr:g}" if args.lr else ""))
+            work = args.work / target.stem
             make_folder(work)
             begun_s = time.perf_counter()
             targets = dict.fromkeys(teacher.loaded.linear_shapes, args.sparsity)
@@ -162,7 +163,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     result["teacher_seed"] = taught.seed
-    make_folder(args.results)
+    make_folder(results)
     write_whole(target, f"{json.dumps(result, indent=1)}\n".encode())
     print(f"{target}: {result['score']:.2f}, dense {result['dense_score']:.2f}")
     return 0

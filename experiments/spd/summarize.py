@@ -26,7 +26,7 @@ Result = dict[str, Any]
 
 
 def read_results(folder: Path) -> list[Result]:
-    """All result files, in the order of their names."""
+    """All result files of a folder, in the order of their names; none where there is no folder."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
@@ -224,9 +224,33 @@ def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     return rows
 
 
+def grid(points: Sequence[Result], results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Scores by learning rate: the points, and the rows of the same setting at the method's own rate."""
+
+    def setting(result: Result) -> tuple[Any, ...]:
+        return *_key(result), result["method"], _sparsity(result), _length(result)
+
+    known = {setting(point) for point in points}
+    return [
+        {
+            "task": result["task"],
+            "method": result["method"],
+            "steps": result["steps"],
+            "batch_size": _batch(result),
+            "lr": result["lr"],
+            "held_out": round(result["held_out_score"], 2),
+            "score": round(result["score"], 2),
+            "end_gap": round(end_gap(result), 2),
+        }
+        for result in sorted([*points, *results], key=lambda r: (*setting(r), r.get("lr", 0.0)))
+        if setting(result) in known
+    ]
+
+
 def make(results: Path) -> tuple[dict[str, Any], str]:
-    """The summary of a folder of results, and what the README says of it."""
-    summary = summarize(read_results(results))
+    """The summary of a folder of results, with the grid beside it, and what the README says of it."""
+    rows = read_results(results)
+    summary = {**summarize(rows), "grid": grid(read_results(results.parent / "grid"), rows)}
     return summary, render(summary)
 
 

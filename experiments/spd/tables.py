@@ -19,6 +19,8 @@ def render(summary: dict[str, Any]) -> str:
         rows = [row for row in summary["rows"] if row["task"] == task]
         if rows:
             parts += [f"## {title}", _table(rows), _curves(rows)]
+    if summary.get("grid"):
+        parts += ["## Learning rates", _grid(summary["grid"])]
     return "\n\n".join(parts)
 
 
@@ -80,6 +82,19 @@ def _table(rows: list[dict[str, Any]]) -> str:
             f"{100 * row['model_sparsity']:.0f} % | {row['score']:.2f} | {row['loss_points']:.2f} | "
             f"{row['end_gap']:.2f} |"
         )
+    return "\n".join(lines)
+
+
+def _grid(points: list[dict[str, Any]]) -> str:
+    lines = [
+        "| task | method | steps x rows | peak learning rate | held-out | score | train-dev gap |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {point['task']} | {point['method']} | {_length(point)} | {point['lr']:g} | {point['held_out']:.2f} | "
+        f"{point['score']:.2f} | {point['end_gap']:.2f} |"
+        for point in points
+    ]
     return "\n".join(lines)
 
 

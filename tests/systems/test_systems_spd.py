@@ -371,9 +371,10 @@ def test_the_rows_of_the_experiment_run_and_are_not_run_again(
         "rte-spd-0.9-4x8-0.json",
     ]
     # Another batch size is another row of the same teacher.
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--batch-size", "3", "--results", str(tmp_path / "grid")])
+    grid = tmp_path / "grid"
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--batch-size", "3", "--lr", "1e-3", "--results", str(grid)])
     assert script["main"]() == 0
-    assert [p.name for p in (tmp_path / "grid").iterdir()] == ["rte-gmp-kd-0.9-4x3-0.json"]
+    assert [p.name for p in grid.iterdir()] == ["rte-gmp-kd-0.9-4x3-0-lr0.001.json"]
     assert len(list((tmp_path / "work" / "teachers").iterdir())) == 1
     read = runpy.run_path(str(folder / "summarize.py"))
     found = read["read_results"](results)
@@ -381,6 +382,11 @@ def test_the_rows_of_the_experiment_run_and_are_not_run_again(
     assert all(str(tiny_glue) not in json.dumps(result) for result in found)
     summary = read["summarize"](found)
     assert summary["pairs"] == 1
+    # A point of the grid stands beside the rows of its setting, of which there are none.
+    point = read["read_results"](grid)[0]
+    assert [(p["steps"], p["batch_size"], p["lr"]) for p in read["make"](results)[0]["grid"]] == [(4, 3, 0.001)]
+    beside = {**point, "lr": 0.5}
+    assert [p["lr"] for p in read["grid"]([point], [beside, *found])] == [0.001, 0.5]
     assert [row["method"] for row in summary["rows"]] == ["dense", "gmp-kd", "spd"]
     assert summary["gain_over_gmp_kd_at_90"] == found[2]["score"] - found[1]["score"]
     assert "too few for an interval" in read["render"](summary)
