@@ -5,7 +5,7 @@
 
 #include "../kernels.h"
 #include "../simd_avx2.h"
-#include "ahead.h"
+#include "../ahead.h"
 
 namespace lavolta {
 namespace {

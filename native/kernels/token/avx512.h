@@ -3,7 +3,7 @@
 
 #include "../kernels.h"
 #include "../simd_avx512.h"
-#include "ahead.h"
+#include "../ahead.h"
 
 namespace lavolta {
 namespace {

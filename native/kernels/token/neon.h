@@ -5,7 +5,7 @@
 
 #include "../kernels.h"
 #include "../simd_neon.h"
-#include "ahead.h"
+#include "../ahead.h"
 
 namespace lavolta {
 namespace {

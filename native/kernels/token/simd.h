@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "../math.h"
-#include "ahead.h"
+#include "../ahead.h"
 
 namespace lavolta {
 namespace {
