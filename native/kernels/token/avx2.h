@@ -16,7 +16,7 @@ struct TokenAvx2 : Avx2 {
     static Reg load_first(const float* p, size_t count) {
         return count >= 8 ? load(p) : _mm256_maskload_ps(p, first_lanes(count));
     }
-    // Loads one by one: the gather of these processors takes three times as long.
+    // Loads one by one: the gather of these processors takes many more instructions.
     static __m128 four(const float* x, const uint16_t* columns) {
         const __m128 low = _mm_unpacklo_ps(_mm_load_ss(x + columns[0]), _mm_load_ss(x + columns[1]));
         return _mm_movelh_ps(low, _mm_unpacklo_ps(_mm_load_ss(x + columns[2]), _mm_load_ss(x + columns[3])));
