@@ -1,5 +1,5 @@
 // One token of a session, for any register type with a gather. A token has no neighbors to share a weight with: lanes are
-// weights in the order in which they are stored, and the inputs of the cells are gathered beside them. Memory is what limits it,
+// weights in the order in which they are stored, and the inputs of the cells are gathered beside them. Memory limits it at best,
 // so weights are read in the order in which they lie: stretch by stretch over all bands, while the sums wait in y.
 #pragma once
 
