@@ -211,6 +211,9 @@ struct RotateArgs {
 // One token of a session. Activations are plain vectors; kernels may neither read nor write behind them. Sums are in any order,
 // so that a session's numbers agree with those of a run but for rounding; those of int8 layers are exact.
 
+// Readable bytes behind the quantized inputs of a token: they are gathered by instructions that load four.
+constexpr size_t kTokenSlack = 3;
+
 // Units one after another in memory, some of every band, band by band.
 struct Stretch {
     const uint16_t* sizes;  // (bands,), cells, or quads of an int8 layer
@@ -240,7 +243,7 @@ struct TokenLinearInt8Args {
     size_t stretch_count;
     const float* scale;        // (out_features,)
     const float* bias;         // (out_features,)
-    const int32_t* q;          // (in_features,), -127 to 127
+    const int8_t* q;           // (in_features,), -127 to 127, with kTokenSlack readable bytes behind them
     const float* token_scale;  // one
     const float* residual;     // (out_features,) or null
     float* y;                  // (out_features,)
@@ -252,7 +255,7 @@ struct TokenLinearInt8Args {
 // Scale and q of QuantizeArgs.
 struct TokenQuantizeArgs {
     const float* x;  // (features,)
-    int32_t* q;      // (features,)
+    int8_t* q;       // (features,)
     float* scale;    // one
     uint32_t features;
 };

@@ -315,7 +315,7 @@ Output test_token_linear_int8(const std::string& isa, const Quads& values, const
                               const Counts& firsts, const Vector& scale, const Vector& bias,
                               const Vector& x, const std::optional<Vector>& residual, const std::string& activation) {
     const lavolta::KernelSet kernels = kernels_of(isa);
-    std::vector<int32_t> q(x.size());
+    std::vector<int8_t> q(x.size() + lavolta::kTokenSlack);
     float token_scale = NAN;
     kernels.token_quantize({x.data(), q.data(), &token_scale, static_cast<uint32_t>(x.size())});
     Output out = make_output(1, bias.size());

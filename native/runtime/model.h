@@ -106,6 +106,8 @@ class Model {
     // Quantizes `x (features, stride)` if one of its readers is int8; the bytes stay until the next call.
     void quantize(size_t tokens, size_t stride, const float* x, std::initializer_list<const Linear*> readers);
     uint8_t* quantized(size_t features, size_t tokens);
+    // Of one token of a session.
+    int8_t* token_quantized(size_t features);
     // An int8 layer reads what was quantized last, not `x`.
     void linear(size_t tokens, const Linear& layer, uint32_t level, const float* x, size_t x_stride, float* y, size_t y_stride,
                 const float* residual, Activation activation);

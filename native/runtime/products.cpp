@@ -56,12 +56,16 @@ uint8_t* Model::quantized(size_t features, size_t tokens) {
     return reinterpret_cast<uint8_t*>(quantized_.reserve(quantized_bytes(features, tokens) / sizeof(float)));
 }
 
+int8_t* Model::token_quantized(size_t features) {
+    return reinterpret_cast<int8_t*>(quantized_.reserve((features + kTokenSlack) / sizeof(float) + 1));
+}
+
 void Model::quantize(size_t tokens, size_t stride, const float* x, std::initializer_list<const Linear*> readers) {
     const auto int8 = [](const Linear* reader) { return reader->precision == Precision::int8; };
     if (std::none_of(readers.begin(), readers.end(), int8)) return;
     if (stride == 1) {
         const uint32_t features = (*readers.begin())->in_features;
-        kernels_.token_quantize({x, reinterpret_cast<int32_t*>(quantized_.reserve(features)), token_scale_.reserve(1), features});
+        kernels_.token_quantize({x, token_quantized(features), token_scale_.reserve(1), features});
         return;
     }
     QuantizeArgs all{};
@@ -150,7 +154,7 @@ void Model::token_linear(const Linear& layer, uint32_t level, const float* x, fl
         TokenLinearInt8Args args{};
         args.values = layer.values_int8;
         args.scale = layer.scale;
-        args.q = reinterpret_cast<const int32_t*>(quantized_.reserve(layer.in_features));
+        args.q = token_quantized(layer.in_features);
         args.token_scale = token_scale_.reserve(1);
         return run(args, kernels_.token_linear_int8);
     }

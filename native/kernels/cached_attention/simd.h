@@ -3,6 +3,7 @@
 // that share it, in the order in which it lies.
 #pragma once
 
+#include "../ahead.h"
 #include "../attention_tile.h"
 
 namespace lavolta {
@@ -34,6 +35,7 @@ inline void score_keys(const CachedAttentionArgs& a, const float* q, size_t keys
         for (; f + partial <= a.head_size; f += partial) {
 #pragma GCC unroll 4
             for (int i = 0; i < partial; ++i) {
+                fetch_ahead<sizeof(float)>(block + (f + i) * kTokenPad);
                 const auto k = V::load(block + (f + i) * kTokenPad);
 #pragma GCC unroll 4
                 for (int h = 0; h < H; ++h) acc[h][i] = V::fma(V::set1(q[h * a.head_size + f + i]), k, acc[h][i]);
@@ -74,19 +76,22 @@ inline float soften(float* p, size_t keys) {
     return 1.0f / total;
 }
 
-// Features [f, f + C registers) of H heads: sum over keys of p * value, times inverse[h].
+// Features [f, f + C registers) of H heads: sum over keys of p * value, times inverse[h]. Eight sums hide the latency of a
+// multiply-add; few registers take two keys in turn.
 template <class V, int H, int C>
 inline void mix_values(const CachedAttentionArgs& a, uint32_t f, const float* p, size_t row, size_t keys, const float* inverse,
                        float* out) {
-    typename V::Reg acc[2][H][C];
-    for (int i = 0; i < 2; ++i) {
+    constexpr int partial = H * C >= 8 ? 1 : 2;
+    typename V::Reg acc[partial][H][C];
+    for (int i = 0; i < partial; ++i) {
         for (int h = 0; h < H; ++h) {
             for (int c = 0; c < C; ++c) acc[i][h][c] = V::zero();
         }
     }
     const auto add = [&](int i, size_t key) {
         const float* value = a.values + key * a.value_stride + f;
-#pragma GCC unroll 4
+        fetch_ahead<C * V::width * sizeof(float)>(value);
+#pragma GCC unroll 8
         for (int c = 0; c < C; ++c) {
             const auto v = V::load(value + c * V::width);
 #pragma GCC unroll 4
@@ -94,20 +99,28 @@ inline void mix_values(const CachedAttentionArgs& a, uint32_t f, const float* p,
         }
     };
     size_t key = 0;
-    for (; key + 2 <= keys; key += 2) {
-        add(0, key);
-        add(1, key + 1);
+    for (; key + partial <= keys; key += partial) {
+        for (int i = 0; i < partial; ++i) add(i, key + i);
     }
     if (key < keys) add(0, key);
     for (int h = 0; h < H; ++h) {
         for (int c = 0; c < C; ++c) {
+            for (int i = 1; i < partial; ++i) acc[0][h][c] = V::add(acc[0][h][c], acc[i][h][c]);
             float lanes[V::width];
-            V::store(lanes, V::mul(V::add(acc[0][h][c], acc[1][h][c]), V::set1(inverse[h])));
+            V::store(lanes, V::mul(acc[0][h][c], V::set1(inverse[h])));
             for (size_t lane = 0; lane < V::width && f + c * V::width + lane < a.head_size; ++lane) {
                 out[(h * a.head_size + f + c * V::width + lane) * a.stride] = lanes[lane];
             }
         }
     }
+}
+
+// The features from `f` on, as many registers at once as are there, so that a row of values is read in one go.
+template <class V, int H, int C>
+inline void mix_features(const CachedAttentionArgs& a, uint32_t f, const float* p, size_t row, size_t keys, const float* inverse,
+                         float* out) {
+    for (; f + (C - 1) * V::width < a.head_size; f += C * V::width) mix_values<V, H, C>(a, f, p, row, keys, inverse, out);
+    if constexpr (C > 1) mix_features<V, H, C / 2>(a, f, p, row, keys, inverse, out);
 }
 
 // One query of H heads.
@@ -121,11 +134,7 @@ __attribute__((noinline)) void attend_one(const CachedAttentionArgs& a, const fl
     score_keys<V, H>(a, packed, keys, p, row);
     float inverse[H];
     for (int h = 0; h < H; ++h) inverse[h] = soften<V>(p + h * row, keys);
-    // Two partial sums of H heads and C registers leave room for the values.
-    constexpr int C = H == 1 ? 4 : 2;
-    uint32_t f = 0;
-    for (; f + (C - 1) * V::width < a.head_size; f += C * V::width) mix_values<V, H, C>(a, f, p, row, keys, inverse, out + query);
-    for (; f < a.head_size; f += V::width) mix_values<V, H, 1>(a, f, p, row, keys, inverse, out + query);
+    mix_features<V, H, 8 / H>(a, 0, p, row, keys, inverse, out + query);
 }
 
 template <class V>

@@ -3,7 +3,7 @@
 
 #include "../kernels.h"
 #include "../simd_avx512.h"
-#include "ahead.h"
+#include "../ahead.h"
 
 namespace lavolta {
 namespace {
@@ -27,6 +27,8 @@ struct TokenAvx512 : Avx512 {
         for (int l = 0; l < 16; ++l) lanes[l] = j * (16 / R) + l / R;
         return _mm512_load_si512(lanes);
     }
+    template <int R>
+    static constexpr bool broadcasts = false;
 };
 
 #if defined(__AVX512VNNI__)
@@ -35,10 +37,10 @@ struct TokenVnni512 {
     using Float = TokenAvx512;
 
     // Inputs of up to 4 quads as bytes u = q + 128; those of absent columns meet weights of 0.
-    static __m128i inputs(const int32_t* q, const uint16_t* columns, size_t count) {
+    static __m128i inputs(const int8_t* q, const uint16_t* columns, size_t count) {
         const __mmask16 mask = TokenAvx512::first(count);
         const __m512i index = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, columns));
-        const __m512i found = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), mask, index, q, 4);
+        const __m512i found = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), mask, index, q, 1);
         return _mm_xor_si128(_mm512_cvtepi32_epi8(found), _mm_set1_epi8(static_cast<char>(0x80)));
     }
 
@@ -50,7 +52,7 @@ struct TokenVnni512 {
     }
 
     template <int R>
-    static void sums(const int32_t* q, const int8_t* values, const uint16_t* columns, size_t quads, int32_t (&out)[R]) {
+    static void sums(const int8_t* q, const int8_t* values, const uint16_t* columns, size_t quads, int32_t (&out)[R]) {
         // Quads of a register, of a gather, of a step.
         constexpr size_t per_register = 16 / R, step = per_register < 4 ? 4 : per_register;
         constexpr int registers = static_cast<int>(step / per_register), gathers = static_cast<int>(step / 4);

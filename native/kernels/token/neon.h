@@ -5,7 +5,7 @@
 
 #include "../kernels.h"
 #include "../simd_neon.h"
-#include "ahead.h"
+#include "../ahead.h"
 
 namespace lavolta {
 namespace {
@@ -41,6 +41,8 @@ struct TokenNeon : Neon {
     static constexpr Index spread(int j) {
         return R == 1 ? 0 : 1 + j;
     }
+    template <int R>
+    static constexpr bool broadcasts = false;
 };
 
 // Sums of quads four at a time, D::add<R>(acc, inputs of four quads, their values), D::finish<R>(acc, sums of the rows).
@@ -49,19 +51,18 @@ struct TokenBytes128 {
     using Float = TokenNeon;
     static constexpr size_t step = 4;
 
-    // The low bytes of q are q itself: Arm's Linux is little-endian.
-    static inline __attribute__((always_inline)) int8x16_t inputs(const int32_t* q, const uint16_t* columns) {
+    static inline __attribute__((always_inline)) int8x16_t inputs(const int8_t* q, const uint16_t* columns) {
         int8x8_t low = vdup_n_s8(0), high = low;
         each<8>([&](auto lane) {
             constexpr int l = decltype(lane)::value;
-            low = vld1_lane_s8(reinterpret_cast<const int8_t*>(q + columns[l]), low, l);
-            high = vld1_lane_s8(reinterpret_cast<const int8_t*>(q + columns[8 + l]), high, l);
+            low = vld1_lane_s8(q + columns[l], low, l);
+            high = vld1_lane_s8(q + columns[8 + l], high, l);
         });
         return vcombine_s8(low, high);
     }
 
     template <int R>
-    static void sums(const int32_t* q, const int8_t* values, const uint16_t* columns, size_t quads, int32_t (&out)[R]) {
+    static void sums(const int8_t* q, const int8_t* values, const uint16_t* columns, size_t quads, int32_t (&out)[R]) {
         constexpr int registers = D::template registers<R>();
         int32x4_t acc[registers];
         for (int i = 0; i < registers; ++i) acc[i] = vdupq_n_s32(0);

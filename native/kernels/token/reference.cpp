@@ -68,7 +68,7 @@ void token_quantize_reference(const TokenQuantizeArgs& a) {
     const float inverse = zero ? 0.0f : 127.0f / largest;
     *a.scale = zero ? 0.0f : largest / 127.0f;
     for (size_t f = 0; f < a.features; ++f) {
-        a.q[f] = static_cast<int32_t>(std::fmax(std::fmin(std::nearbyint(a.x[f] * inverse), 127.0f), -127.0f));
+        a.q[f] = static_cast<int8_t>(std::fmax(std::fmin(std::nearbyint(a.x[f] * inverse), 127.0f), -127.0f));
     }
 }
 

@@ -1,5 +1,5 @@
 // One token of a session, for any register type with a gather. A token has no neighbors to share a weight with: lanes are
-// weights in the order in which they are stored, and the inputs of the cells are gathered beside them. Memory is what limits it,
+// weights in the order in which they are stored, and the inputs of the cells are gathered beside them. Memory limits it at best,
 // so weights are read in the order in which they lie: stretch by stretch over all bands, while the sums wait in y.
 #pragma once
 
@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "../math.h"
-#include "ahead.h"
+#include "../ahead.h"
 
 namespace lavolta {
 namespace {
@@ -62,9 +62,14 @@ inline void run_sums(const float* x, const float* values, const uint16_t* column
         for (int j = 0; j < R; ++j) spread[j] = V::template spread<R>(j);
         for (; cells >= step; cells -= step, columns += step, values += step * R) {
             fetch_ahead<step * R * sizeof(float)>(values);
-            const auto inputs = V::gather(x, columns);
+            if constexpr (V::template broadcasts<R>) {
 #pragma GCC unroll 16
-            for (int j = 0; j < R; ++j) acc[j % 4] = V::fma(V::load(values + j * step), V::permute(inputs, spread[j]), acc[j % 4]);
+                for (int j = 0; j < R; ++j) acc[j % 4] = V::fma(V::load(values + j * step), V::broadcast(x, columns, j), acc[j % 4]);
+            } else {
+                const auto inputs = V::gather(x, columns);
+#pragma GCC unroll 16
+                for (int j = 0; j < R; ++j) acc[j % 4] = V::fma(V::load(values + j * step), V::permute(inputs, spread[j]), acc[j % 4]);
+            }
         }
         columns -= step - cells;
         values -= (step - cells) * R;
@@ -238,7 +243,7 @@ void token_quantize(const TokenQuantizeArgs& a) {
     for (size_t i = 0; i < a.features; i += V::width) {
         const size_t left = a.features - i < V::width ? a.features - i : V::width;
         V::store(lanes, V::max(V::min(V::round(V::mul(V::load_first(a.x + i, left), inverse)), limit), lowest));
-        for (size_t lane = 0; lane < left; ++lane) a.q[i + lane] = static_cast<int32_t>(lanes[lane]);
+        for (size_t lane = 0; lane < left; ++lane) a.q[i + lane] = static_cast<int8_t>(lanes[lane]);
     }
 }
 

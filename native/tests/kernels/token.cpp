@@ -77,7 +77,7 @@ void test_token_linear_int8(Isa isa, TokenLinearInt8Kernel* kernel, TokenLinearI
             const Stretched cells = stretched(numbers, bands, quads);
             std::vector<int8_t> values(size_t{cells.units} * cell_rows * kQuad);
             std::vector<uint16_t> columns(size_t{cells.units} * kQuad);
-            std::vector<int32_t> q(in);
+            std::vector<int8_t> q(in + kTokenSlack);
             for (const Stretch& stretch : cells.stretches) {
                 size_t at = size_t{stretch.first} * cell_rows * kQuad;
                 for (uint32_t band = 0; band < bands; ++band) {
@@ -94,7 +94,7 @@ void test_token_linear_int8(Isa isa, TokenLinearInt8Kernel* kernel, TokenLinearI
             const float token_scale = 0.01f;
             // The largest inputs, and random ones.
             for (const bool largest : {false, true}) {
-                for (int32_t& v : q) v = largest ? 127 : static_cast<int32_t>(numbers.below(255)) - 127;
+                for (int8_t& v : q) v = static_cast<int8_t>(largest ? 127 : static_cast<int>(numbers.below(255)) - 127);
                 for (const Activation activation : kActivations) {
                     for (const bool add : {false, true}) {
                         std::vector<float> y(out, kNan), expected(y), before(y);
@@ -141,7 +141,7 @@ void test_token_quantize(Isa isa, TokenQuantizeKernel* kernel, TokenQuantizeKern
         for (const float factor : {1.0f, 0.0f, 1e-37f, 1e37f}) {
             std::vector<float> x = Numbers(features).numbers(features);
             for (float& v : x) v *= factor;
-            std::vector<int32_t> q(features, -1000), expected(q);
+            std::vector<int8_t> q(features, -128), expected(q);
             float scale = kNan, expected_scale = kNan;
             kernel({x.data(), q.data(), &scale, features});
             reference({x.data(), expected.data(), &expected_scale, features});

@@ -1,4 +1,4 @@
-// Weights of one token stream through once: they are fetched this far ahead of their use.
+// Weights of one token, and its cache, stream through once: they are fetched this far ahead of their use.
 #pragma once
 
 #include <cstddef>
