@@ -16,6 +16,7 @@ inline __attribute__((always_inline)) void accumulate(typename V::Reg (&acc)[R][
                                                       const uint16_t* columns, size_t count, const float* x, size_t stride) {
     const char* base = reinterpret_cast<const char*>(x);
     const size_t stride_bytes = stride * sizeof(float);
+#pragma GCC unroll 4
     for (size_t i = 0; i < count; ++i) {
         const char* at = base + (Gather ? size_t{columns[i]} : i) * stride_bytes;
         // One address a column: left to itself the compiler keeps one for every register of tokens, more than it has room for.

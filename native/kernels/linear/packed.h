@@ -7,6 +7,7 @@
 // them.
 #pragma once
 
+#include "../activate_rows.h"
 #include "blocked.h"
 
 namespace lavolta {
@@ -116,8 +117,8 @@ inline __attribute__((always_inline)) void visit_rows(const LinearArgs& a, const
             left -= count;
             if (left > 0) cell = (++run)->first;
         }
-        if (visit.last) {
-            finish<V>(acc, y, a.residual ? a.residual + row * a.stride + token : nullptr, a.stride, rows, a.activation);
+        if (visit.last && a.residual && a.activation == Activation::none) {
+            finish<V>(acc, y, a.residual + row * a.stride + token, a.stride, rows, Activation::none);
         } else {
             pause<V>(acc, y, a.stride, rows);
         }
@@ -162,6 +163,12 @@ void packed_panel(const LinearArgs& a, uint32_t band_begin, uint32_t band_end, c
             });
         }
     }
+    if (a.activation == Activation::none) return;
+    const size_t row = size_t{band_begin} * a.cell_rows, end = size_t{band_end} * a.cell_rows;
+    const size_t at = row * a.stride + a.token_begin;
+    activate_rows<V>(a.y + at, a.residual ? a.residual + at : nullptr, a.stride,
+                     static_cast<int>((end < a.out_features ? end : a.out_features) - row),
+                     (a.token_end - a.token_begin + V::width - 1) / V::width, V::width, a.activation);
 }
 
 template <class V, int R, int Most, class Tiles>

@@ -1,22 +1,10 @@
 // From sums of products of quantized numbers to outputs.
 #pragma once
 
-#include "../math.h"
+#include "../activate_rows.h"
 
 namespace lavolta {
 namespace {
-
-// Rows of sums that are not activated yet become outputs: `count` registers in each row, `step` floats from one to the next.
-template <class F>
-inline void activate_rows(float* y, const float* residual, size_t stride, int rows, size_t count, size_t step, Activation activation) {
-    for (int r = 0; r < rows; ++r) {
-        for (size_t i = 0; i < count; ++i) {
-            const size_t at = r * stride + step * i;
-            const auto v = activate<F>(F::load(y + at), activation);
-            F::store(y + at, residual ? F::add(v, F::load(residual + at)) : v);
-        }
-    }
-}
 
 // Writes rows [row, row + rows) and T registers of tokens, `Step` from one to the next, from `token` on: outputs, or where the layer
 // has an activation what goes into it.
