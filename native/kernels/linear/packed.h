@@ -15,7 +15,7 @@ namespace {
 
 // Columns of a block: with 24 tokens, 24 KiB. Packing orders cells by blocks of as many.
 constexpr uint32_t kBlockColumns = 256;
-constexpr uint32_t kPackedRows = 512;
+constexpr uint32_t kPackedRows = 1024;
 constexpr uint32_t kPackedBands = kPackedRows / 4;
 
 // The cells of a band that are in a block, from `cell` of `run` on through as many runs as it takes. The first visit of a band
