@@ -15,6 +15,7 @@ namespace {
 
 // Columns of a block: with 24 tokens, 24 KiB. Packing orders cells by blocks of as many.
 constexpr uint32_t kBlockColumns = 256;
+// Rows of a panel, which share the copies: more would take their weights and sums out of the second-level cache.
 constexpr uint32_t kPackedRows = 1024;
 constexpr uint32_t kPackedBands = kPackedRows / 4;
 
@@ -112,8 +113,8 @@ inline __attribute__((always_inline)) void visit_rows(const LinearArgs& a, const
         size_t cell = visit.cell;
         for (uint32_t left = visit.count; left > 0;) {
             const uint32_t rest = run->first + run->count - static_cast<uint32_t>(cell), count = left < rest ? left : rest;
-            accumulate<V, R, T, true>(acc, a.values + cell * a.cell_rows + first_row, 1, a.cell_rows, a.columns + cell, count, x,
-                                      T * V::width);
+            accumulate_near<V, R, T>(acc, a.values + cell * a.cell_rows + first_row, a.cell_rows, a.columns + cell, count, x,
+                                     T * V::width);
             left -= count;
             if (left > 0) cell = (++run)->first;
         }

@@ -20,7 +20,7 @@ constexpr int kMostOfASign = 128;  // 255 * 128 < 2^15
 template <int R>
 struct HarmlessQuads {
     alignas(64) int8_t values[2 * kPartQuads * R * kQuad];
-    alignas(64) uint32_t columns[2 * kPartQuads * kQuad];  // in units of narrow rows
+    alignas(64) uint32_t columns[2 * kPartQuads * kQuad];  // as distances of narrow rows, in bytes
     uint32_t quads = 0;
     uint32_t cuts = 0;  // pairs behind the quads, until they are quads themselves
 
