@@ -51,17 +51,21 @@ struct Saturating256 : Bytes256 {
     template <int R>
     static void append(HarmlessQuads<R>& part, const int8_t* values, size_t step, const uint16_t* columns, uint32_t count) {
         int8_t* to = part.values + part.quads * R * kQuad;
-        __m128i* to_columns = reinterpret_cast<__m128i*>(part.columns + part.quads * kQuad);
-        static_assert(kNarrowBlock == 1 << 4, "what the shift multiplies by");
-#pragma GCC unroll 2
-        for (uint32_t i = 0; i < count; ++i) {
-            std::memcpy(to, values, R * kQuad);
-            const __m128i four = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(columns));
-            _mm_store_si128(to_columns, _mm_slli_epi32(_mm_cvtepu16_epi32(four), 4));
-            to += R * kQuad;
-            values += step;
-            columns += kQuad;
-            ++to_columns;
+        uint32_t* to_columns = part.columns + part.quads * kQuad;
+        static_assert(kNarrowBlock == 1 << 4, "what the shifts multiply by");
+        uint32_t i = 0;
+        if constexpr (R == 4) {
+            // Two quads are a register of values, and of columns.
+            for (; step == R * kQuad && i + 2 <= count; i += 2) {
+                std::memcpy(to + i * step, values + i * step, sizeof(Reg));
+                const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i*>(columns + i * kQuad));
+                _mm256_storeu_si256(reinterpret_cast<Reg*>(to_columns + i * kQuad), _mm256_slli_epi32(_mm256_cvtepu16_epi32(eight), 4));
+            }
+        }
+        for (; i < count; ++i) {
+            std::memcpy(to + i * R * kQuad, values + i * step, R * kQuad);
+            const __m128i four = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(columns + i * kQuad));
+            _mm_store_si128(reinterpret_cast<__m128i*>(to_columns + i * kQuad), _mm_slli_epi32(_mm_cvtepu16_epi32(four), 4));
         }
         part.quads += count;
     }
