@@ -178,14 +178,18 @@ __attribute__((noinline)) void attend_block(const QueryTile& a, const Source& so
 template <class V, class Source>
 void attend_queries(const QueryTile& all, const Source& source, size_t query_begin, size_t query_end, size_t position,
                     float* scratch) {
-    constexpr size_t most = 3 * V::width;
+    constexpr size_t most = 3;  // registers
     for (size_t group = query_begin; group < query_end; group += kQueryGroup) {
         const size_t group_end = query_end - group < kQueryGroup ? query_end : group + kQueryGroup;
         const size_t group_keys = all.causal ? position + group_end : all.keys;
+        // Tiles of about equal width: one register alone has too few sums to hide the latency of a multiply-add.
+        const size_t registers = (group_end - group + V::width - 1) / V::width, tiles = (registers + most - 1) / most;
         for (size_t begin = 0; begin < group_keys; begin += kKeyBlock) {
-            for (size_t query = group; query < group_end; query += most) {
+            for (size_t i = 0; i < tiles; ++i) {
+                const size_t query = group + registers * i / tiles * V::width;
+                const size_t next = group + registers * (i + 1) / tiles * V::width;
                 QueryTile tile = all;
-                tile.queries = group_end - query < most ? group_end - query : most;
+                tile.queries = (next < group_end ? next : group_end) - query;
                 tile.position = position + query;
                 if (tile.causal) tile.keys = tile.position + tile.queries;
                 if (tile.keys <= begin) continue;

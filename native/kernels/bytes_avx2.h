@@ -39,10 +39,36 @@ struct Saturating256 : Bytes256 {
     static Inputs inputs(Reg quads) { return quads; }
     static Weights weights(int32_t quad) { return set1(quad); }
     static Reg dot(Reg sum, Inputs x, Weights w) {
-        return add(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+        sum = add(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+        // The compiler would add the products of two quads to each other first, and keep them where the sums are.
+        __asm__("" : "+x"(sum));
+        return sum;
     }
     static Reg load_sums(const float* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
     static void store_sums(float* p, Reg v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+
+    // Appends quads, `step` bytes from one to the next. A run is too short for a call of memcpy, and for its columns another.
+    template <int R>
+    static void append(HarmlessQuads<R>& part, const int8_t* values, size_t step, const uint16_t* columns, uint32_t count) {
+        int8_t* to = part.values + part.quads * R * kQuad;
+        uint32_t* to_columns = part.columns + part.quads * kQuad;
+        static_assert(kNarrowBlock == 1 << 4, "what the shifts multiply by");
+        uint32_t i = 0;
+        if constexpr (R == 4) {
+            // Two quads are a register of values, and of columns.
+            for (; step == R * kQuad && i + 2 <= count; i += 2) {
+                std::memcpy(to + i * step, values + i * step, sizeof(Reg));
+                const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i*>(columns + i * kQuad));
+                _mm256_storeu_si256(reinterpret_cast<Reg*>(to_columns + i * kQuad), _mm256_slli_epi32(_mm256_cvtepu16_epi32(eight), 4));
+            }
+        }
+        for (; i < count; ++i) {
+            std::memcpy(to + i * R * kQuad, values + i * step, R * kQuad);
+            const __m128i four = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(columns + i * kQuad));
+            _mm_store_si128(reinterpret_cast<__m128i*>(to_columns + i * kQuad), _mm_slli_epi32(_mm_cvtepu16_epi32(four), 4));
+        }
+        part.quads += count;
+    }
 
     // begin: minus 128 times the sum of each row's values.
     template <int R>

@@ -24,13 +24,21 @@ struct Avx2 {
     static uint32_t columns_within(const uint16_t* columns, uint32_t count, uint32_t low, uint32_t width) {
         const __m256i lows = _mm256_set1_epi16(static_cast<short>(low));
         const __m256i last = _mm256_set1_epi16(static_cast<short>(width - 1));
-        uint32_t i = 0;
-        for (; i + 16 <= count; i += 16) {
-            const __m256i sixteen = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(columns + i));
+        // Of sixteen columns two bits each, set where one is out.
+        const auto out = [&](uint32_t at) {
+            const __m256i sixteen = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(columns + at));
             const __m256i offsets = _mm256_sub_epi16(sixteen, lows);
             const __m256i within = _mm256_cmpeq_epi16(_mm256_min_epu16(offsets, last), offsets);
-            const uint32_t bits = static_cast<uint32_t>(_mm256_movemask_epi8(within));
-            if (bits != ~0u) return i + static_cast<uint32_t>(__builtin_ctz(~bits)) / 2;
+            return ~static_cast<uint32_t>(_mm256_movemask_epi8(within));
+        };
+        uint32_t i = 0;
+        for (; i + 16 <= count; i += 16) {
+            if (const uint32_t bits = out(i)) return i + static_cast<uint32_t>(__builtin_ctz(bits)) / 2;
+        }
+        if (i < count && count >= 16) {
+            // The last sixteen once more, since those before i are in.
+            const uint32_t bits = out(count - 16);
+            return bits ? count - 16 + static_cast<uint32_t>(__builtin_ctz(bits)) / 2 : count;
         }
         while (i < count && columns[i] - low < width) ++i;
         return i;

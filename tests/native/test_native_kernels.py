@@ -283,10 +283,10 @@ def test_low_cells_in_visits_have_the_bits_of_the_straight_walk(isa: str, cell_r
 def test_copied_activations_have_the_bits_of_the_straight_walk(isa: str, cell_rows: int, nested: bool) -> None:
     """Wide layers and tall bands read copied activations; few tokens and few bands walk straight: bits must not tell.
 
-    More than one panel of 512 rows, three blocks of columns, the last ones ragged; some bands are empty.
+    More than one panel of 1024 rows, three blocks of columns, the last ones ragged; some bands are empty.
     """
     generator = np.random.default_rng(cell_rows)
-    rows, columns, tokens = 1040 - (cell_rows - 1), 641, 131
+    rows, columns, tokens = 1168 - (cell_rows - 1), 641, 131
     weight = generator.standard_normal((rows, columns)).astype(np.float32)
     bias = generator.standard_normal(rows).astype(np.float32)
     x = generator.standard_normal((columns, tokens)).astype(np.float32)

@@ -7,6 +7,7 @@
 // them.
 #pragma once
 
+#include "../activate_rows.h"
 #include "blocked.h"
 
 namespace lavolta {
@@ -14,7 +15,8 @@ namespace {
 
 // Columns of a block: with 24 tokens, 24 KiB. Packing orders cells by blocks of as many.
 constexpr uint32_t kBlockColumns = 256;
-constexpr uint32_t kPackedRows = 512;
+// Rows of a panel, which share the copies: more would take their weights and sums out of the second-level cache.
+constexpr uint32_t kPackedRows = 1024;
 constexpr uint32_t kPackedBands = kPackedRows / 4;
 
 // The cells of a band that are in a block, from `cell` of `run` on through as many runs as it takes. The first visit of a band
@@ -111,13 +113,13 @@ inline __attribute__((always_inline)) void visit_rows(const LinearArgs& a, const
         size_t cell = visit.cell;
         for (uint32_t left = visit.count; left > 0;) {
             const uint32_t rest = run->first + run->count - static_cast<uint32_t>(cell), count = left < rest ? left : rest;
-            accumulate<V, R, T, true>(acc, a.values + cell * a.cell_rows + first_row, 1, a.cell_rows, a.columns + cell, count, x,
-                                      T * V::width);
+            accumulate_near<V, R, T>(acc, a.values + cell * a.cell_rows + first_row, a.cell_rows, a.columns + cell, count, x,
+                                     T * V::width);
             left -= count;
             if (left > 0) cell = (++run)->first;
         }
-        if (visit.last) {
-            finish<V>(acc, y, a.residual ? a.residual + row * a.stride + token : nullptr, a.stride, rows, a.activation);
+        if (visit.last && a.residual && a.activation == Activation::none) {
+            finish<V>(acc, y, a.residual + row * a.stride + token, a.stride, rows, Activation::none);
         } else {
             pause<V>(acc, y, a.stride, rows);
         }
@@ -162,6 +164,12 @@ void packed_panel(const LinearArgs& a, uint32_t band_begin, uint32_t band_end, c
             });
         }
     }
+    if (a.activation == Activation::none) return;
+    const size_t row = size_t{band_begin} * a.cell_rows, end = size_t{band_end} * a.cell_rows;
+    const size_t at = row * a.stride + a.token_begin;
+    activate_rows<V>(a.y + at, a.residual ? a.residual + at : nullptr, a.stride,
+                     static_cast<int>((end < a.out_features ? end : a.out_features) - row),
+                     (a.token_end - a.token_begin + V::width - 1) / V::width, V::width, a.activation);
 }
 
 template <class V, int R, int Most, class Tiles>

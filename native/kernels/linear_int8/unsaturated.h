@@ -20,27 +20,15 @@ constexpr int kMostOfASign = 128;  // 255 * 128 < 2^15
 template <int R>
 struct HarmlessQuads {
     alignas(64) int8_t values[2 * kPartQuads * R * kQuad];
-    alignas(64) uint16_t columns[2 * kPartQuads * kQuad];
+    alignas(64) uint32_t columns[2 * kPartQuads * kQuad];  // as distances of narrow rows, in bytes
     uint32_t quads = 0;
     uint32_t cuts = 0;  // pairs behind the quads, until they are quads themselves
-
-    // `step` bytes lead from a quad to the next.
-    void append(const int8_t* from, size_t step, const uint16_t* from_columns, uint32_t count) {
-        std::memcpy(columns + quads * kQuad, from_columns, count * kQuad * sizeof(uint16_t));
-        int8_t* to = values + quads * R * kQuad;
-        if (step == R * kQuad) {
-            std::memcpy(to, from, count * R * kQuad);
-        } else {
-            for (uint32_t i = 0; i < count; ++i) std::memcpy(to + i * R * kQuad, from + i * step, R * kQuad);
-        }
-        quads += count;
-    }
 
     // off: what was cut off the second cell of pair 0 or 1 of a quad, 4 bytes from row to row.
     void cut(uint32_t quad, uint32_t pair, const int8_t* off) {
         int8_t* to = values + (quads + cuts / 2) * R * kQuad;
-        uint16_t* to_columns = columns + (quads + cuts / 2) * kQuad;
-        const uint16_t column = columns[quad * kQuad + 2 * pair + 1];
+        uint32_t* to_columns = columns + (quads + cuts / 2) * kQuad;
+        const uint32_t column = columns[quad * kQuad + 2 * pair + 1];
         if (cuts % 2 == 0) {
             std::memset(to, 0, R * kQuad);
             to_columns[2] = to_columns[3] = column;
@@ -50,9 +38,14 @@ struct HarmlessQuads {
         ++cuts;
     }
 
+    // Afterwards the quads are even in number: two make a turn of a tile's loop, and a quad of zeros changes no sum.
     void close() {
         quads += (cuts + 1) / 2;
         cuts = 0;
+        if (quads % 2 == 0) return;
+        std::memset(values + quads * R * kQuad, 0, R * kQuad);
+        std::memset(columns + quads * kQuad, 0, kQuad * sizeof *columns);
+        ++quads;
     }
 };
 
