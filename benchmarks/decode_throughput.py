@@ -24,7 +24,7 @@ from lavolta.sparsity.cells import CELL_ROWS as HEIGHTS
 
 SPARSITIES = (0.0, 0.5, 0.75, 0.9)
 TARGETS = {"sparse_75_over_dense": 3.0, "dense_int8_vs_llama_cpp": 1.0}
-FULL, QUICK = (10, 6), (6, 5)
+FULL, QUICK = (20, 6), (6, 5)
 QUICK_VOCAB = 8192
 
 
