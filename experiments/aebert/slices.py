@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +33,14 @@ def candidates(folder: Path, task: str, ratio: float, seed: int) -> list[dict[st
     return [row for row in read if (row["ratio"], row["seed"], row.get("steps")) == wanted]
 
 
-def compare(bench: Bench, proxy: Proxy, rows: list[dict[str, Any]]) -> tuple[float, float]:
-    """Spearman of a proxy with the fine-tuned scores of candidates, and milliseconds a candidate took."""
+def compare(bench: Bench, proxy: Proxy, rows: list[dict[str, Any]]) -> float:
+    """Spearman of a proxy with the fine-tuned scores of candidates."""
     cells = {name: grid.cells for name, grid in bench.subject.dense.grids(1).items()}
-    started = time.perf_counter()
     scores = [
         float(proxy({name: round((1.0 - ratio) * cells[name]) for name, ratio in row["per_linear"].items()})[0])
         for row in rows
     ]
-    taken_ms = 1e3 * (time.perf_counter() - started) / len(rows)
-    return float(spearman(np.array(scores), np.array([row["score"] for row in rows]))), taken_ms
+    return float(spearman(np.array(scores), np.array([row["score"] for row in rows])))
 
 
 def slices_of(held_out: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
@@ -73,13 +69,11 @@ def main() -> int:
     _, held_out = split_rows(subject.train, args.seed)
     found = []
     for size in SIZES:
-        ranked, taken_ms = [], []
-        for chosen in slices_of(held_out, size):
-            made = objective_of(args.proxy, bench.calibration, bench.errors, subject.train, chosen)(size)
-            rank, ms = compare(bench, made, rows)
-            ranked.append(round(rank, 3))
-            taken_ms.append(ms)
-        found.append({"rows": size, "spearman": ranked, "candidate_ms": round(statistics.median(taken_ms), 1)})
+        made = [
+            objective_of(args.proxy, bench.calibration, bench.errors, subject.train, chosen)(size)
+            for chosen in slices_of(held_out, size)
+        ]
+        found.append({"rows": size, "spearman": [round(compare(bench, proxy, rows), 3) for proxy in made]})
         print(found[-1], flush=True)
     result = {"task": args.task, "proxy": args.proxy, "seed": args.seed, "candidates": len(rows), "slices": found}
     make_folder(args.out)
