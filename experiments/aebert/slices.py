@@ -1,15 +1,15 @@
 """How many rows a proxy needs: `python experiments/aebert/slices.py --task stsb --proxy kl`.
 
-The candidates of `results/` that were fine-tuned are scored again on slices of several sizes, each size on rows of its
-own, and every slice's ranking is compared with the fine-tuned scores. Writes `slices/<task>-<proxy>-<seed>.json`.
+The candidates of `results/` that were fine-tuned are scored again on slices of several sizes, of which those of one
+size share no row, and every slice's ranking is compared with the fine-tuned scores. The result is
+`slices/<task>-<proxy>-<seed>.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +22,30 @@ from lavolta.files import make_folder, write_whole
 from lavolta.models.metrics import spearman
 from lavolta.systems.aebert.choose import Proxy, objective_of, split_rows
 from lavolta.training.memory import keep_freed_memory
+from lavolta.training.proxies import PROXIES
 
 SIZES = (8, 16, 32, 64, 128, 256)
 SLICES = 3
 """Of each size, as far as the held-out rows go."""
+LEAST = 3
+"""Fewer candidates have no order to compare."""
 
 
-def candidates(folder: Path, task: str, ratio: float, seed: int) -> list[dict[str, Any]]:
-    """The rows of one task, ratio and seed, fine-tuned for the task's own number of steps."""
+def candidates(folder: Path, task: str, ratio: float, seed: int, steps: int) -> list[dict[str, Any]]:
+    """The rows of one task, ratio and seed, fine-tuned for so many steps."""
     read = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{task}-*.json"))]
-    wanted = (ratio, seed, STEPS[task])
+    wanted = (ratio, seed, steps)
     return [row for row in read if (row["ratio"], row["seed"], row.get("steps")) == wanted]
 
 
-def compare(bench: Bench, proxy: Proxy, rows: list[dict[str, Any]]) -> tuple[float, float]:
-    """Spearman of a proxy with the fine-tuned scores of candidates, and milliseconds a candidate took."""
+def compare(bench: Bench, proxy: Proxy, rows: list[dict[str, Any]]) -> float:
+    """Spearman of a proxy with the fine-tuned scores of candidates."""
     cells = {name: grid.cells for name, grid in bench.subject.dense.grids(1).items()}
-    started = time.perf_counter()
     scores = [
         float(proxy({name: round((1.0 - ratio) * cells[name]) for name, ratio in row["per_linear"].items()})[0])
         for row in rows
     ]
-    taken_ms = 1e3 * (time.perf_counter() - started) / len(rows)
-    return float(spearman(np.array(scores), np.array([row["score"] for row in rows]))), taken_ms
+    return float(spearman(np.array(scores), np.array([row["score"] for row in rows])))
 
 
 def slices_of(held_out: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
@@ -55,9 +56,10 @@ def slices_of(held_out: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=list(DENSE), required=True)
-    parser.add_argument("--proxy", default="kl")
+    parser.add_argument("--proxy", choices=PROXIES, default="kl")
     parser.add_argument("--ratio", type=float, default=0.6)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="of the rows' fine-tuning; the task's own number by default")
     parser.add_argument("--source", default="all-MiniLM-L6-v2")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path("runs/aebert"))
@@ -67,19 +69,25 @@ def main() -> int:
     args.slice = min(SIZES)
     torch.set_num_threads(1)
     keep_freed_memory()
-    rows = candidates(args.results, args.task, args.ratio, args.seed)
+    steps = args.steps or STEPS[args.task]
+    rows = candidates(args.results, args.task, args.ratio, args.seed, steps)
+    if len(rows) < LEAST:
+        print(
+            f"{args.results} has {len(rows)} rows of {args.task} with {steps} steps; run {LEAST} first", file=sys.stderr
+        )
+        return 2
     bench = prepare(args, (args.proxy,))
     subject = bench.subject
     _, held_out = split_rows(subject.train, args.seed)
     found = []
     for size in SIZES:
-        ranked, taken_ms = [], []
-        for chosen in slices_of(held_out, size):
-            made = objective_of(args.proxy, bench.calibration, bench.errors, subject.train, chosen)(size)
-            rank, ms = compare(bench, made, rows)
-            ranked.append(round(rank, 3))
-            taken_ms.append(ms)
-        found.append({"rows": size, "spearman": ranked, "candidate_ms": round(statistics.median(taken_ms), 1)})
+        made = [
+            objective_of(args.proxy, bench.calibration, bench.errors, subject.train, chosen)(size)
+            for chosen in slices_of(held_out, size)
+        ]
+        if not made:
+            break
+        found.append({"rows": size, "spearman": [round(compare(bench, proxy, rows), 3) for proxy in made]})
         print(found[-1], flush=True)
     result = {"task": args.task, "proxy": args.proxy, "seed": args.seed, "candidates": len(rows), "slices": found}
     make_folder(args.out)

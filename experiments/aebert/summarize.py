@@ -169,13 +169,13 @@ def _slices(found: dict[str, Any]) -> str:
     lines = [
         f"{found['task']}, seed {found['seed']}, {found['candidates']} candidates, up to three slices a size:",
         "",
-        f"| rows | Spearman of `{found['proxy']}` with the fine-tuned score, mean (each) | ms a candidate |",
-        "|---|---|---|",
+        f"| rows | Spearman of `{found['proxy']}` with the fine-tuned score, mean (each) |",
+        "|---|---|",
     ]
     for size in found["slices"]:
         each = ", ".join(f"{rank:.2f}" for rank in size["spearman"])
         mean = statistics.fmean(size["spearman"])
-        lines.append(f"| {size['rows']} | {mean:.2f} ({each}) | {size['candidate_ms']:.0f} |")
+        lines.append(f"| {size['rows']} | {mean:.2f} ({each}) |")
     return "\n".join(lines)
 
 

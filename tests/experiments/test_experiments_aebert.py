@@ -115,6 +115,18 @@ def test_rows_run_on_a_tiny_encoder_and_are_not_run_again(tmp_path: Path) -> Non
     assert chosen["proxies"]["reconstruction"] >= uniform["proxies"]["reconstruction"]
     assert chosen["search"]["origin"] in ("uniform", "global-magnitude", "sensitivity", "searched")
     SUMMARY["summarize"](list(results.values()))
+    again_on_slices = [sys.executable, str(ROOT / "experiments" / "aebert" / "slices.py"), *command[2:4]]
+    for option in ("source", "data", "work", "results"):
+        again_on_slices += command[command.index(f"--{option}") :][:2]
+    again_on_slices += ["--out", str(tmp_path / "slices")]
+    few = subprocess.run(again_on_slices, capture_output=True, text=True, check=False)
+    assert (few.returncode, "has 0 rows of stsb with 60 steps" in few.stderr) == (2, True)
+    done = subprocess.run([*again_on_slices, "--steps", "2"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "slices" / "stsb-kl-0.json").read_text())
+    assert found["candidates"] == 3
+    # Twenty rows are held out: no slice of 32, one of 16.
+    assert [(size["rows"], len(size["spearman"])) for size in found["slices"]] == [(8, 2), (16, 1)]
     longer = subprocess.run([*command, "--row", "uniform", "--steps", "3"], capture_output=True, text=True, check=False)
     assert "stsb-0.6-uniform-3-0.json" in longer.stdout, longer.stderr
     again = subprocess.run(command, capture_output=True, text=True, check=False)
