@@ -44,14 +44,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     rounds, repeat = QUICK if args.quick else FULL
     vocab = QUICK_VOCAB if args.quick and args.vocab == VOCAB else args.vocab
     found = {kind: measure_kind(args, kind, vocab, threads, rounds, repeat) for kind in args.kinds}
-    ratios: dict[str, float | None] = {}
-    reasons: dict[str, str] = {}
-    for key in TARGETS:
-        values = [result[key] for result in found.values()]
-        ratios[key] = None if None in values else min(values)
-        for result in found.values():
-            if key in result["reasons"]:
-                reasons[key] = result["reasons"][key]
+    reasons = {key: reason for result in found.values() for key, reason in result["reasons"].items()}
     return {
         "benchmark": "decode_throughput",
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -65,11 +58,17 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "quick": args.quick,
         "repetitions": rounds * repeat,
-        **ratios,
+        **worst(list(found.values())),
         "reasons": reasons,
         "targets": TARGETS,
         "decoders": found,
     }
+
+
+def worst(found: list[dict[str, Any]]) -> dict[str, float | None]:
+    """The promised ratios, of the decoder that has the smallest."""
+    values = {key: [result[key] for result in found] for key in TARGETS}
+    return {key: None if None in each else min(each) for key, each in values.items()}
 
 
 def measure_kind(
@@ -99,15 +98,15 @@ def measure_kind(
     return {"ffn": spec.ffn, **ratios_of(records), "contestants": records}
 
 
-def ratios_of(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The ratios of one thread; of two precisions the worse one."""
+def ratios_of(records: list[dict[str, Any]], time: str = "median_ms") -> dict[str, Any]:
+    """The ratios of one thread, of a field of the records in milliseconds; of two precisions the worse one."""
     by_name = {record["name"]: record for record in records}
     by_precision = {
-        precision: by_name[own(precision, 0.75, 1)]["tokens_per_s"] / by_name[own(precision, 0.0, 1)]["tokens_per_s"]
+        precision: by_name[own(precision, 0.0, 1)][time] / by_name[own(precision, 0.75, 1)][time]
         for precision in PRECISIONS
     }
     theirs = by_name[peer(1)]
-    against = theirs["median_ms"] and theirs["median_ms"] / by_name[own("int8", 0.0, 1)]["median_ms"]
+    against = theirs["median_ms"] and theirs[time] / by_name[own("int8", 0.0, 1)][time]
     return {
         "sparse_75_over_dense": min(by_precision.values()),
         "sparse_75_over_dense_by_precision": by_precision,
@@ -133,9 +132,13 @@ def table(result: dict[str, Any]) -> str:
                     reason,
                 ]
             )
-    goals = [[key, number(result[key]), f"at least {least:g}"] for key, least in result["targets"].items()]
+    fastest = worst([ratios_of(found["contestants"], "min_ms") for found in result["decoders"].values()])
+    goals = [
+        [key, number(result[key]), number(fastest[key]), f"at least {least:g}"]
+        for key, least in result["targets"].items()
+    ]
     heads = ["decoder", "who", "tokens/s", "median ms", "± ms", "why not"]
-    return f"{markdown(heads, rows)}\n\n{markdown(['ratio', 'found', 'wanted'], goals)}"
+    return f"{markdown(heads, rows)}\n\n{markdown(['ratio', 'found', 'by the fastest runs', 'wanted'], goals)}"
 
 
 def main() -> None:
