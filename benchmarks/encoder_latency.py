@@ -41,7 +41,7 @@ MEANINGS = {
     "dense_int8_vs_best_no_amx": "dense int8 against the fastest int8 peer without AMX",
     "threads_2_over_1": "2 threads over 1, the slower to gain of our precisions at 75 %",
 }
-FULL, QUICK = (20, 3), (4, 2)
+FULL, QUICK = (20, 3), (3, 2)
 NO_AMX = "openvino-int8 without amx"
 
 
