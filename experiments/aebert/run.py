@@ -192,11 +192,16 @@ def stem(row: str, args: argparse.Namespace) -> str:
     return f"{args.task}-{args.ratio:g}-{row}{steps}-{args.seed}"
 
 
+def kept_of(result: dict[str, Any], bench: Bench) -> dict[str, int]:
+    """Kept cells of a row that was stored."""
+    grids = bench.subject.dense.grids(1)
+    return {name: round((1.0 - ratio) * grids[name].cells) for name, ratio in result["per_linear"].items()}
+
+
 def rescore(target: Path, bench: Bench) -> None:
     """Give a row the proxies' present opinion of it; its fine-tuning stays as it is."""
     result = json.loads(target.read_text(encoding="utf-8"))
-    cells = {name: grid.cells for name, grid in bench.subject.dense.grids(1).items()}
-    kept = {name: round((1.0 - ratio) * cells[name]) for name, ratio in result["per_linear"].items()}
+    kept = kept_of(result, bench)
     result["proxies"] = {proxy: float(score(kept)[0]) for proxy, score in bench.proxies.items()}
     write_whole(target, f"{json.dumps(result, indent=1)}\n".encode())
 

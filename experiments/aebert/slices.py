@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from run import DENSE, HERE, STEPS, Bench, prepare
+from run import DENSE, HERE, STEPS, Bench, kept_of, prepare
+from summarize import load
 
 from lavolta.files import make_folder, write_whole
 from lavolta.models.metrics import spearman
@@ -33,18 +34,13 @@ LEAST = 3
 
 def candidates(folder: Path, task: str, ratio: float, seed: int, steps: int) -> list[dict[str, Any]]:
     """The rows of one task, ratio and seed, fine-tuned for so many steps."""
-    read = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{task}-*.json"))]
-    wanted = (ratio, seed, steps)
-    return [row for row in read if (row["ratio"], row["seed"], row.get("steps")) == wanted]
+    wanted = (task, ratio, seed, steps)
+    return [row for row in load(folder) if (row["task"], row["ratio"], row["seed"], row.get("steps")) == wanted]
 
 
 def compare(bench: Bench, proxy: Proxy, rows: list[dict[str, Any]]) -> float:
     """Spearman of a proxy with the fine-tuned scores of candidates."""
-    cells = {name: grid.cells for name, grid in bench.subject.dense.grids(1).items()}
-    scores = [
-        float(proxy({name: round((1.0 - ratio) * cells[name]) for name, ratio in row["per_linear"].items()})[0])
-        for row in rows
-    ]
+    scores = [float(proxy(kept_of(row, bench))[0]) for row in rows]
     return float(spearman(np.array(scores), np.array([row["score"] for row in rows])))
 
 
