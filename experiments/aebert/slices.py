@@ -21,9 +21,9 @@ from summarize import load
 
 from lavolta.files import make_folder, write_whole
 from lavolta.models.metrics import spearman
-from lavolta.systems.aebert.choose import Proxy, objective_of, split_rows
+from lavolta.systems.aebert.choose import Proxy, batches_of, split_rows
 from lavolta.training.memory import keep_freed_memory
-from lavolta.training.proxies import PROXIES
+from lavolta.training.proxies import PROXIES, ForwardProxy
 
 SIZES = (8, 16, 32, 64, 128, 256)
 SLICES = 3
@@ -75,15 +75,17 @@ def main() -> int:
     bench = prepare(args, (args.proxy,))
     subject = bench.subject
     _, held_out = split_rows(subject.train, args.seed)
+    base = bench.proxies[args.proxy]
     found = []
     for size in SIZES:
-        made = [
-            objective_of(args.proxy, bench.calibration, bench.errors, subject.train, chosen)(size)
+        ranked = [
+            # What looks at layers alone asks no rows.
+            compare(bench, base.on(batches_of(subject.train, chosen)) if isinstance(base, ForwardProxy) else base, rows)
             for chosen in slices_of(held_out, size)
         ]
-        if not made:
+        if not ranked:
             break
-        found.append({"rows": size, "spearman": [round(compare(bench, proxy, rows), 3) for proxy in made]})
+        found.append({"rows": size, "spearman": [round(rank, 3) for rank in ranked]})
         print(found[-1], flush=True)
     result = {"task": args.task, "proxy": args.proxy, "seed": args.seed, "candidates": len(rows), "slices": found}
     make_folder(args.out)

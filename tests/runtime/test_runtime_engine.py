@@ -18,7 +18,6 @@ from lavolta import _native
 from lavolta.errors import BundleError, EngineError, LavoltaError, UserInputError
 from lavolta.runtime.engine import Model, instruction_sets, open_bundle
 from lavolta.sparsity.cells import CELL_ROWS
-from lavolta.sparsity.packing_int8 import PackedInt8
 from reference_model import DECODERS, LANGUAGE_MODEL, RandomModel, random_ids, random_model, rounding
 
 # One less and one more than a register (8, 16 tokens) and a tile (48), and longer than two tiles.
@@ -259,75 +258,6 @@ def test_the_environment_limits_the_instruction_set(
     monkeypatch.setenv("LAVOLTA_ISA", "sse9")
     with pytest.raises(UserInputError, match="'sse9' is unknown"):
         open_bundle(small[1])
-
-
-def test_explain_counts_what_the_packing_keeps(small: tuple[RandomModel, Path]) -> None:
-    model, path = small
-    with open_bundle(path) as engine:
-        rows = engine.explain()
-        linear = [row for row in rows if row["op"] == "linear"]
-        assert len(linear) == model.levels * len(model.spec.linear_shapes())
-        for row in linear:
-            packed = model.packed[row["layer"]]
-            level = engine.levels.index(row["level"])
-            assert row["cells_kept"] == packed.kept_cells(level)
-            assert row["macs_per_token"] == row["cells_kept"] * model.cell_rows
-            assert row["sparsity"] == pytest.approx(1 - row["cells_kept"] / packed.grid.cells, abs=1e-6)
-            # The dot products of bytes add nothing to fp32.
-            assert row["isa"] == [isa for isa in instruction_sets() if not isa.endswith("vnni")][-1]
-            assert row["precision"] == "fp32"
-            assert row["kernel"] == f"linear_{row['isa']}"
-        assert {row["op"] for row in rows} == {"linear", "attention", "norm", "dense"}
-        assert all(row["measured_ms"] is None for row in rows)
-        engine.switch(1)
-        assert all(row["measured_ms"] > 0 for row in engine.explain(measure_tokens=9) if row["op"] == "linear")
-        assert engine.level == 1
-        assert all(row["measured_ms"] is None for row in engine.explain())
-
-
-def test_explain_tells_int8_layers_and_their_quantization(folder: Path) -> None:
-    model = random_model(precision="mixed")
-    with open_bundle(model.write(folder / "mixed.lavolta")) as engine:
-        rows = engine.explain(measure_tokens=9)
-        for row in rows:
-            if row["op"] == "linear":
-                packed = model.packed[row["layer"]]
-                int8 = isinstance(packed, PackedInt8)
-                assert row["precision"] == ("int8" if int8 else "fp32")
-                assert row["kernel"].startswith("linear_int8_") == int8
-                assert row["cells_kept"] == packed.kept_cells(engine.levels.index(row["level"]))
-        quantize = [row for row in rows if row["op"] == "quantize"]
-        assert len(quantize) == model.levels * model.spec.layers
-        assert all(row["measured_ms"] > 0 for row in quantize)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("isa", instruction_sets())
-def test_explain_expects_what_the_peak_allows(folder: Path, isa: str, precision: str) -> None:
-    """All expected times are the kept work over one peak; they are printed with six decimals."""
-    model = random_model(precision=precision)
-    with open_bundle(model.write(folder / "expected.lavolta"), isa=isa) as engine:
-        assert all(row["expected_ms"] is None for row in engine.explain() if row["op"] == "linear")
-        rows = [row for row in engine.explain(measure_tokens=33) if row["op"] == "linear"]
-    assert all(row["share_of_peak"] == pytest.approx(row["expected_ms"] / row["measured_ms"]) for row in rows)
-    largest = max(rows, key=lambda row: row["macs_per_token"])
-    for row in rows:
-        share = row["macs_per_token"] / largest["macs_per_token"]
-        assert row["expected_ms"] == pytest.approx(share * largest["expected_ms"], abs=2e-6)
-    assert largest["expected_ms"] > 0
-
-
-def test_explain_says_why_a_kernel_runs(small: tuple[RandomModel, Path]) -> None:
-    best = instruction_sets()[-1]
-    with open_bundle(small[1]) as engine:
-        for row in engine.explain():
-            assert row["reason"] == "the fastest of this build" or row["reason"].startswith("the fastest for this CPU")
-    if best == "reference":
-        pytest.skip("this CPU has nothing faster that could be forbidden")
-    with open_bundle(small[1], isa="reference") as engine:
-        for row in engine.explain():
-            assert row["reason"].startswith("limited to reference; this CPU could run ")
-            assert row["reason"].rsplit(" ", 1)[1] in instruction_sets()
 
 
 def test_manifest_and_spec(small: tuple[RandomModel, Path], engine: Model) -> None:
