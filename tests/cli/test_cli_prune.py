@@ -7,7 +7,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import typer
@@ -87,6 +87,62 @@ def test_the_options_of_prune_are_those_of_the_recipe() -> None:
             assert (given[option.name] or None) == (option.default or None), option.name
 
 
+@pytest.mark.parametrize(
+    ("words", "overall_ratio"),
+    [(["--overall-ratio", 0.6], 0.6), (["--device", "odroid-xu3-a7", "--energy-mj", 5.5, "--deadline-ms", 40], None)],
+)
+def test_prune_hands_the_budget_to_the_search(
+    words: list[Any],
+    overall_ratio: float | None,
+    pruner: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    invoke: Invoke,
+    tmp_path: Path,
+) -> None:
+    calls: list[dict[str, Any]] = []
+
+    class Found:
+        per_linear: ClassVar = {"layers.0.ffn.up": 0.5}
+
+        def as_dict(self) -> dict[str, Any]:
+            return {"origin": "uniform"}
+
+    def choose_ratios(dense: str, train: str, **options: Any) -> Found:
+        calls.append({"dense": dense, "train": train, **options})
+        return Found()
+
+    monkeypatch.setattr("lavolta.systems.aebert.choose_ratios", choose_ratios, raising=False)
+    words = [*words, "--method", "aebert+gmp-kd", "--proxy", "ladder", "--tokens", 64, "--threads", 2, "--workers", 3]
+    marks = []
+    for more in ([], ["--workers", 1], ["--seed", 5]):
+        outcome = invoke("prune", "m", "--task", "rte", "--data", tmp_path, "--out", tmp_path / "o", *words, *more)
+        assert outcome.code == 0
+        search = pruner.calls[-1]["ratios"]
+        assert (search.name, pruner.calls[-1]["method"]) == ("aebert", "gmp-kd")
+        marks.append(search.mark)
+        found = search.run("dense", "train", tmp_path, "progress")
+        assert (found.per_linear, found.facts) == (Found.per_linear, {"origin": "uniform"})
+    assert marks[0] == marks[1] != marks[2]
+    limited = overall_ratio is None
+    assert calls[0] == {
+        "dense": "dense",
+        "train": "train",
+        "storage": tmp_path / "ratios.db",
+        "progress": "progress",
+        "overall_ratio": overall_ratio,
+        "device": "odroid-xu3-a7" if limited else None,
+        "deadline_ms": 40.0 if limited else None,
+        "energy_mj": 5.5 if limited else None,
+        "tokens": 64,
+        "threads": 2,
+        "proxy": "ladder",
+        "candidates": 100,
+        "workers": 3,
+        "cell_rows": 1,
+        "seed": 0,
+    }
+
+
 def test_prune_shows_people_both_sparsities(pruner: ModuleType, invoke: Invoke, tmp_path: Path) -> None:
     outcome = invoke("prune", "m", "--task", "rte", "--data", tmp_path, "--out", tmp_path / "o")
     assert outcome.code == 0
@@ -112,6 +168,25 @@ def test_prune_shows_people_both_sparsities(pruner: ModuleType, invoke: Invoke, 
         (["--ratios", "{dir}/words.json"], "is no object of numbers"),
         (["--ratios", "{dir}/broken.json"], "is not JSON"),
         (["--out", "{dir}/broken.json/out"], "is a file, not a folder"),
+        (["--method", "aebert+magic"], "or aebert+METHOD."),
+        (["--method", "aebert", "--ratios", "{dir}/list.json"], "leave one of them out"),
+        (
+            ["--workers", "2"],
+            "--workers is for a search for ratios, and spd has none; take --method aebert or aebert+spd.",
+        ),
+        (["--device", "odroid-xu3-a7", "--deadline-ms", "9"], "--device is for a search for ratios"),
+        (["--method", "aebert+gmp-kd", "--proxy", "luck"], "--proxy is 'luck'; choose one of kl, loss, ladder"),
+        (["--method", "aebert", "--device", "odroid-xu3-a7"], "--device with --deadline-ms, --energy-mj or both"),
+        (["--method", "aebert", "--energy-mj", "5"], "--device with --deadline-ms, --energy-mj or both"),
+        (
+            ["--method", "aebert", "--device", "odroid-xu3-a7", "--deadline-ms", "nan"],
+            "--deadline-ms is nan; give a number",
+        ),
+        (["--method", "aebert", "--device", "odroid-xu9", "--deadline-ms", "9"], "unknown device"),
+        (
+            ["--method", "aebert", "--device", "odroid-xu3-a7", "--deadline-ms", "9", "--sparsity", "0.9"],
+            "--sparsity and --device are two budgets",
+        ),
     ],
 )
 def test_prune_refuses_before_it_works(

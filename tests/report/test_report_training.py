@@ -53,6 +53,35 @@ def test_the_page_has_both_sparsities_and_the_curves(tmp_path: Path) -> None:
     assert 'id="chart-teacher-scores"' not in render_training(result(teacher_curve=[]))
 
 
+def test_the_page_says_where_it_was_pruned_and_under_which_budget() -> None:
+    targets = {"layers.0.ffn.up": 0.5, "layers.0.ffn.down": 0.25, "layers.1.ffn.up": 0.75, "layers.1.ffn.down": 0.625}
+    search = {
+        "overall_ratio": 0.531,
+        "budget": {"overall_ratio": 0.531},
+        "origin": "searched",
+        "candidates": 100,
+        "proxy": "kl",
+        "seconds": 41.6,
+    }
+    page = render_training(result(targets=targets, search=search))
+    rows = [
+        ['<th scope="row">0</th>', "<td>50.0 %</td>", "<td>25.0 %</td>"],
+        ['<th scope="row">1</th>', "<td>75.0 %</td>", "<td>62.5 %</td>"],
+    ]
+    for row in rows:
+        assert "".join(row) in page
+    assert (
+        "took away 53.1 % of the weights; of 100 candidates the proxy kl chose a vector that was drawn, in 42 s" in page
+    )
+    limited = {"device": "board", "deadline_ms": 20.0, "energy_mj": None, "tokens": 64, "freq_mhz": 1500.0}
+    page = render_training(result(targets=targets, search={**search, "budget": limited, "origin": "uniform"}))
+    assert "so that 64 tokens take at most 20.0 ms on board at 1,500 MHz (predicted); of" in page
+    assert "chose the candidate uniform" in page
+    alike = render_training(result(targets=dict.fromkeys(targets, 0.9)))
+    assert "Where it was pruned" not in alike
+    assert "The search" not in alike
+
+
 def test_names_cannot_break_the_page() -> None:
     page = render_training(result(task="</script><script>alert(1)</script>", teacher_doubt="<b>doubt</b>"))
     assert "<script>alert" not in page

@@ -29,7 +29,6 @@ from lavolta.stages import Clock
 from lavolta.systems.spd import defaults
 from lavolta.systems.spd.methods import METHODS, trained
 from lavolta.systems.spd.options import PruneOptions
-from lavolta.systems.spd.output import RatioSearch
 from lavolta.systems.spd.recipe import make_teacher, prune, prune_teacher
 from lavolta.training.encoder import encoder_statistics
 from lavolta.training.grafting import GraftingObjective
@@ -137,32 +136,6 @@ def test_a_bundle_alone(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> N
     assert BundleFile.open(out).manifest["cell_rows"] == 4
     assert {p.name for p in tmp_path.iterdir()} == {"alone.lavolta"}
     assert run(tiny_folder, tiny_glue, out, cell_rows=4)["score"] == result["score"]
-
-
-def test_layers_may_have_targets_of_their_own(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
-    names = load_encoder(str(tiny_folder), "embedding").linear_shapes
-    ratios = {name: (0.25 if "ffn" in name else 0.75) for name in names}
-    search = RatioSearch("all alike", lambda dense, train, *_: ratios if len(train) and dense.spec.outputs == 2 else {})
-    for given in (ratios, search):
-        out = tmp_path / "out.lavolta"
-        result = run(tiny_folder, tiny_glue, out, ratios=given)
-        bundle = BundleFile.open(out)
-        for name, (rows, columns) in bundle.linears.items():
-            assert bundle.manifest["levels"][0]["kept_cells"][name] == round((1 - ratios[name]) * rows * columns)
-        assert 0.25 < result["encoder_sparsity"] < 0.75
-        out.unlink()
-    with pytest.raises(UserInputError, match="give one for every layer"):
-        run(tiny_folder, tiny_glue, tmp_path / "few.lavolta", ratios={"layers.0.ffn.up": 0.5})
-    # Refused before anything was trained.
-    assert not (tmp_path / "few.lavolta.work").exists()
-
-
-def test_a_ladder_of_levels_shares_one_set_of_weights(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
-    result = run(tiny_folder, tiny_glue, tmp_path / "out", sparsity=0.75, levels=(0.25, 0.5), cell_rows=2)
-    assert [level["encoder_sparsity"] for level in result["levels"]] == [0.25, 0.5, 0.75]
-    bundle = BundleFile.open(tmp_path / "out" / "model.lavolta")
-    assert bundle.manifest["sparsity"]["kind"] == "ranked"
-    assert [level["name"] for level in bundle.levels] == ["L0", "L1", "L2"]
 
 
 def test_embeddings_and_head_stay_as_fine_tuned_under_spd(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:

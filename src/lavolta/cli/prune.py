@@ -10,6 +10,7 @@ import typer
 
 from lavolta.cli.compress import check_parents, check_positive
 from lavolta.cli.output import JsonOption, cell, quiet_stdout, say, show, table
+from lavolta.cli.ratio_search import SearchOptions, check_search, ratio_search
 from lavolta.errors import UserInputError
 from lavolta.systems.spd import defaults
 from lavolta.training.memory import keep_freed_memory
@@ -17,16 +18,15 @@ from lavolta.training.memory import keep_freed_memory
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lavolta.models.batching import Encoded
-    from lavolta.models.loaded import LoadedModel
-    from lavolta.progress import Progress
-    from lavolta.systems.spd.output import RatioSearch
 
-
-METHOD_WORDS = f"One of {', '.join([*defaults.METHODS, *defaults.SEARCHED])}."
+METHOD_WORDS = (
+    f"One of {', '.join(defaults.METHODS)}; or aebert+METHOD with one of them, which searches for a ratio for each "
+    "layer first (aebert alone: aebert+magnitude)."
+)
 
 
 def prune(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A model folder, or the name of a model that is installed.")],
     task: Annotated[str, typer.Option("--task", help="The task: rte, mrpc or stsb.")],
     data: Annotated[Path, typer.Option("--data", help="The folder that holds the task's files.")],
@@ -48,9 +48,28 @@ def prune(
         Path | None,
         typer.Option("--ratios", help="JSON file with a sparsity for each linear layer, in place of one for all."),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            help="aebert: the budget is one inference on this device (see `lavolta device list`), not a sparsity.",
+        ),
+    ] = None,
+    deadline_ms: Annotated[
+        float | None, typer.Option("--deadline-ms", help="aebert: longest time of one inference on the device.")
+    ] = None,
+    energy_mj: Annotated[
+        float | None, typer.Option("--energy-mj", help="aebert: most energy of one inference on the device.")
+    ] = None,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="aebert: tokens of that inference.")] = defaults.TOKENS,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="aebert: threads of the device that run it.")] = 1,
+    proxy: Annotated[
+        str, typer.Option("--proxy", help="aebert: how candidates are ranked: kl, loss, ladder or reconstruction.")
+    ] = defaults.PROXY,
     candidates: Annotated[
-        int, typer.Option("--candidates", min=1, help="Ratio vectors that the aebert methods look at.")
+        int, typer.Option("--candidates", min=1, help="aebert: ratio vectors that are looked at.")
     ] = defaults.CANDIDATES,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="aebert: processes that share them.")] = 1,
     levels: Annotated[
         str, typer.Option("--levels", help="Denser levels of the same bundle, such as 0.5,0.7,0.8; trained at the end.")
     ] = "",
@@ -116,12 +135,32 @@ def prune(
         "force": force,
         "accelerator": accelerator,
     }
+    if method not in defaults.METHODS and method not in defaults.SEARCHED:
+        raise UserInputError(
+            f"the method {method!r} is unknown; choose one of {', '.join(defaults.METHODS)}, or aebert+METHOD."
+        )
     from lavolta.systems.spd.options import PruneOptions
 
     # A wrong value should not be found out after torch is loaded.
     PruneOptions(model, task, str(data), **given)
-    if ratios is not None and method in defaults.SEARCHED:
-        raise UserInputError(f"{method} searches for ratios, and --ratios gives them; leave one of them out.")
+    search = check_search(
+        context,
+        method,
+        SearchOptions(
+            sparsity,
+            device,
+            deadline_ms,
+            energy_mj,
+            tokens,
+            threads,
+            proxy,
+            min(candidates, defaults.QUICK_CANDIDATES) if quick else candidates,
+            workers,
+            cell_rows,
+            seed,
+        ),
+        ratios,
+    )
     chosen: Any = None if ratios is None else read_ratios(ratios)
     from lavolta.cli.progress import open_progress
 
@@ -130,9 +169,7 @@ def prune(
         from lavolta.systems.spd.recipe import prune as prune_model
 
         if method in defaults.SEARCHED:
-            chosen = _search(
-                sparsity, min(candidates, defaults.QUICK_CANDIDATES) if quick else candidates, cell_rows, seed
-            )
+            chosen = ratio_search(method, search)
         result = prune_model(model, task=task, data=data, out=out, ratios=chosen, progress=open_progress(), **given)
 
     def draw(console: Console) -> None:
@@ -155,24 +192,6 @@ def prune(
         say(console, f"Look inside: lavolta explain {bundle}")
 
     show(as_json, result, draw)
-
-
-def _search(overall_ratio: float, candidates: int, cell_rows: int, seed: int) -> RatioSearch:
-    """AE-BERT's ratios as a step of the pruning; a search that was cut off continues."""
-    from lavolta.systems.aebert import choose_ratios
-    from lavolta.systems.spd.output import RatioSearch
-
-    options: dict[str, Any] = {
-        "overall_ratio": overall_ratio,
-        "candidates": candidates,
-        "cell_rows": cell_rows,
-        "seed": seed,
-    }
-
-    def run(dense: LoadedModel, train: Encoded, work: Path, progress: Progress) -> dict[str, float]:
-        return choose_ratios(dense, train, storage=work / "ratios.db", progress=progress, **options).per_linear
-
-    return RatioSearch(json.dumps(options, sort_keys=True), run)
 
 
 def _levels(text: str) -> tuple[float, ...]:

@@ -50,7 +50,7 @@ def render_training(result: Mapping[str, Any]) -> str:
     figures = {f"{name}-scores": _scores(curve, str(result["metric"])) for name, curve in shown.items()}
     if "student" in shown:
         figures["gap"] = _gaps(shown)
-    body = "\n".join([_head(result), _levels(result), *_plots(result, shown), _foot(result)])
+    body = "\n".join([_head(result), _levels(result), *_where(result), *_plots(result, shown), _foot(result)])
     return frame(f"La Volta: {result['method']} on {result['task']}", body, figures)
 
 
@@ -68,6 +68,28 @@ def gap_sentence(result: Mapping[str, Any]) -> str:
     )
 
 
+def search_sentence(search: Mapping[str, Any]) -> str:
+    """What was asked of a search for ratios, and what it found."""
+    budget = search["budget"]
+    if budget.get("device") is None:
+        asked = f"{percent(search['overall_ratio'])} of the weights"
+    else:
+        limits = [
+            f"{fixed(budget[name], 1)} {unit}"
+            for name, unit in (("deadline_ms", "ms"), ("energy_mj", "mJ"))
+            if budget[name] is not None
+        ]
+        asked = (
+            f"{percent(search['overall_ratio'])} of the weights, so that {budget['tokens']} tokens take at most "
+            f"{' and '.join(limits)} on {budget['device']} at {fixed(budget['freq_mhz'], 0)} MHz (predicted)"
+        )
+    origin = "a vector that was drawn" if search["origin"] == "searched" else f"the candidate {search['origin']}"
+    return (
+        f"The search took away {asked}; of {search['candidates']} candidates the proxy {search['proxy']} chose "
+        f"{origin}, in {fixed(search['seconds'], 0)} s."
+    )
+
+
 def _gap(record: Mapping[str, Any]) -> float:
     return float(record["train"]) - float(record["dev"])
 
@@ -79,6 +101,8 @@ def _head(result: Mapping[str, Any]) -> str:
         f"where the dense model has {float(result['dense_score']):.2f} ({result['metric']})"
     )
     points = [f"{result['method']}: {result['title']}.", gap_sentence(result)]
+    if result.get("search"):
+        points.append(search_sentence(result["search"]))
     if result.get("teacher_doubt"):
         points.append(f"{result['teacher_doubt']}.")
     items = "\n".join(f"<li>{escape(point)}</li>" for point in points)
@@ -106,6 +130,22 @@ def _levels(result: Mapping[str, Any]) -> str:
         rows,
         caption="How to read this: scores are those of the whole development split, which chose nothing.",
     )
+
+
+def _where(result: Mapping[str, Any]) -> list[str]:
+    """Where it was pruned: a table of layers by linears; nothing where all are alike."""
+    targets: Mapping[str, float] = result.get("targets", {})
+    if len(set(targets.values())) < 2:
+        return []
+    places = {name: name.removeprefix("layers.").split(".", 1) for name in targets}
+    found = {(layer, linear): targets[name] for name, (layer, linear) in places.items()}
+    linears = list(dict.fromkeys(linear for _, linear in found))
+    rows = [
+        ("", [escape(layer), *(percent(found.get((layer, linear))) for linear in linears)])
+        for layer in dict.fromkeys(layer for layer, _ in found)
+    ]
+    caption = "How to read this: the share of each linear's weights that went; all together make the budget."
+    return ["<h2>Where it was pruned</h2>", table(["Layer", *map(escape, linears)], rows, caption=caption)]
 
 
 def _plots(result: Mapping[str, Any], shown: Mapping[str, Any]) -> list[str]:

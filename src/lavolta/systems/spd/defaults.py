@@ -32,9 +32,12 @@ METHODS = {
 LADDERS = ("spd", "spd-constant", "layer-kd-frozen", "gmp-kd-layers", "gmp-kd", "gmp", "magnitude")
 """Methods that leave an order in which cells were dropped, from which denser levels can be made."""
 
-SEARCHED = {"aebert": "magnitude", "aebert+spd": "spd"}
+SEARCHED = {"aebert": "magnitude"} | {f"aebert+{method}": method for method in METHODS}
 """Methods of the command whose ratios are searched first, and the method of the table that then prunes."""
 
 CANDIDATES, QUICK_CANDIDATES = 100, 6
+PROXY, TOKENS = "kl", 128
+"""What a search ranks by, and the length of the inference that a device's budget is for."""
+
 QUICK_ROWS, QUICK_STEPS, QUICK_TOKENS, QUICK_BATCH = 48, 12, 32, 8
 """A slice of the data and a few steps, to see that everything works."""

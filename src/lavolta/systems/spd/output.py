@@ -28,16 +28,31 @@ from lavolta.systems.spd.options import PruneOptions
 
 
 @dataclass(frozen=True)
+class FoundRatios:
+    """What a search found.
+
+    Args:
+        per_linear: canonical name to sparsity.
+        facts: how it was found, plain values.
+    """
+
+    per_linear: Mapping[str, float]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class RatioSearch:
     """How much of each layer goes, found from the fine-tuned teacher.
 
     Args:
+        name: of the method that searches.
         mark: names the search and its options; another mark is another run.
-        run: from the teacher, its training rows, a folder for unfinished work and a listener to a sparsity by linear.
+        run: from the teacher, its training rows, a folder for unfinished work and a listener to the ratios.
     """
 
+    name: str
     mark: str
-    run: Callable[[LoadedModel, Encoded, Path, Progress], Mapping[str, float]]
+    run: Callable[[LoadedModel, Encoded, Path, Progress], FoundRatios]
 
 
 Ratios = Mapping[str, float] | RatioSearch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from lavolta.systems.spd import defaults
 from lavolta.systems.spd.ladder import train_ladder
 from lavolta.systems.spd.methods import METHODS, PRUNE_SHARE, SCORE_LR, Method, make_pruning, trained
 from lavolta.systems.spd.options import PruneOptions, pruned_steps, rate_ends
-from lavolta.systems.spd.output import Pruned, Ratios, RatioSearch, finished, mark_of, write
+from lavolta.systems.spd.output import FoundRatios, Pruned, Ratios, RatioSearch, finished, mark_of, write
 from lavolta.training.grafting import GraftedModel, GraftingObjective, freeze
 from lavolta.training.masking import MaskedLinears
 from lavolta.training.pruning import GradualMagnitude, Pruning, apply_masks, check_targets
@@ -102,9 +103,11 @@ def prune(
     begin_work(work, mark)
     clock = Clock()
     teacher = make_teacher(opts, task_data, work, clock, progress)
-    targets = _targets(opts, teacher, ratios, work, progress)
-    pruned = prune_teacher(opts, teacher, targets, work, clock, progress)
+    found = _found(opts, teacher, ratios, work, progress)
+    pruned = prune_teacher(opts, teacher, found.per_linear, work, clock, progress)
     result = {"kind": "prune", "mark": mark, **pruned.facts, "seconds": dict(clock.seconds), "out": str(out)}
+    if isinstance(ratios, RatioSearch):
+        result |= {"method": f"{ratios.name}+{opts.method}", "search": found.facts}
     with clock.stage(progress, "write the result"):
         result = write(out, work, pruned, opts, result)
     remove_work(work)
@@ -178,10 +181,16 @@ def prune_teacher(
         work: folder of the checkpoints.
 
     Raises:
-        UserInputError: targets that do not fit, or a loss that is not finite.
+        UserInputError: targets that do not fit, or that are no denser than the levels; a loss that is not finite.
     """
     clock, progress = clock or Clock(), progress or SilentProgress()
     method, splits = METHODS[opts.method], teacher.splits
+    overall = overall_sparsity(teacher.loaded.linear_shapes, targets)
+    if opts.levels and opts.levels[-1] >= overall:
+        raise UserInputError(
+            f"the levels {list(opts.levels)} do not lead to {overall:.3g}, which the ratios of the layers come to; "
+            "give sparsities below it."
+        )
     steps = opts.step_count(len(splits.train))
     pruned = pruned_steps(steps, PRUNE_SHARE)
     student = copy.deepcopy(teacher.loaded)
@@ -250,18 +259,22 @@ def check_accelerator(accelerator: str) -> None:
         raise UserInputError("there is no CUDA device here; leave --accelerator out, or choose cpu.")
 
 
-def _targets(
-    opts: PruneOptions, teacher: Teacher, ratios: Ratios | None, work: Path, progress: Progress
-) -> Mapping[str, float]:
+def overall_sparsity(shapes: Mapping[str, tuple[int, int]], targets: Mapping[str, float]) -> float:
+    """Share of all weights that goes where each linear has a target of its own; what has no target stays."""
+    sizes = {name: rows * columns for name, (rows, columns) in shapes.items()}
+    return math.fsum(targets.get(name, 0.0) * size for name, size in sizes.items()) / sum(sizes.values())
+
+
+def _found(opts: PruneOptions, teacher: Teacher, ratios: Ratios | None, work: Path, progress: Progress) -> FoundRatios:
     if ratios is None:
-        return dict.fromkeys(teacher.loaded.linear_shapes, opts.sparsity)
+        return FoundRatios(dict.fromkeys(teacher.loaded.linear_shapes, opts.sparsity), {})
     if isinstance(ratios, RatioSearch):
         # A search works where its processes can share the model.
         teacher.loaded.module.to("cpu")
         found = ratios.run(teacher.loaded, teacher.splits.train, work, progress)
         teacher.loaded.module.to(opts.accelerator)
         return found
-    return ratios
+    return FoundRatios(ratios, {})
 
 
 def _levels(
@@ -283,8 +296,9 @@ def _levels(
     rankings = pruning.rankings()
     # The last level is the masks that the training ended with, whatever rounding says.
     final = {name: int(mask.sum()) for name, mask in pruning.masks().items()}
+    overall = overall_sparsity(teacher.loaded.linear_shapes, targets)
     cuts = [
-        {name: r.cut_for_sparsity(share / opts.sparsity * targets[name]) for name, r in rankings.items()}
+        {name: r.cut_for_sparsity(share / overall * targets[name]) for name, r in rankings.items()}
         for share in opts.levels
     ] + [final]
     train_ladder(opts, teacher.loaded, teacher.splits, student, masked, rankings, cuts, work, clock.stage, progress)

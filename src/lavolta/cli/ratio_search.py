@@ -1,0 +1,109 @@
+"""The search for ratios behind `lavolta prune --method aebert...`: its options, checked, and its run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lavolta.cli.compress import check_positive
+from lavolta.errors import UserInputError
+from lavolta.systems.spd import defaults
+
+if TYPE_CHECKING:
+    import typer
+
+    from lavolta.models.batching import Encoded
+    from lavolta.models.loaded import LoadedModel
+    from lavolta.progress import Progress
+    from lavolta.systems.spd.output import FoundRatios, RatioSearch
+
+PROXIES = ("kl", "loss", "ladder", "reconstruction")
+"""Those of `lavolta.training.proxies`, which needs torch."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What the command was asked for; fields are options of `prune`, and arguments of `choose_ratios`.
+
+    Args:
+        overall_ratio: share of the prunable weights that goes; ``None`` where a device's limits decide.
+    """
+
+    overall_ratio: float | None
+    device: str | None
+    deadline_ms: float | None
+    energy_mj: float | None
+    tokens: int
+    threads: int
+    proxy: str
+    candidates: int
+    workers: int
+    cell_rows: int
+    seed: int
+
+    @property
+    def limited(self) -> bool:
+        """Whether time or energy on a device is the budget."""
+        return self.device is not None
+
+
+OPTIONS = ("device", "deadline_ms", "energy_mj", "tokens", "threads", "proxy", "candidates", "workers")
+"""Options of `prune` that mean something for a search alone."""
+
+
+def check_search(context: typer.Context, method: str, options: SearchOptions, ratios: Path | None) -> SearchOptions:
+    """Refuse options that contradict one another; returns them with the budget that counts.
+
+    Raises:
+        UserInputError: options of a search without one, two budgets, or half of one.
+    """
+    given = [name for name in (*OPTIONS, "sparsity") if _is_given(context, name)]
+    words = [f"--{name.replace('_', '-')}" for name in given]
+    if method not in defaults.SEARCHED:
+        if alone := [word for word in words if word != "--sparsity"]:
+            raise UserInputError(
+                f"{alone[0]} is for a search for ratios, and {method} has none; take --method aebert or "
+                f"aebert+{method}."
+            )
+        return options
+    if ratios is not None:
+        raise UserInputError(f"{method} searches for ratios, and --ratios gives them; leave one of them out.")
+    if options.proxy not in PROXIES:
+        raise UserInputError(f"--proxy is {options.proxy!r}; choose one of {', '.join(PROXIES)}.")
+    limits = {"--deadline-ms": options.deadline_ms, "--energy-mj": options.energy_mj}
+    for name, value in limits.items():
+        if value is not None:
+            check_positive(name, value)
+    if options.limited != any(value is not None for value in limits.values()):
+        raise UserInputError("the budget of a device is --device with --deadline-ms, --energy-mj or both; give both.")
+    if not options.limited:
+        return options
+    if "sparsity" in given:
+        raise UserInputError("--sparsity and --device are two budgets; leave one of them out.")
+    from lavolta.devices import load
+
+    load(str(options.device))
+    return replace(options, overall_ratio=None)
+
+
+def ratio_search(method: str, options: SearchOptions) -> RatioSearch:
+    """AE-BERT's ratios as a step of the pruning; a search that was cut off continues."""
+    from lavolta.systems.aebert import choose_ratios
+    from lavolta.systems.spd.output import FoundRatios, RatioSearch
+
+    arguments: dict[str, Any] = asdict(options)
+
+    def run(dense: LoadedModel, train: Encoded, work: Path, progress: Progress) -> FoundRatios:
+        found = choose_ratios(dense, train, storage=work / "ratios.db", progress=progress, **arguments)
+        return FoundRatios(found.per_linear, found.as_dict())
+
+    # How many processes share the work changes nothing.
+    same = {name: value for name, value in arguments.items() if name != "workers"}
+    return RatioSearch(method.partition("+")[0], json.dumps(same, sort_keys=True), run)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
