@@ -22,7 +22,7 @@ from lavolta.files import make_folder, write_whole
 from lavolta.models.tasks import load_task
 from lavolta.progress import Progress
 from lavolta.systems.aebert import choose_ratios
-from lavolta.systems.spd.defaults import BATCH_SIZE, METHODS, SEARCHED
+from lavolta.systems.spd.defaults import METHODS, SEARCHED
 from lavolta.systems.spd.options import PruneOptions
 from lavolta.systems.spd.recipe import make_teacher, prune_teacher
 from lavolta.training.memory import keep_freed_memory
@@ -126,7 +126,7 @@ def main() -> int:
             accelerator=args.accelerator,
         )
         teacher_seed = args.seed if args.teacher_seed is None else args.teacher_seed
-        taught = replace(options, seed=teacher_seed, batch_size=BATCH_SIZE)
+        taught = replace(options, seed=teacher_seed)
         teacher = make_teacher(taught, load_task(args.task, args.data), args.work / "teachers", progress=progress)
         if args.method == "dense":
             result = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -191,6 +192,26 @@ def test_a_regression_learns_the_gold_score_and_a_class_the_teachers() -> None:
     assert float(found) == pytest.approx(float(functional.mse_loss(own[:, 0], seen.labels)), rel=1e-6)
 
 
+@pytest.mark.parametrize("labels", [1, LABELS])
+def test_stored_outputs_of_the_teacher_are_worth_its_passes(labels: int) -> None:
+    dense = teacher(labels)
+    terms = LossTerms(label=1.0, soft=4.0, hidden=0.0, attention=0.0, temperature=2.0)
+    # A batch shows rows of the data in an order of its own; what the data has besides must not be looked at.
+    places = [7, 2, 9, 0, 4]
+    shown = replace(batch(labels=labels), rows=torch.tensor(places))
+    outputs = torch.full((10, labels), float("nan"))
+    dense.module.eval()
+    with torch.no_grad():
+        outputs[places] = run_module(dense, shown).output
+
+    def loss(taught: LoadedModel | torch.Tensor) -> float:
+        objective = GraftingObjective(grafted(dense), taught, lambda _: shown, terms, ConstantReplacing(1.0))
+        return float(objective.loss(0).detach())
+
+    assert loss(outputs) == loss(dense)
+    assert loss(2.0 * outputs) != loss(dense)
+
+
 def test_what_cannot_be_grafted_is_refused() -> None:
     with pytest.raises(UserInputError, match="no encoder with a task's head"):
         GraftedModel(from_transformers(tiny_model("bert"), name="headless"))
@@ -198,6 +219,8 @@ def test_what_cannot_be_grafted_is_refused() -> None:
         LossTerms(0.0, 0.0, 0.0, 0.0)
     with pytest.raises(UserInputError, match="there is none"):
         GraftingObjective(grafted(teacher()), None, lambda _: batch(), LossTerms(), ConstantReplacing(1.0))
+    with pytest.raises(UserInputError, match="the loss compares layers, and the teacher's outputs alone were given"):
+        GraftingObjective(grafted(teacher()), torch.zeros(2, 2), lambda _: batch(), LossTerms(), ConstantReplacing(1.0))
 
 
 def errors_and_growth(model: GraftedModel, dense: LoadedModel, seen: Batch) -> tuple[float, float]:

@@ -95,6 +95,9 @@ def prune(
     teacher_lr: Annotated[
         float, typer.Option("--teacher-lr", help="Peak learning rate of the fine-tuning.")
     ] = defaults.TEACHER_LR,
+    teacher_batch_size: Annotated[
+        int, typer.Option("--teacher-batch-size", min=1, help="Pairs of a step of the fine-tuning.")
+    ] = defaults.TEACHER_BATCH_SIZE,
     dropout: Annotated[bool, typer.Option(help="Drop features while the student trains, as published.")] = True,
     mask_padding: Annotated[
         bool, typer.Option(help="Padding does not count in the losses; it did in the published code.")
@@ -129,6 +132,7 @@ def prune(
         "pooling": pooling,
         "teacher_epochs": teacher_epochs,
         "teacher_lr": teacher_lr,
+        "teacher_batch_size": teacher_batch_size,
         "dropout": dropout,
         "mask_padding": mask_padding,
         "quick": quick,

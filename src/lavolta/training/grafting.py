@@ -85,7 +85,12 @@ class LossTerms:
 
     @property
     def needs_teacher(self) -> bool:
-        return bool(self.soft or self.hidden or self.attention)
+        return bool(self.soft or self.needs_layers)
+
+    @property
+    def needs_layers(self) -> bool:
+        """Whether the teacher's outputs alone are not enough."""
+        return bool(self.hidden or self.attention)
 
 
 class GraftedModel:
@@ -133,7 +138,9 @@ class GraftingObjective:
 
     Args:
         grafted: what is trained.
-        teacher: the fine-tuned dense model, run in evaluation mode without gradients; ``None`` for labels alone.
+        teacher: the fine-tuned dense model, run in evaluation mode without gradients in every step; or, for terms that
+            compare outputs alone, its outputs on every row ``(rows, outputs)``, by ``Batch.rows``; ``None`` for labels
+            alone.
         source: the batch of a step, a function of the step alone.
         terms: of the loss.
         replacing: how likely each student layer is in the path; constant 1 is plain training.
@@ -141,13 +148,13 @@ class GraftingObjective:
         device: where batches are moved.
 
     Raises:
-        UserInputError: terms that need a teacher without one.
+        UserInputError: terms that need a teacher without one, or its layers where there are outputs alone.
     """
 
     def __init__(
         self,
         grafted: GraftedModel,
-        teacher: LoadedModel | None,
+        teacher: LoadedModel | Tensor | None,
         source: Callable[[int], Batch],
         terms: LossTerms,
         replacing: Replacing,
@@ -156,9 +163,13 @@ class GraftingObjective:
     ) -> None:
         if teacher is None and terms.needs_teacher:
             raise UserInputError("the loss compares with a teacher, and there is none; give one, or labels alone.")
+        if isinstance(teacher, Tensor) and terms.needs_layers:
+            raise UserInputError(
+                "the loss compares layers, and the teacher's outputs alone were given; give the model."
+            )
         self.grafted, self.replacing = grafted, replacing
         self._teacher, self._source, self._terms, self._seed, self._device = teacher, source, terms, seed, device
-        if teacher is not None:
+        if isinstance(teacher, LoadedModel):
             teacher.module.eval()
 
     def loss(self, step: int) -> Tensor:
@@ -172,9 +183,7 @@ class GraftingObjective:
             total = total + terms.label * label_loss(mine.output, batch, task)
         if self._teacher is None or not terms.needs_teacher:
             return total
-        with torch.no_grad():
-            layers = cast("list[Layer]", list(self._teacher.module.layers))
-            taught = trace(self._teacher.module, layers, batch, terms.attention > 0)
+        taught = self._taught(self._teacher, batch)
         if terms.soft:
             total = total + terms.soft * _output_error(mine.output, taught.output, task, terms.temperature)
         mask = batch.attention_mask if terms.mask_padding else None
@@ -186,6 +195,13 @@ class GraftingObjective:
         if terms.attention:
             total = total + terms.attention * attention_error(mine.attention, taught.attention, mask)
         return total
+
+    def _taught(self, teacher: LoadedModel | Tensor, batch: Batch) -> Trace:
+        if isinstance(teacher, Tensor):
+            return Trace((), (), teacher[batch.rows].to(self._device))
+        with torch.no_grad():
+            layers = cast("list[Layer]", list(teacher.module.layers))
+            return trace(teacher.module, layers, batch, self._terms.attention > 0)
 
 
 def _output_error(student: Tensor, teacher: Tensor, task: str, temperature: float) -> Tensor:

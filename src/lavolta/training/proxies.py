@@ -167,6 +167,7 @@ class ForwardProxy:
         self._bias = {name: linear.bias.detach().clone() for name, linear in dense.linears.items()}
         self._device = next(dense.module.parameters()).device
         self._mean = {name: stats.mean.float().to(self._device) for name, stats in calibration.stats.items()}
+        self._outputs = {name: self._dense[name] @ mean for name, mean in self._mean.items()}
         self._student = copy.deepcopy(dense)
         self._student.module.eval()
         self._weights = self._dense
@@ -196,10 +197,10 @@ class ForwardProxy:
         """The score of a candidate, given as kept cells per layer; higher is better."""
         with torch.no_grad():
             for name, linear in self._student.linears.items():
-                # Ranks are positions: below the count is exactly so many cells.
-                weight = self._weights[name] * (self._ranks[name] < kept[name])
-                linear.weight.copy_(weight)
-                linear.bias.copy_(self._bias[name] + (self._dense[name] - weight) @ self._mean[name])
+                # Ranks are positions: below the count is exactly so many cells. Every candidate passes through all
+                # weights of the model, so they are written where they are used.
+                weight = torch.mul(self._weights[name], self._ranks[name] < kept[name], out=linear.weight.data)
+                linear.bias.copy_(self._bias[name] + (self._outputs[name] - weight @ self._mean[name]))
             outputs = [self._output(batch) for batch in self._batches]
         if self._kind != "loss" and self._student.spec.task == "regression":
             return [-unexplained(torch.cat(outputs), torch.cat(self._targets))]

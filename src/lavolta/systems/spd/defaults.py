@@ -5,7 +5,9 @@ from __future__ import annotations
 METHOD = "spd"
 SPARSITY = 0.9
 EPOCHS = 12.0
-BATCH_SIZE = 32
+BATCH_SIZE, TEACHER_BATCH_SIZE = 8, 32
+"""Rows of a step. Small ones for the student: between two cuts it is updates that mend, not rows seen."""
+
 MAX_TOKENS = 128
 TEACHER_EPOCHS = 4.0
 TEACHER_LR = 1e-4

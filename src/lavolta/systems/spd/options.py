@@ -32,7 +32,7 @@ class PruneOptions:
         levels: sparsities of further, denser levels of the result, rising; they are trained jointly at the end.
         max_tokens: where pairs are cut.
         pooling: of a new head, ``"cls"`` or ``"mean"``.
-        teacher_epochs, teacher_lr: of the fine-tuning, for a model without a head.
+        teacher_epochs, teacher_lr, teacher_batch_size: of the fine-tuning, for a model without a head.
         dropout: whether the student's training drops anything; the teacher's fine-tuning always does.
         mask_padding: padding does not count in the losses on layers; false counts it, as SPD was published.
         quick: a slice of the data and a few steps, to see that everything works; the score means nothing.
@@ -56,6 +56,7 @@ class PruneOptions:
     pooling: str = defaults.POOLING
     teacher_epochs: float = defaults.TEACHER_EPOCHS
     teacher_lr: float = defaults.TEACHER_LR
+    teacher_batch_size: int = defaults.TEACHER_BATCH_SIZE
     dropout: bool = True
     mask_padding: bool = True
     quick: bool = False
@@ -73,9 +74,10 @@ class PruneOptions:
                 raise UserInputError(f"the {name} {value!r} is unknown; choose one of {', '.join(map(str, allowed))}.")
         if not 0.0 <= self.sparsity < 1.0:
             raise UserInputError(f"a sparsity of {self.sparsity:g} cannot be reached; give a number from 0 to below 1.")
-        if (self.steps is not None and self.steps < 1) or self.batch_size < 1 or self.max_tokens < 8:
+        smallest = min(self.batch_size, self.teacher_batch_size)
+        if (self.steps is not None and self.steps < 1) or smallest < 1 or self.max_tokens < 8:
             raise UserInputError(
-                f"steps is {self.steps}, batch size {self.batch_size}, tokens {self.max_tokens}; give at least 1, 1, 8."
+                f"steps is {self.steps}, batch size {smallest}, tokens {self.max_tokens}; give at least 1, 1, 8."
             )
         for name, number in (
             ("epochs", self.epochs),

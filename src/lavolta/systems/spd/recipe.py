@@ -14,7 +14,7 @@ import torch
 
 from lavolta import __version__
 from lavolta.errors import UserInputError
-from lavolta.models.batching import StepBatches, sorted_batches
+from lavolta.models.batching import StepBatches, predict, sorted_batches
 from lavolta.models.hf import load_encoder
 from lavolta.models.loaded import LoadedModel
 from lavolta.models.marks import model_mark, task_mark
@@ -130,7 +130,7 @@ def make_teacher(
     training = TeacherTraining(
         1.0 if opts.quick else opts.teacher_epochs,
         opts.teacher_lr,
-        defaults.QUICK_BATCH if opts.quick else opts.batch_size,
+        defaults.QUICK_BATCH if opts.quick else opts.teacher_batch_size,
         pooling=opts.pooling,
     )
     with clock.stage(progress, "read the model and the data"):
@@ -206,9 +206,14 @@ def prune_teacher(
     trainable = trained(method, student)
     freeze(student.module, [*trainable, *pruning.parameters()])
     terms = method.terms(splits.task.kind, opts.mask_padding)
+    taught: LoadedModel | torch.Tensor | None = teacher.loaded if terms.needs_teacher else None
+    if terms.needs_teacher and not terms.needs_layers and steps * batch_size >= len(splits.train):
+        # The outputs of all rows fit in memory, and from the second epoch on the teacher's passes are saved.
+        with clock.stage(progress, "ask the teacher"):
+            taught = torch.from_numpy(predict(teacher.loaded, splits.train, device=opts.accelerator))
     objective = GraftingObjective(
         grafted,
-        teacher.loaded if terms.needs_teacher else None,
+        taught,
         StepBatches(splits.train, batch_size, opts.seed),
         terms,
         method.replacing(steps, pruned),
