@@ -124,7 +124,7 @@ def interval(values: list[float]) -> list[float] | None:
 
 
 def combination() -> Any:
-    """What the SPD experiments say of `aebert+spd` at 90 %, where they have it."""
+    """What the SPD experiments say of searched ratios at 90 %, where they have it."""
     if not SPD.is_file():
         return None
     return json.loads(SPD.read_text(encoding="utf-8")).get("combination_at_90")
@@ -153,9 +153,13 @@ def _answers(summary: dict[str, Any]) -> str:
         f"{_number(summary['proxy_spearman'])} (target: 0.7).",
         f"* Seconds of a search among 100 candidates, as a share of the longest fine-tuning of the rows below: "
         f"{_number(summary['search_cost_share'])} (target: 0.1).",
-        f"* `aebert+spd` at 90 %, to the best other method of a task: {_points(summary['combination_at_90'])}.",
+        f"* The best method with searched ratios at 90 % (`experiments/spd`), to the best one without, mean over tasks: "
+        f"{_points(summary['combination_at_90'])}.",
     ]
     for task, found in summary["by_task"].items():
+        for proxy, points in found["gain_over_uniform"].items():
+            each = ", ".join(f"{gain:+.2f}" for gain in points)
+            lines.append(f"* {task}, chosen by `{proxy}` against uniform, each seed: {each}.")
         for proxy, entry in found["proxy_spearman"].items():
             if entry is not None:
                 lines.append(

@@ -18,7 +18,8 @@ from lavolta.report.generated import summary_command
 
 TASKS = ("rte", "mrpc", "stsb")
 HEADLINE = 0.9
-COMBINATION = "aebert+spd"
+COMBINATION = "aebert+"
+"""Methods whose ratios were searched begin so."""
 SAME_MASKS = (("sparsegpt+spd", "sparsegpt"), ("gradual-sparsegpt+spd", "gradual-sparsegpt"))
 """Pairs that prune alike and differ in what is trained, and from what: SPD's training first."""
 
@@ -51,18 +52,14 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
         "pairs": len(pairs),
         "gap_reduction": _mean(gaps),
         "gap_reduction_interval": interval(gaps),
-        "combination_at_90": combination(results),
+        "combination_at_90": _mean([found["ahead"] for found in combinations(results).values()]),
+        "combinations_at_90": combinations(results),
         "by_task": by_task,
         "gain_over_gmp_kd_layers_at_90": _mean(_gains(_pairs(results, "spd", "gmp-kd-layers").values())),
         "claims": {
-            "pruning raises the train-dev gap": verdict(
-                [
-                    end_gap(result) - end_gap(dense)
-                    for result in _longest(results, "gmp").values()
-                    for dense in results
-                    if dense["method"] == "dense" and _teacher(dense) == _teacher(result)
-                ]
-            ),
+            "pruning on labels (gmp) raises the train-dev gap of the dense model": _gap_raised(results, "gmp"),
+            "so does pruning with the teacher's outputs (gmp-kd)": _gap_raised(results, "gmp-kd"),
+            "so does SPD": _gap_raised(results, "spd"),
             "SPD's gap is smaller than that of gmp-kd": verdict(gaps),
         },
         "same_masks": [_same_masks(results, ours, theirs) for ours, theirs in SAME_MASKS],
@@ -70,19 +67,39 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def combination(results: Sequence[Result]) -> float | None:
-    """Points by which searched ratios with SPD are ahead of the best other row of the same task and length, mean over
-    tasks, each at its longest training."""
-    ahead = []
+def combinations(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """By task, the best method with searched ratios, and its points ahead of the best method without, on the same seeds
+    and after as long a training, the longest that there is."""
+    found = {}
     for task in TASKS:
-        others = {r["method"] for r in results if r["task"] == task} - {COMBINATION, "dense"}
-        for length in sorted({_length(r) for r in results if (r["task"], r["method"]) == (task, COMBINATION)})[::-1]:
-            mine = _scores(results, task, COMBINATION, length)
-            means = [statistics.fmean(scores) for m in others if (scores := _scores(results, task, m, length))]
-            if mine and means:
-                ahead.append(statistics.fmean(mine) - max(means))
+        mine = [r for r in results if r["task"] == task and r["method"].startswith(COMBINATION)]
+        for length in sorted({_length(r) for r in mine if _sparsity(r) == HEADLINE}, reverse=True):
+            scores = _by_method(results, task, length)
+            best = max(
+                (m for m in scores if m.startswith(COMBINATION)), key=lambda m: statistics.fmean(scores[m].values())
+            )
+            seeds = scores[best].keys()
+            others = {
+                method: statistics.fmean(by_seed[seed] for seed in seeds)
+                for method, by_seed in scores.items()
+                if not method.startswith(COMBINATION) and seeds <= by_seed.keys()
+            }
+            if others:
+                other = max(others, key=lambda method: others[method])
+                mean = statistics.fmean(scores[best].values())
+                ahead = round(mean - others[other], 3)
+                found[task] = {"method": best, "other": other, "ahead": ahead, "seeds": sorted(seeds)}
                 break
-    return _mean(ahead)
+    return found
+
+
+def _by_method(results: Sequence[Result], task: str, length: tuple[int, int]) -> dict[str, dict[int, float]]:
+    """Scores at the headline's sparsity by method and seed."""
+    found: dict[str, dict[int, float]] = {}
+    for r in results:
+        if (r["task"], _sparsity(r), _length(r)) == (task, HEADLINE, length) and r["method"] != "dense":
+            found.setdefault(r["method"], {})[r["options"]["seed"]] = r["score"]
+    return found
 
 
 def end_gap(result: Result) -> float:
@@ -134,6 +151,18 @@ def _pairs(results: Sequence[Result], first: str, second: str) -> dict[tuple[str
                 if before is None or _length(before[0]) < _length(a):
                     found[_key(a)] = a, b
     return found
+
+
+def _gap_raised(results: Sequence[Result], method: str) -> dict[str, Any]:
+    """Train-dev gap of a method at the headline's sparsity minus that of the dense model that it began from."""
+    return verdict(
+        [
+            end_gap(result) - end_gap(dense)
+            for result in _longest(results, method).values()
+            for dense in results
+            if dense["method"] == "dense" and _teacher(dense) == _teacher(result)
+        ]
+    )
 
 
 def _longest(results: Sequence[Result], method: str) -> dict[tuple[str, int], Result]:

@@ -36,11 +36,11 @@ def _answers(summary: dict[str, Any]) -> str:
             f"above zero: {'met' if met else 'missed'})."
         )
     lines = [first]
-    ahead = summary["combination_at_90"]
-    if ahead is not None:
-        best = "it is the best row" if ahead > 0 else "it is not the best row"
+    for task, found in summary["combinations_at_90"].items():
+        best = "the best row" if found["ahead"] > 0 else "not the best row"
         lines.append(
-            f"* `aebert+spd` at 90 %: {ahead:+.2f} points to the best other method of a task, mean over tasks: {best}."
+            f"* Searched ratios at 90 %, {task}: `{found['method']}` is {best}, {found['ahead']:+.2f} points to "
+            f"`{found['other']}` ({_seeds(found['seeds'])})."
         )
     for claim, answer in summary["claims"].items():
         if answer["points"] is None:
@@ -109,6 +109,10 @@ def _curves(rows: list[dict[str, Any]]) -> str:
         length = f", {_length(row)}" if row["steps"] else ""
         lines.append(f"* `{row['method']}` at {100 * row['encoder_sparsity']:.0f} %{length}: {looks}")
     return "\n".join(lines)
+
+
+def _seeds(seeds: list[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def _length(row: dict[str, Any]) -> str:

@@ -340,8 +340,8 @@ def test_the_rows_of_the_experiment_run_and_are_not_run_again(
         assert "is there already" in capsys.readouterr().out
     assert [p.name for p in sorted(results.iterdir())] == [
         "rte-dense-0.json",
-        "rte-gmp-kd-0.9-4x8-0.json",
-        "rte-spd-0.9-4x8-0.json",
+        "rte-gmp-kd-0.9-4x4-0.json",
+        "rte-spd-0.9-4x4-0.json",
     ]
     # Another batch size is another row of the same teacher.
     grid = tmp_path / "grid"
