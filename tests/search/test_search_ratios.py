@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lavolta.errors import InfeasibleError, UserInputError
 from lavolta.search import Part, RatioSpace, ScoreReward, ShortList, StudyConfig, project, ratios_of, whole_cells
+from lavolta.search.ratios import thinned
 from lavolta.search.study import run_study
 
 SIZES = st.lists(st.integers(1, 400), min_size=1, max_size=9)
@@ -70,6 +71,27 @@ def test_unequal_costs_never_break_the_budget_and_waste_less_than_a_cell(data: s
     cost = sum(part.cell_cost * kept[part.name] for part in parts)
     dearest = max(part.cell_cost for part in parts)
     assert space.limit - dearest * (1.0 + 1e-6) <= cost <= space.limit + 1e-6 * dearest
+
+
+@given(st.data())
+def test_thinning_meets_the_limit_and_keeps_the_proportions(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 6))
+    parts = tuple(Part(f"p{i}", data.draw(st.integers(1, 400)), data.draw(st.floats(0.01, 10.0))) for i in range(count))
+    kept = {part.name: data.draw(st.integers(0, part.cells)) for part in parts}
+    cost = sum(part.cell_cost * kept[part.name] for part in parts)
+    limit = data.draw(st.floats(0.01, 1.5)) * max(cost, 1e-3)
+    found = thinned(kept, parts, limit)
+    # A budget is met but for what floating point may miss of each dearest cell.
+    slack = 1e-6 * len(parts) * max(part.cell_cost for part in parts)
+    assert sum(part.cell_cost * found[part.name] for part in parts) <= max(limit, 0.0) + slack
+    if cost <= limit:
+        assert found == kept
+        return
+    for part in parts:
+        # To a whole cell.
+        assert abs(found[part.name] - limit / cost * kept[part.name]) <= 1.0 + 1e-6
+    dearest = max(part.cell_cost for part in parts)
+    assert sum(part.cell_cost * found[part.name] for part in parts) > limit - dearest - slack
 
 
 def test_whole_cells_give_back_where_rounding_took_most() -> None:

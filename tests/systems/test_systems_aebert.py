@@ -51,6 +51,28 @@ def test_the_choice_meets_the_budget_and_beats_uniform_by_its_own_score(
     assert aebert.Ratios.from_dict(json.loads(json.dumps(found.as_dict()))) == found
 
 
+@pytest.mark.parametrize("bounds", [{}, {"low": 0.8}, {"high": 0.95}, {"low": 0.85, "high": 0.92}])
+def test_a_sparse_budget_is_compared_at_a_ratio_that_proxies_tell_apart(
+    bounds: dict[str, float], dense: LoadedModel, train: Encoded
+) -> None:
+    found = aebert.choose_ratios(dense, train, overall_ratio=0.9, candidates=8, **bounds)
+    weights = sum(grid.cells for grid in dense.grids(1).values())
+    assert found.overall_ratio == pytest.approx(0.9, abs=1.0 / weights)
+    assert found.compared_ratio == pytest.approx(0.6)
+    # A cell of the smallest layer is a 256th of it.
+    low, high = found.budget["low"] - 1 / 256, found.budget["high"] + 1 / 256
+    assert all(low <= ratio <= high for ratio in found.per_linear.values())
+    assert bounds.get("low", 0.55) - 1e-9 <= found.budget["low"] < 0.9 < found.budget["high"]
+    assert found.budget["high"] <= bounds.get("high", 0.98) + 1e-9
+    denser = aebert.choose_ratios(dense, train, overall_ratio=0.6, candidates=8)
+    assert denser.compared_ratio == pytest.approx(denser.overall_ratio, abs=1.0 / weights)
+    if not bounds:
+        # The same candidates were seen, and the choice keeps its proportions.
+        assert found.score == denser.score
+        for name, kept in found.kept_cells.items():
+            assert abs(kept - 0.25 * denser.kept_cells[name]) <= 1.0 + 1e-6
+
+
 def test_equal_calls_choose_equally_in_memory_in_a_file_and_cut_off(
     dense: LoadedModel, train: Encoded, tmp_path: Path
 ) -> None:

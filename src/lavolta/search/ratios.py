@@ -216,6 +216,18 @@ class ShortList:
         return {"kind": "short list", "space": self.space.describe(), "children": [list(c) for c in self.children]}
 
 
+def thinned(kept: Mapping[str, int], parts: Sequence[Part], limit: float) -> dict[str, int]:
+    """Kept cells of every layer after each has given up the same share of them, so that the limit is met.
+
+    What a layer keeps in proportion to another stays as it was. Nothing changes where the limit is met already.
+    """
+    cost = math.fsum(part.cell_cost * kept[part.name] for part in parts)
+    if cost <= limit:
+        return dict(kept)
+    counts = whole_cells([1.0 - limit / cost * kept[part.name] / part.cells for part in parts], parts, limit)
+    return {part.name: count for part, count in zip(parts, counts, strict=True)}
+
+
 def ratios_of(kept: Mapping[str, int], parts: Sequence[Part]) -> dict[str, float]:
     """The share of the cells that each layer lost."""
     return {part.name: 1.0 - kept[part.name] / part.cells for part in parts}

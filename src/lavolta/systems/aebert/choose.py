@@ -19,7 +19,7 @@ from lavolta.models.batching import Encoded
 from lavolta.models.loaded import Batch, LoadedModel
 from lavolta.progress import Progress, SilentProgress
 from lavolta.search import Option, RatioSpace, ScoreReward, ShortList, StudyConfig, allocate, run_study
-from lavolta.search.ratios import ratios_of
+from lavolta.search.ratios import ratios_of, thinned
 from lavolta.search.spaces import Actions
 from lavolta.sparsity.ranking import LevelMasks, model_sparsity
 from lavolta.systems.aebert.budget import Budget, device_budget, ratio_budget
@@ -45,6 +45,9 @@ BELOW, ABOVE = 0.35, 0.25
 """How far a layer's ratio may be below and above the overall one by default."""
 HIGHEST = 0.98
 """No layer loses more by default."""
+COMPARED = 0.6
+"""Sparser candidates are compared at this ratio: far beyond it nothing is left of an output without training, and no
+proxy tells one candidate from another."""
 FIXED = ("uniform", "global-magnitude", "sensitivity")
 SEARCHED = "searched"
 SENSITIVITY_STEPS = 33
@@ -77,7 +80,9 @@ class Ratios:
         kept_cells: canonical name to the cells that stay.
         cell_rows: height of the cells.
         overall_ratio: share of the weights that goes, all layers together.
-        score: of the choice, on the largest slice that it was looked at with.
+        compared_ratio: overall ratio at which candidates were compared; where it is lower than what was asked for, each
+            layer of the choice then gave up the same share of what it kept.
+        score: of the choice at that ratio, on the largest slice that it was looked at with.
         origin: how it came about, see `Candidate`.
         proxy: what the score is.
         budget: what was asked for.
@@ -93,6 +98,7 @@ class Ratios:
     kept_cells: dict[str, int]
     cell_rows: int
     overall_ratio: float
+    compared_ratio: float
     score: float
     origin: str
     proxy: str
@@ -149,9 +155,10 @@ def choose_ratios(
 ) -> Ratios:
     """Choose how much of each layer is pruned, without fine-tuning anything.
 
-    Every candidate meets the budget. Three come first: all layers alike, one magnitude threshold for all, and the least
-    sum of the layers' own output errors; so the choice is never worse than uniform by its own score. The best go on to
-    larger slices (successive halving). Rows of the training data serve as held-out slice and for calibration; the
+    Every candidate meets the budget, or for a budget that asks for more than `COMPARED`, that ratio; the choice is then
+    thinned alike in all layers. Three candidates come first: all layers alike, one magnitude threshold for all, and the
+    least sum of the layers' own output errors; so the choice is never worse than uniform by its own score. The best go
+    on to larger slices (successive halving). Rows of the training data serve as held-out slice and for calibration; the
     development split is not looked at.
 
     Args:
@@ -179,7 +186,7 @@ def choose_ratios(
     else:
         profile = load_device(str(device))
         budget = device_budget(profile, dense.spec, cell_rows, tokens, deadline_ms, energy_mj, threads)
-    space = RatioSpace(budget.parts, budget.limit, *bounds_of(budget, low, high))
+    space = compared_space(budget, low, high)
     calibration_rows, held_out = split_rows(train, seed)
     with progress.stage("calibrate"):
         calibration = calibrate(dense, batches_of(train, calibration_rows), cell_rows)
@@ -211,18 +218,23 @@ def choose_ratios(
         ranked = [(short.children[picked[0]], score) for picked, score in again]
     finalists = ranked[:FINALISTS] + [entry for entry in ranked[FINALISTS:] if entry[0] == uniform]
     named = dict(zip(reversed(space.first_children), reversed(FIXED), strict=True))
-    kept = space.decode(finalists[0][0])
+
+    def settled(child: Actions) -> dict[str, int]:
+        return thinned(space.decode(child), budget.parts, budget.limit)
+
+    kept, share = settled(finalists[0][0]), budget.limit / space.limit
     return Ratios(
         per_linear=ratios_of(kept, budget.parts),
         kept_cells=kept,
         cell_rows=cell_rows,
         overall_ratio=model_sparsity(calibration.grids, magnitude_masks(dense, kept, cell_rows)),
+        compared_ratio=space.mean,
         score=finalists[0][1],
         origin=named.get(finalists[0][0], SEARCHED),
         proxy=proxy,
-        budget={**budget.asked, "low": space.low, "high": space.high},
+        budget={**budget.asked, "low": 1.0 - share * (1.0 - space.low), "high": 1.0 - share * (1.0 - space.high)},
         finalists=tuple(
-            Candidate(named.get(child, SEARCHED), score, ratios_of(space.decode(child), budget.parts))
+            Candidate(named.get(child, SEARCHED), score, ratios_of(settled(child), budget.parts))
             for child, score in finalists
         ),
         candidates=max(candidates, len(firsts)),
@@ -296,6 +308,30 @@ def bounds_of(budget: Budget, low: float | None = None, high: float | None = Non
     least = max(0.0, mean - BELOW) if low is None else low
     most = max(mean, min(HIGHEST, mean + ABOVE)) if high is None else high
     return least, most
+
+
+def compared_space(budget: Budget, low: float | None = None, high: float | None = None) -> RatioSpace:
+    """The candidates: under the budget itself, or where that asks for more than `COMPARED`, under that.
+
+    Thinned to the budget, a candidate is within the bounds that are given, or usual, for the budget.
+
+    Raises:
+        InfeasibleError, UserInputError: bounds that the budget cannot be met with.
+    """
+    least, most = bounds_of(budget, low, high)
+    wanted = RatioSpace(budget.parts, budget.limit, least, most)
+    if wanted.mean <= COMPARED:
+        return wanted
+    relaxed = replace(budget, limit=(1.0 - COMPARED) * wanted.total)
+    usual = bounds_of(relaxed)
+    share = budget.limit / relaxed.limit
+    lower, upper = (1.0 - (1.0 - bound) / share for bound in (least, most))
+    return replace(
+        wanted,
+        limit=relaxed.limit,
+        low=max(usual[0] if low is None else 0.0, lower),
+        high=upper if high is not None else min(usual[1], upper),
+    )
 
 
 def _check(
