@@ -153,7 +153,7 @@ def _answers(summary: dict[str, Any]) -> str:
         f"{_number(summary['proxy_spearman'])} (target: 0.7).",
         f"* Seconds of a search among 100 candidates, as a share of the longest fine-tuning of the rows below: "
         f"{_number(summary['search_cost_share'])} (target: 0.1).",
-        f"* The best method with searched ratios at 90 % (`experiments/spd`), to the best one without, mean over tasks: "
+        "* The best method with searched ratios at 90 % (`experiments/spd`), to the best one without, mean over tasks: "
         f"{_points(summary['combination_at_90'])}.",
     ]
     for task, found in summary["by_task"].items():
