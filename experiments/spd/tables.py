@@ -32,7 +32,7 @@ def _answers(summary: dict[str, Any]) -> str:
         met = found is not None and gain >= TARGET and found[0] > 0
         first = (
             f"* SPD against `gmp-kd` at 90 % of the encoder's weights, same steps: {gain:+.2f} points over "
-            f"{summary['pairs']} pairs of task and seed ({_interval(found)}; target {TARGET:+.1f} with an interval "
+            f"{_pairs(summary['pairs'])} of task and seed ({_interval(found)}; target {TARGET:+.1f} with an interval "
             f"above zero: {'met' if met else 'missed'})."
         )
     lines = [first]
@@ -47,7 +47,7 @@ def _answers(summary: dict[str, Any]) -> str:
             lines.append(f"* {claim}: not run yet.")
             continue
         lines.append(
-            f"* {claim}: {answer['verdict']} ({answer['points']:+.2f} points over {answer['pairs']} pairs, "
+            f"* {claim}: {answer['verdict']} ({answer['points']:+.2f} points over {_pairs(answer['pairs'])}, "
             f"{_interval(answer['interval'])})."
         )
     for twins in summary["same_masks"]:
@@ -56,7 +56,7 @@ def _answers(summary: dict[str, Any]) -> str:
             lines.append(
                 f"* Pruned alike, `{twins['spd']}` against `{twins['twin']}`: score {gain['points']:+.2f} points "
                 f"({_interval(gain['interval'])}), train-dev gap {-gap['points']:+.2f} points "
-                f"({_interval(gap['interval'], -1)}), over {gain['pairs']} pairs."
+                f"({_interval(gap['interval'], -1)}), over {_pairs(gain['pairs'])}."
             )
     return "\n".join(lines)
 
@@ -111,8 +111,12 @@ def _curves(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _pairs(count: int) -> str:
+    return f"{count} pair{'s' * (count != 1)}"
+
+
 def _seeds(seeds: list[int]) -> str:
-    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
 
 
 def _length(row: dict[str, Any]) -> str:

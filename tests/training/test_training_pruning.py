@@ -121,6 +121,18 @@ def test_a_ladder_drops_first_what_left_first() -> None:
         assert all(np.array_equal(found[name], masks[name]) for name in masks)
 
 
+def test_cells_that_left_together_are_ordered_by_what_they_held() -> None:
+    layers = masked()
+    pruning = GradualMagnitude(layers, {"a": 0.5, "b": 0.5}, CubicSparsity(0))
+    pruning.before_step(0, None)
+    gone = {name: ~mask for name, mask in pruning.masks().items()}
+    for name, ranking in pruning.rankings().items():
+        weight = layers.dense_weight(name).detach().numpy()
+        held = layers.grids[name].cell_scores(np.square(weight.astype(np.float64)))[gone[name]]
+        by_rank = held[np.argsort(ranking.rank[gone[name]])]
+        assert (np.diff(by_rank) <= 0).all()
+
+
 def test_a_state_continues_where_it_was_taken() -> None:
     straight, stopped = masked(), masked()
     schedule, targets = CubicSparsity(6, 3), {"a": 0.9, "b": 0.4}

@@ -31,7 +31,17 @@ METHODS = {
 }
 """Name to what it does; `lavolta.systems.spd.methods` has how."""
 
-LADDERS = ("spd", "spd-constant", "layer-kd-frozen", "gmp-kd-layers", "gmp-kd", "gmp", "magnitude")
+LADDERS = (
+    "spd",
+    "spd-constant",
+    "layer-kd-frozen",
+    "gmp-kd-layers",
+    "gmp-kd",
+    "gmp",
+    "gradual-sparsegpt",
+    "gradual-sparsegpt+spd",
+    "magnitude",
+)
 """Methods that leave an order in which cells were dropped, from which denser levels can be made."""
 
 SEARCHED = {"aebert": "magnitude"} | {f"aebert+{method}": method for method in METHODS}
