@@ -139,7 +139,7 @@ def test_a_bundle_alone(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> N
 
 
 def test_embeddings_and_head_stay_as_fine_tuned_under_spd(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
-    options = PruneOptions(str(tiny_folder), "rte", str(tiny_glue), quick=True, steps=STEPS)
+    options = PruneOptions(str(tiny_folder), "rte", str(tiny_glue), method="spd", quick=True, steps=STEPS)
     teacher = make_teacher(options, load_task("rte", tiny_glue), tmp_path)
     targets = dict.fromkeys(teacher.loaded.linear_shapes, 0.5)
     before = {name: p.clone() for name, p in teacher.loaded.module.state_dict().items()}
@@ -211,7 +211,7 @@ recipe.prune(sys.argv[1], task="rte", data=sys.argv[2], out=sys.argv[3], method=
 
 
 # The checkpoint is two steps in, and the third step has a cut before it.
-@pytest.mark.parametrize("method", ["spd", "gradual-sparsegpt+spd"])
+@pytest.mark.parametrize("method", ["spd", "gmp-kd", "gradual-sparsegpt+spd"])
 def test_a_killed_run_gives_the_same_result(
     method: str, tiny_folder: Path, tiny_glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
