@@ -173,7 +173,7 @@ def test_prune_shows_people_both_sparsities(pruner: ModuleType, invoke: Invoke, 
         (["--method", "aebert", "--ratios", "{dir}/list.json"], "leave one of them out"),
         (
             ["--workers", "2"],
-            "--workers is for a search for ratios, and spd has none; take --method aebert or aebert+spd.",
+            "gradual-sparsegpt has none; take --method aebert or aebert+gradual-sparsegpt.",
         ),
         (["--device", "odroid-xu3-a7", "--deadline-ms", "9"], "--device is for a search for ratios"),
         (["--method", "aebert+gmp-kd", "--proxy", "luck"], "--proxy is 'luck'; choose one of kl, loss, ladder"),

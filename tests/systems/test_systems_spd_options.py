@@ -33,6 +33,13 @@ def test_wrong_options_are_refused(options: dict[str, Any], sentence: str) -> No
         PruneOptions("m", "rte", "d", **options)
 
 
+def test_the_method_is_the_best_that_leaves_what_is_asked_for() -> None:
+    assert PruneOptions("m", "rte", "d").method == "gradual-sparsegpt"
+    assert PruneOptions("m", "rte", "d", levels=(0.5,)).method == "spd"
+    assert PruneOptions("m", "rte", "d", levels=(0.5,), method="gmp-kd").method == "gmp-kd"
+    assert PruneOptions("m", "rte", "d") == PruneOptions("m", "rte", "d", method="gradual-sparsegpt")
+
+
 def test_phases_of_short_runs() -> None:
     assert [pruned_steps(steps, 0.5) for steps in (1, 2, 3, 60)] == [0, 1, 2, 30]
     assert rate_ends(1, 0, restart=True) == (1,)

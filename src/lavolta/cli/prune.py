@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 METHOD_WORDS = (
-    f"One of {', '.join(defaults.METHODS)}; or aebert+METHOD with one of them, which searches for a ratio for each "
-    "layer first (aebert alone: aebert+magnitude)."
+    f"auto: {defaults.BEST}, with --levels {defaults.BEST_LADDER}. Or one of {', '.join(defaults.METHODS)}; or "
+    "aebert+METHOD with one of them, which searches for a ratio for each layer first (aebert alone: aebert+magnitude)."
 )
 
 
@@ -139,7 +139,7 @@ def prune(
         "force": force,
         "accelerator": accelerator,
     }
-    if method not in defaults.METHODS and method not in defaults.SEARCHED:
+    if method not in (defaults.METHOD, *defaults.METHODS, *defaults.SEARCHED):
         raise UserInputError(
             f"the method {method!r} is unknown; choose one of {', '.join(defaults.METHODS)}, or aebert+METHOD."
         )

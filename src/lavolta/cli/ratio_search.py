@@ -63,9 +63,9 @@ def check_search(context: typer.Context, method: str, options: SearchOptions, ra
     words = [f"--{name.replace('_', '-')}" for name in given]
     if method not in defaults.SEARCHED:
         if alone := [word for word in words if word != "--sparsity"]:
+            taken = defaults.BEST if method == defaults.METHOD else method
             raise UserInputError(
-                f"{alone[0]} is for a search for ratios, and {method} has none; take --method aebert or "
-                f"aebert+{method}."
+                f"{alone[0]} is for a search for ratios, and {taken} has none; take --method aebert or aebert+{taken}."
             )
         return options
     if ratios is not None:

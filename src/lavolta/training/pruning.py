@@ -77,8 +77,7 @@ class FixedMasks:
 class GradualPruning(ABC):
     """Drops cells a few at a time, in every layer by its own target; none comes back. What goes, a subclass says.
 
-    What was dropped keeps its last value behind the mask, and the optimizer forgets it. A ladder of denser levels can
-    be made from what is left: the values behind the masks, and the order of leaving.
+    What was dropped keeps its last value behind the mask, and the optimizer forgets it.
 
     Args:
         masked: the layers.
@@ -147,9 +146,23 @@ class GradualPruning(ABC):
     def detach(self) -> None:
         bake(self._masked, self.masks())
 
+
+class GradualMagnitude(GradualPruning):
+    """Drops the cells of least magnitude, by the sum of their squared weights inside each layer.
+
+    A ladder of denser levels can be made from what it leaves: the values behind the masks, and the order of leaving.
+    """
+
+    def cut(self, step: int, alive: LevelMasks, sparsities: Mapping[str, float]) -> LevelMasks:
+        del step
+        kept = {}
+        for name, grid in self._masked.grids.items():
+            ranking = free_ranking(grid, self._magnitudes(name), removed=~alive[name])
+            kept[name] = ranking.keep(ranking.cut_for_sparsity(sparsities[name]))
+        return kept
+
     def rankings(self) -> dict[str, LayerRanking]:
-        """The order in which cells left, as rankings: what stays first, then what was dropped last; cells that left
-        together by their magnitude."""
+        """The order in which cells left, as rankings: what stays first, then what was dropped last."""
         found = {}
         for name, dropped_at in self._dropped_at.items():
             grid = self._masked.grids[name]
@@ -163,18 +176,6 @@ class GradualPruning(ABC):
     def _magnitudes(self, name: str) -> NDArray[np.float64]:
         weight = self._masked.dense_weight(name).detach().cpu().double().numpy()
         return self._masked.grids[name].cell_scores(np.square(weight))
-
-
-class GradualMagnitude(GradualPruning):
-    """Drops the cells of least magnitude, by the sum of their squared weights inside each layer."""
-
-    def cut(self, step: int, alive: LevelMasks, sparsities: Mapping[str, float]) -> LevelMasks:
-        del step
-        kept = {}
-        for name, grid in self._masked.grids.items():
-            ranking = free_ranking(grid, self._magnitudes(name), removed=~alive[name])
-            kept[name] = ranking.keep(ranking.cut_for_sparsity(sparsities[name]))
-        return kept
 
 
 def apply_masks(masked: MaskedLinears, masks: LevelMasks) -> dict[str, Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-METHOD = "gradual-sparsegpt"
-"""The best at high sparsity, by far: see the tables of `experiments/spd`."""
+METHOD = "auto"
+BEST, BEST_LADDER = "gradual-sparsegpt", "spd"
+"""What `METHOD` stands for, for one level and for several: see the tables of `experiments/spd`."""
 
 SPARSITY = 0.9
 EPOCHS = 12.0
@@ -33,17 +34,7 @@ METHODS = {
 }
 """Name to what it does; `lavolta.systems.spd.methods` has how."""
 
-LADDERS = (
-    "spd",
-    "spd-constant",
-    "layer-kd-frozen",
-    "gmp-kd-layers",
-    "gmp-kd",
-    "gmp",
-    "gradual-sparsegpt",
-    "gradual-sparsegpt+spd",
-    "magnitude",
-)
+LADDERS = ("spd", "spd-constant", "layer-kd-frozen", "gmp-kd-layers", "gmp-kd", "gmp", "magnitude")
 """Methods that leave an order in which cells were dropped, from which denser levels can be made."""
 
 SEARCHED = {"aebert": "magnitude"} | {f"aebert+{method}": method for method in METHODS}

@@ -22,7 +22,8 @@ class PruneOptions:
         source: a model folder or a packaged model; with a head for the task it is the teacher as it is.
         task: GLUE task, with its folder ``data``.
         sparsity: share of the encoder's linear weights that goes, 0 to below 1, alike in every layer.
-        method: a name of `defaults.METHODS`.
+        method: a name of `defaults.METHODS`; ``"auto"`` becomes the best of them, or with ``levels`` the best that
+            leaves a ladder.
         steps: of the training under the method; ``None`` takes ``epochs``.
         epochs: passes over the training rows.
         seed: of everything drawn.
@@ -64,6 +65,8 @@ class PruneOptions:
     accelerator: str = "cpu"
 
     def __post_init__(self) -> None:
+        if self.method == defaults.METHOD:
+            object.__setattr__(self, "method", defaults.BEST_LADDER if self.levels else defaults.BEST)
         for name, value, allowed in (
             ("method", self.method, tuple(defaults.METHODS)),
             ("cell height", self.cell_rows, CELL_ROWS),

@@ -29,7 +29,7 @@ from lavolta.systems.spd.options import PruneOptions, pruned_steps, rate_ends
 from lavolta.systems.spd.output import FoundRatios, Pruned, Ratios, RatioSearch, finished, mark_of, write
 from lavolta.training.grafting import GraftedModel, GraftingObjective, freeze
 from lavolta.training.masking import MaskedLinears
-from lavolta.training.pruning import GradualPruning, Pruning, apply_masks, check_targets
+from lavolta.training.pruning import GradualMagnitude, Pruning, apply_masks, check_targets
 from lavolta.training.schedules import RestartedDecay
 from lavolta.training.sparse import SparseConfig, SparseRun, train_sparse
 from lavolta.training.task_data import TaskSplits, at_chance, split_task, task_score
@@ -297,7 +297,7 @@ def _levels(
     if not opts.levels:
         return [pruning.masks()], [{"name": "L0"}]
     # `PruneOptions` has refused levels for any other kind.
-    assert isinstance(pruning, GradualPruning)
+    assert isinstance(pruning, GradualMagnitude)
     rankings = pruning.rankings()
     # The last level is the masks that the training ended with, whatever rounding says.
     final = {name: int(mask.sum()) for name, mask in pruning.masks().items()}
