@@ -181,7 +181,7 @@ def prune_teacher(
         work: folder of the checkpoints.
 
     Raises:
-        UserInputError: targets that do not fit, or that are no denser than the levels; a loss that is not finite.
+        UserInputError: targets that do not fit, or that levels are not below; a loss that is not finite.
     """
     clock, progress = clock or Clock(), progress or SilentProgress()
     method, splits = METHODS[opts.method], teacher.splits
