@@ -57,16 +57,12 @@ class LayerRanking:
             raise UserInputError(f"a sparsity of {sparsity} is outside 0 <= sparsity < 1.")
         alive = self.rank != NEVER
         rows = np.broadcast_to(self.grid.rows_per_band()[:, None], self.rank.shape)[alive]
-        order = np.argsort(self.rank[alive], kind="stable")
-        ranks = self.rank[alive][order]
-        kept = np.cumsum(rows[order])
+        # Weights kept with each rank; equal ranks leave together.
+        kept = np.cumsum(np.bincount(self.rank[alive], weights=rows))
         budget = (1.0 - sparsity) * self.grid.out_features * self.grid.in_features
         # A half weight of slack keeps float rounding from dropping a cell that fits exactly.
-        fits = int(np.searchsorted(kept, budget + 0.5, side="right"))
-        if fits == len(ranks):
-            return self.max_cut
-        # Equal ranks leave together: step back to the first cell of the rank that does not fit.
-        return int(ranks[fits])
+        first = int(np.searchsorted(kept, budget + 0.5, side="right"))
+        return self.max_cut if first == len(kept) else first
 
 
 def free_ranking(grid: CellGrid, scores: FloatArray, removed: BoolArray | None = None) -> LayerRanking:

@@ -51,7 +51,8 @@ proxy tells one candidate from another."""
 FIXED = ("uniform", "global-magnitude", "sensitivity")
 SEARCHED = "searched"
 SENSITIVITY_STEPS = 33
-BATCH_ROWS = 32
+BATCH_ROWS = 16
+"""Of similar length: a slice of 32 rows in one batch would be padding by half."""
 LEAST_ROWS = 8
 
 Proxy = Callable[[Mapping[str, int]], Sequence[float]]
