@@ -50,6 +50,17 @@ def test_a_quick_command_under_a_deadline_of_a_device(
     assert "(predicted)" in (out / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_deadline_that_nothing_meets_is_told_before_the_fine_tuning(
+    tiny_folder: Path, tiny_glue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--task", "rte", "--data", str(tiny_glue), "--method", "aebert", "--quick", "--out", str(tmp_path / "out")]
+    assert main(["prune", str(tiny_folder), *words, "--device", "odroid-xu3-a7", "--deadline-ms", "0.001"]) == 2
+    told = capsys.readouterr().err
+    assert "no sparsity meets 0.001 ms on odroid-xu3-a7" in told
+    assert "fine-tune" not in told
+    assert not list(tmp_path.iterdir())
+
+
 def test_layers_may_have_targets_of_their_own(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
     names = load_encoder(str(tiny_folder), "embedding").linear_shapes
     ratios = {name: (0.25 if "ffn" in name else 0.75) for name in names}
@@ -58,7 +69,8 @@ def test_layers_may_have_targets_of_their_own(tiny_folder: Path, tiny_glue: Path
         assert (dense.spec.outputs, len(train) > 0) == (2, True)
         return FoundRatios(ratios, {"seconds": 1.0})
 
-    search = RatioSearch("looking", "by hand", found)
+    checked: list[int] = []
+    search = RatioSearch("looking", "by hand", lambda model: checked.append(model.spec.layers), found)
     for given in (ratios, search):
         out = tmp_path / "out.lavolta"
         result = run(tiny_folder, tiny_glue, out, ratios=given)
@@ -66,6 +78,7 @@ def test_layers_may_have_targets_of_their_own(tiny_folder: Path, tiny_glue: Path
         for name, (rows, columns) in bundle.linears.items():
             assert bundle.manifest["levels"][0]["kept_cells"][name] == round((1 - ratios[name]) * rows * columns)
         assert 0.25 < result["encoder_sparsity"] < 0.75
+        assert checked == ([2] if given is search else [])
         assert result["method"] == ("looking+gradual-sparsegpt" if given is search else "gradual-sparsegpt")
         assert result.get("search") == ({"seconds": 1.0} if given is search else None)
         out.unlink()

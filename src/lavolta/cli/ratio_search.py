@@ -91,9 +91,14 @@ def check_search(context: typer.Context, method: str, options: SearchOptions, ra
 def ratio_search(method: str, options: SearchOptions) -> RatioSearch:
     """AE-BERT's ratios as a step of the pruning; a search that was cut off continues."""
     from lavolta.systems.aebert import choose_ratios
+    from lavolta.systems.aebert.choose import budget_of, compared_space
     from lavolta.systems.spd.output import FoundRatios, RatioSearch
 
     arguments: dict[str, Any] = asdict(options)
+
+    def check(model: LoadedModel) -> None:
+        names = ("overall_ratio", "device", "deadline_ms", "energy_mj", "tokens", "threads", "cell_rows")
+        compared_space(budget_of(model, **{name: arguments[name] for name in names}))
 
     def run(dense: LoadedModel, train: Encoded, work: Path, progress: Progress) -> FoundRatios:
         found = choose_ratios(dense, train, storage=work / "ratios.db", progress=progress, **arguments)
@@ -101,7 +106,7 @@ def ratio_search(method: str, options: SearchOptions) -> RatioSearch:
 
     # How many processes share the work changes nothing.
     same = {name: value for name, value in arguments.items() if name != "workers"}
-    return RatioSearch(method.partition("+")[0], json.dumps(same, sort_keys=True), run)
+    return RatioSearch(method.partition("+")[0], json.dumps(same, sort_keys=True), check, run)
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

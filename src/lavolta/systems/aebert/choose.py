@@ -182,11 +182,7 @@ def choose_ratios(
     started = time.perf_counter()
     _check(proxy, candidates, overall_ratio, device, deadline_ms, energy_mj, len(train))
     progress = progress or SilentProgress()
-    if overall_ratio is not None:
-        budget = ratio_budget(dense.grids(cell_rows), overall_ratio)
-    else:
-        profile = load_device(str(device))
-        budget = device_budget(profile, dense.spec, cell_rows, tokens, deadline_ms, energy_mj, threads)
+    budget = budget_of(dense, overall_ratio, device, deadline_ms, energy_mj, tokens, threads, cell_rows)
     space = compared_space(budget, low, high)
     calibration_rows, held_out = split_rows(train, seed)
     with progress.stage("calibrate"):
@@ -244,6 +240,27 @@ def choose_ratios(
         calibration_seconds=round(calibrated, 2),
         seed=seed,
     )
+
+
+def budget_of(
+    dense: LoadedModel,
+    overall_ratio: float | None,
+    device: str | None,
+    deadline_ms: float | None,
+    energy_mj: float | None,
+    tokens: int,
+    threads: int,
+    cell_rows: int,
+) -> Budget:
+    """What `choose_ratios` is asked to meet.
+
+    Raises:
+        InfeasibleError, UserInputError: as there.
+    """
+    if overall_ratio is not None:
+        return ratio_budget(dense.grids(cell_rows), overall_ratio)
+    profile = load_device(str(device))
+    return device_budget(profile, dense.spec, cell_rows, tokens, deadline_ms, energy_mj, threads)
 
 
 def magnitude_masks(dense: LoadedModel, kept: Mapping[str, int], cell_rows: int) -> LevelMasks:

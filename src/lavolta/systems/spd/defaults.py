@@ -44,5 +44,5 @@ CANDIDATES, QUICK_CANDIDATES = 100, 6
 PROXY, TOKENS = "kl", 128
 """What a search ranks by, and the length of the inference that a device's budget is for."""
 
-QUICK_ROWS, QUICK_STEPS, QUICK_TOKENS, QUICK_BATCH = 48, 12, 32, 8
+QUICK_ROWS, QUICK_STEPS, QUICK_TOKENS, QUICK_BATCH, QUICK_CUTS = 48, 12, 32, 8, 1
 """A slice of the data and a few steps, to see that everything works."""

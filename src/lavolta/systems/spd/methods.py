@@ -122,15 +122,17 @@ def make_pruning(
     targets: Mapping[str, float],
     pruned: int,
     batches: Sequence[Batch],
+    cuts: int | None = None,
 ) -> Pruning:
     """The pruning of a run over ``pruned`` steps.
 
     Args:
         targets: linear name to sparsity.
         batches: training batches for the statistics of what looks at inputs, on the student's device.
+        cuts: of a gradual method; ``None`` takes its own number.
     """
-    events = COMPENSATED_EVENTS if method.criterion == "gradual-sparsegpt" else EVENTS
-    schedule = CubicSparsity(pruned, events, method.begin)
+    usual = COMPENSATED_EVENTS if method.criterion == "gradual-sparsegpt" else EVENTS
+    schedule = CubicSparsity(pruned, cuts or usual, method.begin)
     if method.criterion == "gradual":
         return GradualMagnitude(masked, targets, schedule)
     if method.criterion == "gradual-sparsegpt":

@@ -46,12 +46,14 @@ class RatioSearch:
 
     Args:
         name: of the method that searches.
+        check: refuses a budget that a model cannot meet, before it is fine-tuned.
         mark: names the search and its options; another mark is another run.
         run: from the teacher, its training rows, a folder for unfinished work and a listener to the ratios.
     """
 
     name: str
     mark: str
+    check: Callable[[LoadedModel], None]
     run: Callable[[LoadedModel, Encoded, Path, Progress], FoundRatios]
 
 

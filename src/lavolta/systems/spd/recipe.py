@@ -95,10 +95,13 @@ def prune(
     if done is not None:
         progress.say(f"{out} is already made with these options")
         return done
-    if isinstance(ratios, Mapping):
-        # Fine-tuning takes long; that a layer has no ratio should not come out after it.
-        shapes = load_encoder(opts.source, "embedding").linear_shapes
-        check_targets(shapes, ratios)
+    if ratios is not None:
+        # Fine-tuning takes long; that a layer has no ratio, or a budget no ratios, should not come out after it.
+        encoder = load_encoder(opts.source, "embedding")
+        if isinstance(ratios, RatioSearch):
+            ratios.check(encoder)
+        else:
+            check_targets(encoder.linear_shapes, ratios)
     work = out.with_name(out.name + ".work")
     begin_work(work, mark)
     clock = Clock()
@@ -201,7 +204,8 @@ def prune_teacher(
     with clock.stage(progress, "choose the first masks"):
         calibration = splits.train.take(range(min(CALIBRATION_ROWS, len(splits.train))))
         batches = [batch.to(opts.accelerator) for batch in sorted_batches(calibration, batch_size)]
-        pruning = make_pruning(method, student, masked, targets, pruned, batches)
+        cuts = defaults.QUICK_CUTS if opts.quick else None
+        pruning = make_pruning(method, student, masked, targets, pruned, batches, cuts)
         grafted.set_training(opts.dropout)
     trainable = trained(method, student)
     freeze(student.module, [*trainable, *pruning.parameters()])
