@@ -35,6 +35,7 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
     """The answers of the issue's questions, and one row for each task, method, sparsity and length of training."""
     pairs = _pairs(results, "spd", "gmp-kd")
     gains, gaps = _gains(pairs.values()), _gap_reductions(pairs.values())
+    combined = combinations(results)
     by_task = {}
     for task in TASKS:
         found = [pair for (pair_task, _), pair in pairs.items() if pair_task == task]
@@ -52,8 +53,8 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
         "pairs": len(pairs),
         "gap_reduction": _mean(gaps),
         "gap_reduction_interval": interval(gaps),
-        "combination_at_90": _mean([found["ahead"] for found in combinations(results).values()]),
-        "combinations_at_90": combinations(results),
+        "combination_at_90": _mean([found["ahead"] for found in combined.values()]),
+        "combinations_at_90": combined,
         "by_task": by_task,
         "gain_over_gmp_kd_layers_at_90": _mean(_gains(_pairs(results, "spd", "gmp-kd-layers").values())),
         "claims": {
@@ -206,12 +207,8 @@ def _sparsity(result: Result) -> float:
     return float(result["options"]["sparsity"])
 
 
-def _scores(results: Sequence[Result], task: str, method: str, length: tuple[int, int] | None = None) -> list[float]:
-    return [
-        r["score"]
-        for r in results
-        if (r["task"], r["method"], _sparsity(r)) == (task, method, HEADLINE) and length in (None, _length(r))
-    ]
+def _scores(results: Sequence[Result], task: str, method: str) -> list[float]:
+    return [r["score"] for r in results if (r["task"], r["method"], _sparsity(r)) == (task, method, HEADLINE)]
 
 
 def _mean(values: Sequence[float]) -> float | None:

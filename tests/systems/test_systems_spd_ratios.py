@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lavolta.cli import main
+from lavolta.cli import main, ratio_search
 from lavolta.devices.latency import latency_ms
 from lavolta.devices.loading import load as load_device
 from lavolta.errors import UserInputError
@@ -19,6 +19,7 @@ from lavolta.runtime.bundle import BundleFile
 from lavolta.runtime.work import dense_cells, work_of
 from lavolta.systems.spd.output import FoundRatios, RatioSearch
 from lavolta.systems.spd.recipe import prune
+from lavolta.training import proxies
 
 STEPS = 6
 
@@ -48,6 +49,10 @@ def test_a_quick_command_under_a_deadline_of_a_device(
     assert empty_ms < took_ms <= 0.5 * (dense_ms + empty_ms) * (1 + 1e-9)
     assert result["search"]["overall_ratio"] == pytest.approx(result["encoder_sparsity"])
     assert "(predicted)" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_command_knows_every_proxy() -> None:
+    assert ratio_search.PROXIES == proxies.PROXIES
 
 
 def test_a_deadline_that_nothing_meets_is_told_before_the_fine_tuning(

@@ -18,7 +18,6 @@ from lavolta.training.memory import keep_freed_memory
 if TYPE_CHECKING:
     from rich.console import Console
 
-
 METHOD_WORDS = (
     f"auto: {defaults.BEST}, with --levels {defaults.BEST_LADDER}. Or one of {', '.join(defaults.METHODS)}; or "
     "aebert+METHOD with one of them, which searches for a ratio for each layer first (aebert alone: aebert+magnitude)."
