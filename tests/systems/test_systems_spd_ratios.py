@@ -113,3 +113,5 @@ def test_the_levels_of_a_ladder_are_shares_of_what_uneven_ratios_come_to(
     assert [level["encoder_sparsity"] for level in result["levels"]] == pytest.approx([0.25, overall], abs=0.5 / 256)
     with pytest.raises(UserInputError, match=rf"the levels \[0.5\] do not lead to {overall:.3g}, which the ratios"):
         run(tiny_folder, tiny_glue, tmp_path / "other.lavolta", ratios=ratios, levels=(0.5,))
+    # Refused before anything was trained.
+    assert not (tmp_path / "other.lavolta.work").exists()

@@ -183,6 +183,23 @@ def test_gradual_ranking_keeps_one_of_two_twins() -> None:
     assert sorted(gradual.rank[0, :2].tolist()) == [0, 3]
 
 
+@given(st.integers(1, 9), st.integers(2, 9), st.floats(0, 0.95), st.integers(1, 4), seeds)
+@settings(max_examples=40)
+def test_without_the_order_beyond_the_same_cells_leave_in_the_same_order(
+    rows: int, columns: int, sparsest: float, rounds: int, seed: int
+) -> None:
+    layer, _, stats = layer_and_stats(rows, columns, seed)
+    grid = CellGrid(rows, columns, 1)
+    whole, short = (
+        gradual_rankings({"a": layer}, {"a": grid}, {"a": stats}, sparsest, rounds, beyond=beyond)["a"]
+        for beyond in (True, False)
+    )
+    kept = int(np.ceil((1.0 - sparsest) * grid.cells))
+    np.testing.assert_array_equal(short.keep(kept), whole.keep(kept))
+    np.testing.assert_array_equal(short.rank[~short.keep(kept)], whole.rank[~whole.keep(kept)])
+    assert sorted(short.rank.ravel().tolist()) == list(range(grid.cells))
+
+
 def test_gradual_masks_lose_less_than_those_taken_at_once() -> None:
     layer, _, stats = layer_and_stats(32, 48, seed=5)
     grids, linears, statistics = {"a": CellGrid(32, 48, 4)}, {"a": layer}, {"a": stats}

@@ -64,7 +64,7 @@ class GradualSecondOrder(GradualPruning):
             stats = self._statistics()
             for name, linear in linears.items():
                 ranking = gradual_rankings(
-                    {name: linear}, self._masked.grids, stats, sparsities[name], ROUNDS, removed
+                    {name: linear}, self._masked.grids, stats, sparsities[name], ROUNDS, removed, beyond=False
                 )[name]
                 kept[name] = ranking.keep(ranking.cut_for_sparsity(sparsities[name]))
         except UserInputError as error:

@@ -187,7 +187,7 @@ def _second_order(
     stats = encoder_statistics(student, batches, hessians=True)
     rankings = {}
     for name, linear in masked.linears.items():
-        one = gradual_rankings({name: linear}, masked.grids, stats, targets[name])
+        one = gradual_rankings({name: linear}, masked.grids, stats, targets[name], beyond=False)
         rankings.update(one)
     masks = level_masks(rankings, {name: r.cut_for_sparsity(targets[name]) for name, r in rankings.items()})
     for name, found in compensate_linears(masked.linears, masked.grids, stats, [masks]).items():

@@ -96,12 +96,12 @@ def prune(
         progress.say(f"{out} is already made with these options")
         return done
     if ratios is not None:
-        # Fine-tuning takes long; that a layer has no ratio, or a budget no ratios, should not come out after it.
+        # Fine-tuning takes long; that ratios do not fit, or a budget has none, should not come out after it.
         encoder = load_encoder(opts.source, "embedding")
         if isinstance(ratios, RatioSearch):
             ratios.check(encoder)
         else:
-            check_targets(encoder.linear_shapes, ratios)
+            check_levels(opts, encoder.linear_shapes, check_targets(encoder.linear_shapes, ratios))
     work = out.with_name(out.name + ".work")
     begin_work(work, mark)
     clock = Clock()
@@ -188,12 +188,7 @@ def prune_teacher(
     """
     clock, progress = clock or Clock(), progress or SilentProgress()
     method, splits = METHODS[opts.method], teacher.splits
-    overall = overall_sparsity(teacher.loaded.linear_shapes, targets)
-    if opts.levels and opts.levels[-1] >= overall:
-        raise UserInputError(
-            f"the levels {list(opts.levels)} do not lead to {overall:.3g}, which the ratios of the layers come to; "
-            "give sparsities below it."
-        )
+    check_levels(opts, teacher.loaded.linear_shapes, targets)
     steps = opts.step_count(len(splits.train))
     pruned = pruned_steps(steps, PRUNE_SHARE)
     student = copy.deepcopy(teacher.loaded)
@@ -266,6 +261,16 @@ def check_accelerator(accelerator: str) -> None:
     """Refuse a GPU that is not there."""
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise UserInputError("there is no CUDA device here; leave --accelerator out, or choose cpu.")
+
+
+def check_levels(opts: PruneOptions, shapes: Mapping[str, tuple[int, int]], targets: Mapping[str, float]) -> None:
+    """Refuse a ladder that does not lead down to what the targets of the layers come to."""
+    overall = overall_sparsity(shapes, targets)
+    if opts.levels and opts.levels[-1] >= overall:
+        raise UserInputError(
+            f"the levels {list(opts.levels)} do not lead to {overall:.3g}, which the ratios of the layers come to; "
+            "give sparsities below it."
+        )
 
 
 def overall_sparsity(shapes: Mapping[str, tuple[int, int]], targets: Mapping[str, float]) -> float:
