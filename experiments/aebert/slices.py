@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from run import DENSE, HERE, STEPS, Bench, kept_of, prepare
+from run import HERE, STEPS, Bench, kept_of, prepare
 from summarize import load
 
 from lavolta.files import make_folder, write_whole
 from lavolta.models.metrics import spearman
-from lavolta.systems.aebert.choose import Proxy, batches_of, split_rows
+from lavolta.systems.aebert.choose import Proxy, batches_of
+from lavolta.systems.spd.rows import SOURCE, TEACHERS
 from lavolta.training.memory import keep_freed_memory
 from lavolta.training.proxies import PROXIES, ForwardProxy
 
-SIZES = (8, 16, 32, 64, 128, 256)
+SIZES = (8, 16, 24, 32, 64, 128, 256)
 SLICES = 3
 """Of each size, as far as the held-out rows go."""
 LEAST = 3
@@ -51,37 +52,37 @@ def slices_of(held_out: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=list(DENSE), required=True)
+    parser.add_argument("--task", choices=list(TEACHERS), required=True)
     parser.add_argument("--proxy", choices=PROXIES, default="kl")
     parser.add_argument("--ratio", type=float, default=0.6)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="of the rows' fine-tuning; the task's own number by default")
-    parser.add_argument("--source", default="all-MiniLM-L6-v2")
+    parser.add_argument("--teacher-seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the rows' fine-tuning")
+    parser.add_argument("--source", default=SOURCE)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--work", type=Path, default=Path("runs/aebert"))
+    parser.add_argument("--work", type=Path, default=Path("runs/spd"))
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--out", type=Path, default=HERE / "slices")
     args = parser.parse_args()
     args.slice = min(SIZES)
     torch.set_num_threads(1)
     keep_freed_memory()
-    steps = args.steps or STEPS[args.task]
-    rows = candidates(args.results, args.task, args.ratio, args.seed, steps)
+    rows = candidates(args.results, args.task, args.ratio, args.seed, args.steps)
     if len(rows) < LEAST:
         print(
-            f"{args.results} has {len(rows)} rows of {args.task} with {steps} steps; run {LEAST} first", file=sys.stderr
+            f"{args.results} has {len(rows)} rows of {args.task} with {args.steps} steps; run {LEAST} first",
+            file=sys.stderr,
         )
         return 2
     bench = prepare(args, (args.proxy,))
-    subject = bench.subject
-    _, held_out = split_rows(subject.train, args.seed)
+    compared = bench.compared
     base = bench.proxies[args.proxy]
     found = []
     for size in SIZES:
         ranked = [
             # What looks at layers alone asks no rows.
-            compare(bench, base.on(batches_of(subject.train, chosen)) if isinstance(base, ForwardProxy) else base, rows)
-            for chosen in slices_of(held_out, size)
+            compare(bench, base.on(batches_of(compared, chosen)) if isinstance(base, ForwardProxy) else base, rows)
+            for chosen in slices_of(np.arange(len(compared)), size)
         ]
         if not ranked:
             break

@@ -3,7 +3,8 @@
 The result is `experiments/spd/results/<task>-<method>-<sparsity>-<steps>x<rows>-<seed>.json`, with the rows of a step
 (`dense` has no sparsity and no steps); a row that is there is not run again, and an interrupted one continues from its
 checkpoint in `runs/spd`. The dense teacher of a task and seed is trained once; `--teacher-seed` lets rows of several
-seeds share it. A row with `--lr` is a point of the grid, in `experiments/spd/grid`.
+seeds share it. A row with `--lr` is a point of the grid, in `experiments/spd/grid`; one of another encoder, of cells of
+several rows, or of other losses is no row of the tables, and goes to `experiments/spd/variants`.
 """
 
 from __future__ import annotations
@@ -12,19 +13,16 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from lavolta.errors import LavoltaError
 from lavolta.files import make_folder, write_whole
-from lavolta.models.tasks import load_task
-from lavolta.progress import Progress
 from lavolta.systems.aebert import choose_ratios
 from lavolta.systems.spd.defaults import METHODS, SEARCHED
-from lavolta.systems.spd.options import PruneOptions
-from lavolta.systems.spd.recipe import make_teacher, prune_teacher
+from lavolta.systems.spd.recipe import prune_teacher
+from lavolta.systems.spd.rows import SOURCE, TEACHERS, Lines, row_options, row_teacher
 from lavolta.training.memory import keep_freed_memory
 
 HERE = Path(__file__).parent
@@ -32,42 +30,14 @@ STEPS, BATCH = 2000, {"rte": 4, "mrpc": 4, "stsb": 8}
 """Of every pruned row, whatever its method: many small steps, since what decides is how many updates mend a cut. Pairs
 of STS-B have half as many tokens as those of the others. Sized to a quarter of an hour of one core."""
 
-TEACHERS = {"rte": (4.0, 1e-4), "mrpc": (3.0, 1e-4), "stsb": (3.0, 1.5e-4)}
-"""Epochs and peak learning rate of the dense model."""
 
-MAX_TOKENS = {"rte": 128, "mrpc": 96, "stsb": 64}
-"""No pair of MRPC and STS-B but a handful is longer."""
-
-
-class Lines(Progress):
-    """One line now and then."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._begun_s, self._done, self._total, self._stage = name, time.perf_counter(), 0, 0, ""
-
-    def plan(self, expected_s: object) -> None:
-        del expected_s
-
-    def stage(self, name: str, total: int | None = None) -> Lines:
-        self._stage, self._total, self._done = name, total or 0, 0
-        return self
-
-    def __enter__(self) -> Lines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.say(f"{self._stage}: done")
-
-    def advance(self, steps: int = 1) -> None:
-        before, self._done = self._done, self._done + steps
-        if self._done // 10 > before // 10:
-            self.say(f"{self._stage}: {self._done} of {self._total}")
-
-    def note(self, text: str) -> None:
-        self._remark = text
-
-    def say(self, sentence: str) -> None:
-        print(f"{self._name} {time.perf_counter() - self._begun_s:.0f} s: {sentence}", flush=True)
+def variant(args: argparse.Namespace) -> str:
+    """What sets a row apart from those of the tables, as the name of a folder; empty for one of theirs."""
+    words = [f"cells{args.cell_rows}"] if args.cell_rows != 1 else []
+    words += ["no-dropout"] if args.no_dropout else []
+    words += ["count-padding"] if args.count_padding else []
+    words += [Path(args.source).name] if args.source != SOURCE else []
+    return "-".join(words)
 
 
 def main() -> int:
@@ -86,50 +56,45 @@ def main() -> int:
     parser.add_argument("--no-dropout", action="store_true")
     parser.add_argument("--count-padding", action="store_true", help="padding counts in the losses, as published")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/glue"))
-    parser.add_argument("--source", default="all-MiniLM-L6-v2")
+    parser.add_argument("--source", default=SOURCE)
     parser.add_argument("--accelerator", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--work", type=Path, default=Path("runs/spd"))
-    parser.add_argument("--results", type=Path, help="folder of the result; by default `results`, or `grid` with --lr")
+    parser.add_argument("--results", type=Path, help="folder of the result; by default `results`, `grid` or `variants`")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     rows = args.batch_size or BATCH[args.task]
     length = f"{args.steps}x{rows}"
     shown = "" if args.method == "dense" else f"-{args.sparsity:g}-{length}"
     point = f"-lr{args.lr:g}" if args.lr else ""
-    results = args.results or HERE / ("grid" if args.lr else "results")
+    other = variant(args)
+    results = args.results or HERE / (f"variants/{other}" if other else "grid" if args.lr else "results")
     target = results / f"{args.task}-{args.method}{shown}-{args.seed}{point}.json"
     if target.exists():
         print(f"{target} is there already")
         return 0
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    epochs, teacher_lr = TEACHERS[args.task]
     progress = Lines(target.stem)
     try:
-        options = PruneOptions(
-            args.source,
+        options = row_options(
             args.task,
-            str(args.data),
-            0.0 if args.method == "dense" else args.sparsity,
-            "spd" if args.method == "dense" else SEARCHED.get(args.method, args.method),
+            args.data,
+            args.source,
+            sparsity=0.0 if args.method == "dense" else args.sparsity,
+            method="spd" if args.method == "dense" else SEARCHED.get(args.method, args.method),
             steps=args.steps,
             seed=args.seed,
             batch_size=rows,
             lr=args.lr,
             cell_rows=args.cell_rows,
-            max_tokens=MAX_TOKENS[args.task],
-            pooling="mean",
-            teacher_epochs=epochs,
-            teacher_lr=teacher_lr,
             dropout=not args.no_dropout,
             mask_padding=not args.count_padding,
-            force=True,
             accelerator=args.accelerator,
         )
         teacher_seed = args.seed if args.teacher_seed is None else args.teacher_seed
-        taught = replace(options, seed=teacher_seed)
-        teacher = make_teacher(taught, load_task(args.task, args.data), args.work / "teachers", progress=progress)
+        teacher = row_teacher(options, teacher_seed, args.work, progress)
         if args.method == "dense":
+            epochs, teacher_lr = TEACHERS[args.task]
             result = {
                 "task": args.task,
                 "method": "dense",
@@ -141,7 +106,7 @@ def main() -> int:
                 "curve": teacher.curve,
             }
         else:
-            work = args.work / target.stem
+            work = args.work / other / target.stem
             make_folder(work)
             begun_s = time.perf_counter()
             targets = dict.fromkeys(teacher.loaded.linear_shapes, args.sparsity)
@@ -149,6 +114,7 @@ def main() -> int:
                 targets = choose_ratios(
                     teacher.loaded,
                     teacher.splits.train,
+                    teacher.splits.held_out,
                     overall_ratio=args.sparsity,
                     cell_rows=args.cell_rows,
                     seed=args.seed,
@@ -163,7 +129,7 @@ def main() -> int:
     except LavoltaError as error:
         print(error, file=sys.stderr)
         return 2
-    result["teacher_seed"] = taught.seed
+    result["teacher_seed"] = teacher_seed
     make_folder(results)
     write_whole(target, f"{json.dumps(result, indent=1)}\n".encode())
     print(f"{target}: {result['score']:.2f}, dense {result['dense_score']:.2f}")

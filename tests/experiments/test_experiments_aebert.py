@@ -94,8 +94,8 @@ def test_rows_run_on_a_tiny_encoder_and_are_not_run_again(tmp_path: Path) -> Non
     save_model(tmp_path / "model")
     folder = tmp_path / "data" / "glue" / "STS-B"
     folder.mkdir(parents=True)
-    scores = np.random.default_rng(0).random(40) * 5
-    for name, count, seed in (("train", 40, 1), ("dev", 12, 2)):
+    scores = np.random.default_rng(0).random(160) * 5
+    for name, count, seed in (("train", 160, 1), ("dev", 12, 2)):
         pairs = zip(sentences(count, seed), sentences(count, seed + 10), scores[:count], strict=True)
         rows = [f"{i}\t{a}\t{b}\t{s:.3f}" for i, (a, b, s) in enumerate(pairs)]
         content = "\n".join(["index\tsentence1\tsentence2\tscore", *rows]) + "\n"
@@ -103,11 +103,11 @@ def test_rows_run_on_a_tiny_encoder_and_are_not_run_again(tmp_path: Path) -> Non
     command = [sys.executable, str(ROOT / "experiments" / "aebert" / "run.py"), "--task", "stsb", "--steps", "2"]
     for option, value in (("source", "model"), ("data", "data"), ("work", "work"), ("results", "results")):
         command += [f"--{option}", str(tmp_path / value)]
-    command += ["--candidates", "4", "--row", "dense", "uniform", "random-1", "chosen-reconstruction"]
+    command += ["--candidates", "4", "--row", "uniform", "random-1", "chosen-reconstruction"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     results = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results").iterdir()}
-    names = ("dense", "uniform-2", "random-1-2", "chosen-reconstruction-2")
+    names = ("uniform-2", "random-1-2", "chosen-reconstruction-2")
     assert set(results) == {f"stsb-0.6-{name}-0" for name in names}
     uniform, chosen = results["stsb-0.6-uniform-2-0"], results["stsb-0.6-chosen-reconstruction-2-0"]
     assert uniform["encoder_sparsity"] == pytest.approx(0.6, abs=1e-3)
@@ -120,12 +120,12 @@ def test_rows_run_on_a_tiny_encoder_and_are_not_run_again(tmp_path: Path) -> Non
         again_on_slices += command[command.index(f"--{option}") :][:2]
     again_on_slices += ["--out", str(tmp_path / "slices")]
     few = subprocess.run(again_on_slices, capture_output=True, text=True, check=False)
-    assert (few.returncode, "has 0 rows of stsb with 60 steps" in few.stderr) == (2, True)
+    assert (few.returncode, "has 0 rows of stsb with 120 steps" in few.stderr) == (2, True)
     done = subprocess.run([*again_on_slices, "--steps", "2"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "slices" / "stsb-kl-0.json").read_text())
     assert found["candidates"] == 3
-    # Twenty rows are held out: no slice of 32, one of 16.
+    # Sixteen rows are held out: no slice of 24, one of 16.
     assert [(size["rows"], len(size["spearman"])) for size in found["slices"]] == [(8, 2), (16, 1)]
     longer = subprocess.run([*command, "--row", "uniform", "--steps", "3"], capture_output=True, text=True, check=False)
     assert "stsb-0.6-uniform-3-0.json" in longer.stdout, longer.stderr

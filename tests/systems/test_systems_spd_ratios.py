@@ -12,7 +12,6 @@ from lavolta.cli import main, ratio_search
 from lavolta.devices.latency import latency_ms
 from lavolta.devices.loading import load as load_device
 from lavolta.errors import UserInputError
-from lavolta.models.batching import Encoded
 from lavolta.models.hf import load_encoder
 from lavolta.models.loaded import LoadedModel
 from lavolta.runtime.bundle import BundleFile
@@ -20,6 +19,7 @@ from lavolta.runtime.work import dense_cells, work_of
 from lavolta.systems.spd.output import FoundRatios, RatioSearch
 from lavolta.systems.spd.recipe import prune
 from lavolta.training import proxies
+from lavolta.training.task_data import TaskSplits
 
 STEPS = 6
 
@@ -70,8 +70,8 @@ def test_layers_may_have_targets_of_their_own(tiny_folder: Path, tiny_glue: Path
     names = load_encoder(str(tiny_folder), "embedding").linear_shapes
     ratios = {name: (0.25 if "ffn" in name else 0.75) for name in names}
 
-    def found(dense: LoadedModel, train: Encoded, *_: object) -> FoundRatios:
-        assert (dense.spec.outputs, len(train) > 0) == (2, True)
+    def found(dense: LoadedModel, splits: TaskSplits, *_: object) -> FoundRatios:
+        assert (dense.spec.outputs, len(splits.train) > len(splits.held_out) > 0) == (2, True)
         return FoundRatios(ratios, {"seconds": 1.0})
 
     checked: list[int] = []

@@ -14,10 +14,10 @@ from lavolta.systems.spd import defaults
 if TYPE_CHECKING:
     import typer
 
-    from lavolta.models.batching import Encoded
     from lavolta.models.loaded import LoadedModel
     from lavolta.progress import Progress
     from lavolta.systems.spd.output import FoundRatios, RatioSearch
+    from lavolta.training.task_data import TaskSplits
 
 PROXIES = ("kl", "loss", "ladder", "reconstruction")
 """Those of `lavolta.training.proxies`, which needs torch."""
@@ -100,13 +100,12 @@ def ratio_search(method: str, options: SearchOptions) -> RatioSearch:
         names = ("overall_ratio", "device", "deadline_ms", "energy_mj", "tokens", "threads", "cell_rows")
         compared_space(budget_of(model, **{name: arguments[name] for name in names}))
 
-    def run(dense: LoadedModel, train: Encoded, work: Path, progress: Progress) -> FoundRatios:
-        found = choose_ratios(dense, train, storage=work / "ratios.db", progress=progress, **arguments)
+    def run(dense: LoadedModel, splits: TaskSplits, work: Path, progress: Progress) -> FoundRatios:
+        train, held_out = splits.train, splits.held_out
+        found = choose_ratios(dense, train, held_out, storage=work / "ratios.db", progress=progress, **arguments)
         return FoundRatios(found.per_linear, found.as_dict())
 
-    # How many processes share the work changes nothing.
-    same = {name: value for name, value in arguments.items() if name != "workers"}
-    return RatioSearch(method.partition("+")[0], json.dumps(same, sort_keys=True), check, run)
+    return RatioSearch(method.partition("+")[0], json.dumps(arguments, sort_keys=True), check, run)
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

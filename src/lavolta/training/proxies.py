@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -48,6 +49,11 @@ class Calibration:
     dense: LoadedModel
     stats: dict[str, LinearStats]
     grids: dict[str, CellGrid]
+
+    @cached_property
+    def by_magnitude(self) -> dict[str, LayerRanking]:
+        """The cells of every layer by their squared magnitude."""
+        return magnitude_rankings(self.dense, self.grids)
 
 
 def calibrate(dense: LoadedModel, batches: Sequence[Batch], cell_rows: int) -> Calibration:
@@ -145,6 +151,8 @@ def unexplained(scores: Tensor, dense: Tensor) -> float:
 class ForwardProxy:
     """Cuts a copy of the model, corrects its biases, and compares its outputs on a slice of held-out batches.
 
+    Outputs are remembered: a batch that a candidate has seen costs nothing when it belongs to another slice.
+
     Args:
         calibration: of the dense model.
         batches: the slice; with labels for ``loss``.
@@ -179,29 +187,21 @@ class ForwardProxy:
             )
             self._weights = {name: made.weight.to(self._device) for name, made in found.items()}
         else:
-            rankings = magnitude_rankings(dense, self._grids)
+            rankings = calibration.by_magnitude
         self._ranks = {name: expanded_rank(ranking).to(self._device) for name, ranking in rankings.items()}
-        with torch.no_grad():
-            self._targets = [self._output(batch) for batch in self._batches]
+        self._remembered: dict[tuple[tuple[int, ...], bytes], Tensor] = {}
+        self._targets = self._dense_outputs()
 
     def on(self, batches: Sequence[Batch]) -> ForwardProxy:
-        """The same proxy on another slice; weights and rankings are shared."""
+        """The same proxy on another slice; weights, rankings and what was seen are shared."""
         other = copy.copy(self)
         other._batches = list(batches)
-        other._restore()
-        with torch.no_grad():
-            other._targets = [other._output(batch) for batch in other._batches]
+        other._targets = other._dense_outputs()
         return other
 
     def __call__(self, kept: Mapping[str, int]) -> list[float]:
         """The score of a candidate, given as kept cells per layer; higher is better."""
-        with torch.no_grad():
-            for name, linear in self._student.linears.items():
-                # Ranks are positions: below the count is exactly so many cells. Every candidate passes through all
-                # weights of the model, so they are written where they are used.
-                weight = torch.mul(self._weights[name], self._ranks[name] < kept[name], out=linear.weight.data)
-                linear.bias.copy_(self._bias[name] + (self._outputs[name] - weight @ self._mean[name]))
-            outputs = [self._output(batch) for batch in self._batches]
+        outputs = self._outputs_of(tuple(kept[name] for name in self._grids), lambda: self._cut(kept))
         if self._kind != "loss" and self._student.spec.task == "regression":
             return [-unexplained(torch.cat(outputs), torch.cat(self._targets))]
         total, rows = 0.0, 0
@@ -210,11 +210,31 @@ class ForwardProxy:
             rows += len(batch.rows)
         return [-total / rows]
 
-    def _restore(self) -> None:
+    def _dense_outputs(self) -> list[Tensor]:
+        return self._outputs_of((), self._restore)
+
+    def _outputs_of(self, candidate: tuple[int, ...], prepare: Callable[[], None]) -> list[Tensor]:
+        """Outputs on every batch, of a student that ``prepare`` makes ready if one of them has not been seen."""
+        keys = [(candidate, batch.rows.numpy().tobytes()) for batch in self._batches]
         with torch.no_grad():
-            for name, linear in self._student.linears.items():
-                linear.weight.copy_(self._dense[name])
-                linear.bias.copy_(self._bias[name])
+            if any(key not in self._remembered for key in keys):
+                prepare()
+            for key, batch in zip(keys, self._batches, strict=True):
+                if key not in self._remembered:
+                    self._remembered[key] = self._output(batch)
+        return [self._remembered[key] for key in keys]
+
+    def _cut(self, kept: Mapping[str, int]) -> None:
+        for name, linear in self._student.linears.items():
+            # Ranks are positions: below the count is exactly so many cells. Every candidate passes through all weights
+            # of the model, so they are written where they are used.
+            weight = torch.mul(self._weights[name], self._ranks[name] < kept[name], out=linear.weight.data)
+            linear.bias.copy_(self._bias[name] + (self._outputs[name] - weight @ self._mean[name]))
+
+    def _restore(self) -> None:
+        for name, linear in self._student.linears.items():
+            linear.weight.copy_(self._dense[name])
+            linear.bias.copy_(self._bias[name])
 
     def _output(self, batch: Batch) -> Tensor:
         output = run_module(self._student, batch.to(self._device)).output

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lavolta.systems.aebert.choose import Ratios as Ratios
     from lavolta.systems.aebert.choose import choose_ratios as choose_ratios
+    from lavolta.systems.aebert.ratios import Ratios as Ratios
 
 __all__ = ["Ratios", "choose_ratios"]
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from lavolta.progress import Progress, SilentProgress
 from lavolta.search import Option, RatioSpace, ScoreReward, ShortList, StudyConfig, allocate, run_study
 from lavolta.search.ratios import ratios_of, thinned
 from lavolta.search.spaces import Actions
-from lavolta.sparsity.ranking import LevelMasks, model_sparsity
+from lavolta.sparsity.ranking import model_sparsity
 from lavolta.systems.aebert.budget import Budget, device_budget, ratio_budget
+from lavolta.systems.aebert.ratios import Candidate, Ratios
 from lavolta.training.proxies import (
     PROXIES,
     RUNGS,
@@ -32,12 +34,12 @@ from lavolta.training.proxies import (
     calibrate,
     global_ratios,
     layer_errors,
-    magnitude_rankings,
 )
 
 CALIBRATION_ROWS = 128
-SLICES = (32, 64, 256)
-"""Rows of the held-out slice in each round: the table of `experiments/aebert` has how well so many rows rank."""
+SLICES = (24, 64, 256)
+"""Rows of the held-out slice in each round, which begin with those of the round before it: the table of
+`experiments/aebert` has how well so many rows rank."""
 SHORT_LIST = 8
 """One candidate in so many goes on to the second round."""
 FINALISTS = 3
@@ -53,89 +55,16 @@ SEARCHED = "searched"
 SENSITIVITY_STEPS = 33
 BATCH_ROWS = 16
 """Of similar length: a slice of 32 rows in one batch would be padding by half."""
-LEAST_ROWS = 8
+LEAST_ROWS, LEAST_COMPARED = 8, 2
+"""To calibrate on, and to compare candidates on."""
 
 Proxy = Callable[[Mapping[str, int]], Sequence[float]]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One ratio vector of the last round.
-
-    Args:
-        origin: one of `FIXED`, or ``"searched"``.
-        score: by the proxy on the largest slice, higher is better.
-    """
-
-    origin: str
-    score: float
-    per_linear: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Ratios:
-    """What the search chose; plain values all through.
-
-    Args:
-        per_linear: canonical name to the share of its cells that goes.
-        kept_cells: canonical name to the cells that stay.
-        cell_rows: height of the cells.
-        overall_ratio: share of the weights that goes, all layers together.
-        compared_ratio: overall ratio at which candidates were compared; where it is lower than what was asked for, each
-            layer of the choice then gave up the same share of what it kept.
-        score: of the choice at that ratio, on the largest slice that it was looked at with.
-        origin: how it came about, see `Candidate`.
-        proxy: what the score is.
-        budget: what was asked for.
-        finalists: the candidates of the last round, best first; the uniform one is always among them.
-        candidates: how many vectors were looked at.
-        slice_rows: training rows of the last round.
-        seconds: of the whole search.
-        calibration_seconds: the part of them before the first candidate.
-        seed: of everything drawn.
-    """
-
-    per_linear: dict[str, float]
-    kept_cells: dict[str, int]
-    cell_rows: int
-    overall_ratio: float
-    compared_ratio: float
-    score: float
-    origin: str
-    proxy: str
-    budget: dict[str, Any]
-    finalists: tuple[Candidate, ...]
-    candidates: int
-    slice_rows: int
-    seconds: float
-    calibration_seconds: float
-    seed: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `from_dict` reads them."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Ratios:
-        """Read what `as_dict` wrote.
-
-        Raises:
-            UserInputError: a field is missing or unknown.
-        """
-        try:
-            finalists = tuple(Candidate(**candidate) for candidate in data["finalists"])
-            return cls(**{**data, "finalists": finalists})
-        except (KeyError, TypeError) as error:
-            raise UserInputError(f"these are no ratios of a search ({error}); run the search again.") from error
-
-    def masks(self, dense: LoadedModel) -> LevelMasks:
-        """Cell masks by magnitude at these ratios."""
-        return magnitude_masks(dense, self.kept_cells, self.cell_rows)
 
 
 def choose_ratios(
     dense: LoadedModel,
     train: Encoded,
+    held_out: Encoded,
     *,
     overall_ratio: float | None = None,
     device: str | None = None,
@@ -159,12 +88,13 @@ def choose_ratios(
     Every candidate meets the budget, or for a budget that asks for more than `COMPARED`, that ratio; the choice is then
     thinned alike in all layers. Three candidates come first: all layers alike, one magnitude threshold for all, and the
     least sum of the layers' own output errors; so the choice is never worse than uniform by its own score. The best go
-    on to larger slices (successive halving). Rows of the training data serve as held-out slice and for calibration; the
-    development split is not looked at.
+    on to larger slices (successive halving). Training rows calibrate, held-out rows compare; the development split is
+    not looked at.
 
     Args:
         dense: the fine-tuned model; it is not changed.
         train: its training data, tokenised.
+        held_out: rows that it was not trained on: what it learnt by heart is no measure of a candidate.
         overall_ratio: share of the prunable weights that goes; or else ``device`` with one or both limits.
         device: profile name or file; ``deadline_ms`` and ``energy_mj`` limit one inference of ``tokens`` tokens.
         proxy: ``"kl"``, ``"loss"``, ``"ladder"`` or ``"reconstruction"``; see `lavolta.training.proxies`.
@@ -180,20 +110,20 @@ def choose_ratios(
         UserInputError: options outside their range, too little data, a storage that cannot be used.
     """
     started = time.perf_counter()
-    _check(proxy, candidates, overall_ratio, device, deadline_ms, energy_mj, len(train))
+    _check(proxy, candidates, overall_ratio, device, deadline_ms, energy_mj, len(train), len(held_out))
     progress = progress or SilentProgress()
     budget = budget_of(dense, overall_ratio, device, deadline_ms, energy_mj, tokens, threads, cell_rows)
     space = compared_space(budget, low, high)
-    calibration_rows, held_out = split_rows(train, seed)
+    seen, compared = drawn_rows(train, held_out, seed)
     with progress.stage("calibrate"):
-        calibration = calibrate(dense, batches_of(train, calibration_rows), cell_rows)
-        errors = layer_errors(calibration, magnitude_rankings(dense, calibration.grids))
+        calibration = calibrate(dense, batches_of(seen), cell_rows)
+        errors = layer_errors(calibration, calibration.by_magnitude)
         firsts = fixed_candidates(calibration, errors, space)
         space = replace(space, firsts=firsts)
-        objective = objective_of(proxy, calibration, errors, train, held_out)
+        objective = objective_of(proxy, calibration, errors, compared)
     calibrated = time.perf_counter() - started
-    name = _study_name(dense, train, proxy, seed, cell_rows)
-    uniform, size = space.first_children[0], min(SLICES[0], len(held_out))
+    name = _study_name(dense, (train, held_out), proxy, seed, cell_rows)
+    uniform, size = space.first_children[0], min(SLICES[0], len(compared))
     file = None if storage is None else Path(storage)
 
     def rank(label: str, over: RatioSpace | ShortList, rows: int, count: int, kind: str) -> list[tuple[Any, float]]:
@@ -206,9 +136,9 @@ def choose_ratios(
 
     ranked = rank("first", space, size, max(candidates, len(firsts)), sampler)
     for place, wanted in enumerate(SLICES[1:]):
-        if size >= len(held_out) or proxy == "reconstruction":
+        if size >= len(compared) or proxy == "reconstruction":
             break
-        size = min(wanted, len(held_out))
+        size = min(wanted, len(compared))
         count = max(FINALISTS, len(ranked) // SHORT_LIST) if place == 0 else FINALISTS
         short = ShortList(space, _with([child for child, _ in ranked[:count]], uniform))
         again = rank(f"round {place + 2}", short, size, len(short.children), "random")
@@ -220,11 +150,12 @@ def choose_ratios(
         return thinned(space.decode(child), budget.parts, budget.limit)
 
     kept, share = settled(finalists[0][0]), budget.limit / space.limit
+    masks = {name: ranking.keep(kept[name]) for name, ranking in calibration.by_magnitude.items()}
     return Ratios(
         per_linear=ratios_of(kept, budget.parts),
         kept_cells=kept,
         cell_rows=cell_rows,
-        overall_ratio=model_sparsity(calibration.grids, magnitude_masks(dense, kept, cell_rows)),
+        overall_ratio=model_sparsity(calibration.grids, masks),
         compared_ratio=space.mean,
         score=finalists[0][1],
         origin=named.get(finalists[0][0], SEARCHED),
@@ -263,25 +194,27 @@ def budget_of(
     return device_budget(profile, dense.spec, cell_rows, tokens, deadline_ms, energy_mj, threads)
 
 
-def magnitude_masks(dense: LoadedModel, kept: Mapping[str, int], cell_rows: int) -> LevelMasks:
-    """Cell masks that keep the largest ``kept`` cells of each layer."""
-    rankings = magnitude_rankings(dense, dense.grids(cell_rows))
-    return {name: ranking.keep(kept[name]) for name, ranking in rankings.items()}
-
-
 def objective_of(
     proxy: str,
     calibration: Calibration,
     errors: Mapping[str, NDArray[np.float64]],
-    train: Encoded,
-    held_out: NDArray[np.int64],
+    compared: Encoded,
 ) -> Callable[[int], Proxy]:
-    """A proxy that can be asked for the first so many rows of the held-out slice."""
+    """A proxy that can be asked for the first so many of the compared rows, or all.
+
+    The batches of a round are among those of the next one, since a proxy remembers what a candidate said to a batch.
+    """
     if proxy == "reconstruction":
         layers = ReconstructionProxy(errors, {name: grid.cells for name, grid in calibration.grids.items()})
         return lambda _rows: layers
     made = ForwardProxy(calibration, [], proxy)
-    return lambda rows: made.on(batches_of(train, held_out[:rows]))
+
+    def on(rows: int) -> Proxy:
+        last = min(rows, len(compared))
+        ends = [0, *(size for size in SLICES if size < last), last]
+        return made.on([batch for a, b in pairwise(ends) for batch in batches_of(compared, np.arange(a, b))])
+
+    return on
 
 
 def fixed_candidates(
@@ -307,17 +240,18 @@ def fixed_candidates(
     )
 
 
-def batches_of(train: Encoded, rows: NDArray[np.int64]) -> list[Batch]:
-    """Rows in batches of similar length."""
-    by_length = rows[np.argsort(train.lengths[rows], kind="stable")]
-    return [train.batch(by_length[start : start + BATCH_ROWS]) for start in range(0, len(rows), BATCH_ROWS)]
+def batches_of(encoded: Encoded, rows: NDArray[np.int64] | None = None) -> list[Batch]:
+    """Rows, all where none are named, in batches of similar length."""
+    rows = np.arange(len(encoded)) if rows is None else rows
+    by_length = rows[np.argsort(encoded.lengths[rows], kind="stable")]
+    return [encoded.batch(by_length[start : start + BATCH_ROWS]) for start in range(0, len(rows), BATCH_ROWS)]
 
 
-def split_rows(train: Encoded, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows for calibration and rows of the held-out slice; no row is in both."""
-    order = np.random.default_rng(seed).permutation(len(train)).astype(np.int64)
-    calibration = min(CALIBRATION_ROWS, len(train) // 2)
-    return order[:calibration], order[calibration : calibration + SLICES[-1]]
+def drawn_rows(train: Encoded, held_out: Encoded, seed: int) -> tuple[Encoded, Encoded]:
+    """Rows that calibrate, and rows that candidates are compared on, in the order in which rounds take them."""
+    chance = np.random.default_rng(seed)
+    seen, compared = (chance.permutation(len(part)) for part in (train, held_out))
+    return train.take(seen[:CALIBRATION_ROWS]), held_out.take(compared[: SLICES[-1]])
 
 
 def bounds_of(budget: Budget, low: float | None = None, high: float | None = None) -> tuple[float, float]:
@@ -359,7 +293,8 @@ def _check(
     device: str | None,
     deadline_ms: float | None,
     energy_mj: float | None,
-    rows: int,
+    train_rows: int,
+    held_out_rows: int,
 ) -> None:
     if proxy not in PROXIES:
         raise UserInputError(f"the proxy {proxy!r} is unknown; choose one of {', '.join(PROXIES)}.")
@@ -368,21 +303,23 @@ def _check(
     limits = deadline_ms is not None or energy_mj is not None
     if (overall_ratio is None) == (device is None) or limits != (device is not None):
         raise UserInputError("give either overall_ratio, or a device with deadline_ms, energy_mj or both.")
-    if rows < LEAST_ROWS:
-        raise UserInputError(f"the training data has {rows} rows; the search needs at least {LEAST_ROWS}.")
+    for name, rows, least in (("training", train_rows, LEAST_ROWS), ("held-out", held_out_rows, LEAST_COMPARED)):
+        if rows < least:
+            raise UserInputError(f"there are {rows} {name} rows; the search needs at least {least}.")
 
 
 def _with(children: list[Actions], uniform: Actions) -> tuple[Actions, ...]:
     return tuple(children) if uniform in children else (*children, uniform)
 
 
-def _study_name(dense: LoadedModel, train: Encoded, proxy: str, seed: int, cell_rows: int) -> str:
+def _study_name(dense: LoadedModel, parts: Sequence[Encoded], proxy: str, seed: int, cell_rows: int) -> str:
     """A name that no other model, data or proxy has: a study cannot see by itself that its evaluation changed."""
-    digest = hashlib.sha256(json.dumps([proxy, seed, cell_rows, len(train)]).encode())
+    digest = hashlib.sha256(json.dumps([proxy, seed, cell_rows, [len(part) for part in parts]]).encode())
     for name, tensor in sorted(dense.module.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    for ids in train.ids:
-        digest.update(ids.tobytes())
-    if train.labels is not None:
-        digest.update(train.labels.tobytes())
+    for part in parts:
+        for ids in part.ids:
+            digest.update(ids.tobytes())
+        if part.labels is not None:
+            digest.update(part.labels.tobytes())
     return f"aebert-{proxy}-{digest.hexdigest()[:16]}"

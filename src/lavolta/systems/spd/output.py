@@ -14,7 +14,6 @@ from typing import Any
 from lavolta import __version__
 from lavolta.errors import UserInputError
 from lavolta.files import write_whole
-from lavolta.models.batching import Encoded
 from lavolta.models.export import export_bundle
 from lavolta.models.hf_out import save_pretrained
 from lavolta.models.loaded import LoadedModel
@@ -25,6 +24,7 @@ from lavolta.report.training import write_training_page
 from lavolta.runtime.bundle import BundleFile
 from lavolta.sparsity.ranking import LevelMasks
 from lavolta.systems.spd.options import PruneOptions
+from lavolta.training.task_data import TaskSplits
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class RatioSearch:
         name: of the method that searches.
         check: refuses a budget that a model cannot meet, before it is fine-tuned.
         mark: names the search and its options; another mark is another run.
-        run: from the teacher, its training rows, a folder for unfinished work and a listener to the ratios.
+        run: from the teacher, its data, a folder for unfinished work and a listener to the ratios.
     """
 
     name: str
     mark: str
     check: Callable[[LoadedModel], None]
-    run: Callable[[LoadedModel, Encoded, Path, Progress], FoundRatios]
+    run: Callable[[LoadedModel, TaskSplits, Path, Progress], FoundRatios]
 
 
 Ratios = Mapping[str, float] | RatioSearch

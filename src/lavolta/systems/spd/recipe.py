@@ -285,7 +285,7 @@ def _found(opts: PruneOptions, teacher: Teacher, ratios: Ratios | None, work: Pa
     if isinstance(ratios, RatioSearch):
         # A search works where its processes can share the model.
         teacher.loaded.module.to("cpu")
-        found = ratios.run(teacher.loaded, teacher.splits.train, work, progress)
+        found = ratios.run(teacher.loaded, teacher.splits, work, progress)
         teacher.loaded.module.to(opts.accelerator)
         return found
     return FoundRatios(ratios, {})
