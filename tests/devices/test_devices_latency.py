@@ -77,6 +77,8 @@ def test_the_finer_terms_by_hand() -> None:
     # Half of the cells: everything but the visits of bands is halved, so the inverse stays exact.
     half = devices.coefficients_ms(finer, work.scaled(0.5), 1000.0)
     assert half == pytest.approx((cycles - 1000.0) / 2e6 + 1000.0 / 1e6)
+    # Down to nothing kept, where bands are visited still.
+    assert devices.coefficients_ms(finer, work.scaled(0.0), 1000.0) == pytest.approx(1000.0 / 1e6)
 
 
 def test_no_work_takes_no_time_here() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,29 @@ def test_time_and_energy_of_a_device_are_budgets(dense: LoadedModel, train: Enco
     with pytest.raises(UserInputError, match="there is nothing to prune"):
         aebert.choose_ratios(dense, train, held_out, device=DEVICE, energy_mj=1e6, tokens=16, cell_rows=4)
     assert found.budget["allowed_ms"] == deadline_ms
+
+
+def test_the_deadline_holds_on_a_device_whose_bands_cost_time(
+    dense: LoadedModel, train: Encoded, held_out: Encoded, tmp_path: Path
+) -> None:
+    # As `lavolta device profile` measures it; at so many cycles, bands are a good part of the time of a small model.
+    measured = tmp_path / "measured.toml"
+    shipped = (resources.files("lavolta.devices") / "profiles" / f"{DEVICE}.toml").read_text(encoding="utf-8")
+    assert shipped.count("cycles_per_rest_mac") == 1
+    measured.write_text(
+        shipped.replace("cycles_per_rest_mac", "cycles_per_band = 400.0\ncycles_per_rest_mac"), encoding="utf-8"
+    )
+    profile = load_device(measured)
+    whole = {name: grid.cells for name, grid in dense.grids(4).items()}
+
+    def took_ms(kept: dict[str, int]) -> float:
+        return latency_ms(profile, work_of(dense.spec, kept, 4, 16), profile.cluster().max_mhz)
+
+    deadline_ms = 0.5 * (took_ms(whole) + took_ms(dict.fromkeys(whole, 1)))
+    found = aebert.choose_ratios(
+        dense, train, held_out, device=str(measured), deadline_ms=deadline_ms, tokens=16, cell_rows=4, candidates=4
+    )
+    assert took_ms(found.kept_cells) <= deadline_ms * (1 + 1e-9)
 
 
 def test_energy_is_kept_at_the_clock_that_was_picked(dense: LoadedModel, train: Encoded, held_out: Encoded) -> None:

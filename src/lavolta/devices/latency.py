@@ -49,7 +49,8 @@ def coefficients_ms(coefficients: LatencyCoefficients, work: Work, freq_mhz: flo
     parallel = coefficients.cycles_per_rest_mac * work.rest_macs
     others = 0.0
     for int8, macs in ((False, work.kept_macs - work.int8_macs), (True, work.int8_macs)):
-        if macs <= 0:
+        # Bands are visited whatever they keep: time is linear in the kept work down to nothing.
+        if macs <= 0 and not any(part.int8 == int8 for part in work.linears):
             continue
         few = coefficients.few_cycles(work.cell_rows) if are_few(work) and not int8 else None
         if few is not None:
