@@ -11,8 +11,11 @@ NOTE = "made-for"
 """File in the folder that holds the mark of the work."""
 
 
-def begin_work(folder: Path, mark: str) -> None:
+def begin_work(folder: Path, mark: str, keep: str | None = None) -> None:
     """Make the folder; what is in it stays where it has the same mark, and goes where it has another one.
+
+    Args:
+        keep: a name in the folder that stays in either case, since what lies there says itself what it is.
 
     Raises:
         UserInputError: the folder cannot be made, or holds files of somebody else.
@@ -24,7 +27,10 @@ def begin_work(folder: Path, mark: str) -> None:
                 raise UserInputError(f"{folder} holds files that this program did not make; move it away.")
             if note.read_text(encoding="utf-8", errors="replace") == mark:
                 return
-            shutil.rmtree(folder)
+            # The note last: a folder that is emptied only in part is still ours.
+            for entry in sorted(folder.iterdir(), key=lambda path: path.name == NOTE):
+                if entry.name != keep:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         folder.mkdir(exist_ok=True)
         note.write_text(mark, encoding="utf-8")
     except OSError as error:

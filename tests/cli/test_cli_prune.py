@@ -42,7 +42,7 @@ def pruner(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_prune_hands_everything_to_the_recipe(pruner: ModuleType, invoke: Invoke, tmp_path: Path) -> None:
     ratios = tmp_path / "ratios.json"
     ratios.write_text('{"layers.0.ffn.up": 0.5, "layers.0.ffn.down": 1}', encoding="utf-8")
-    words = ["--sparsity", 0.8, "--method", "gmp-kd", "--levels", "0.4,0.6", "--steps", 7, "--seed", 3, "--lr", 1e-3]
+    words = ["--method", "gmp-kd", "--levels", "0.4,0.95", "--steps", 7, "--seed", 3, "--lr", 1e-3]
     words += ["--cell-rows", 4, "--no-dropout", "--no-mask-padding", "--quick", "--force", "--ratios", ratios]
     outcome = invoke("prune", "m", "--task", "rte", "--data", tmp_path, "--out", tmp_path / "o", *words, "--json")
     assert outcome.code == 0
@@ -55,9 +55,9 @@ def test_prune_hands_everything_to_the_recipe(pruner: ModuleType, invoke: Invoke
             "data": tmp_path,
             "out": tmp_path / "o",
             "ratios": {"layers.0.ffn.up": 0.5, "layers.0.ffn.down": 1.0},
-            "sparsity": 0.8,
+            "sparsity": None,
             "method": "gmp-kd",
-            "levels": (0.4, 0.6),
+            "levels": (0.4, 0.95),
             "steps": 7,
             "epochs": 12.0,
             "seed": 3,
@@ -170,6 +170,7 @@ def test_prune_shows_people_both_sparsities(pruner: ModuleType, invoke: Invoke, 
         (["--ratios", "{dir}/words.json"], "is no object of numbers"),
         (["--ratios", "{dir}/broken.json"], "is not JSON"),
         (["--out", "{dir}/broken.json/out"], "is a file, not a folder"),
+        (["--ratios", "{dir}/list.json", "--sparsity", "0.8"], "and --sparsity of all; leave one out"),
         (["--method", "aebert+magic"], "or aebert+METHOD."),
         (["--method", "aebert", "--ratios", "{dir}/list.json"], "leave one of them out"),
         (

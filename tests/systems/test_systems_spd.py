@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,12 @@ def test_a_bundle_alone(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> N
     assert BundleFile.open(out).manifest["cell_rows"] == 4
     assert {p.name for p in tmp_path.iterdir()} == {"alone.lavolta"}
     assert run(tiny_folder, tiny_glue, out, cell_rows=4)["score"] == result["score"]
+    # A reader says of a bundle in an older format that it is to be made again: on the same file.
+    content = out.read_bytes()
+    assert content.count(b'\\"format\\":4') == 1
+    out.write_bytes(content.replace(b'\\"format\\":4', b'\\"format\\":3'))
+    assert run(tiny_folder, tiny_glue, out, cell_rows=4)["score"] == result["score"]
+    assert BundleFile.open(out).manifest["format"] == 4
 
 
 def test_embeddings_and_head_stay_as_fine_tuned_under_spd(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
@@ -244,7 +251,7 @@ def test_a_teacher_at_chance_is_told_before_the_long_part(
         prune(str(tiny_folder), task="rte", data=tiny_glue, out=tmp_path / "out", teacher_epochs=0.1, steps=10**6)
     assert not (tmp_path / "out").exists()
     # Who insists does not fine-tune again.
-    saved = tmp_path / "out.work" / "rte-teacher-0.safetensors"
+    (saved,) = (tmp_path / "out.work").glob("teachers/*/rte-teacher-0.safetensors")
     made = saved.stat().st_mtime_ns
     monkeypatch.setattr("lavolta.systems.spd.recipe.prune_teacher", lambda *_: (_ for _ in ()).throw(ReachedError))
     with pytest.raises(ReachedError):
@@ -256,8 +263,16 @@ def test_a_teacher_at_chance_is_told_before_the_long_part(
             teacher_epochs=0.1,
             steps=10**6,
             force=True,
+            # Nor does who prunes in another way.
+            lr=1e-5,
+            sparsity=0.8,
         )
     assert saved.stat().st_mtime_ns == made
+    with pytest.raises(ReachedError):
+        run(tiny_folder, tiny_glue, tmp_path / "out", teacher_lr=1e-5)
+    teachers = list((tmp_path / "out.work").glob("teachers/*/rte-teacher-0.safetensors"))
+    assert len(teachers) == 2
+    assert saved in teachers
 
 
 def test_a_model_with_a_head_for_the_task_is_the_teacher(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
@@ -314,6 +329,32 @@ def test_a_place_that_holds_something_else_is_left_alone(tiny_folder: Path, tiny
     with pytest.raises(UserInputError, match="a folder that exists"):
         run(tiny_folder, tiny_glue, tmp_path / "absent" / "out")
     assert [p.name for p in (tmp_path / "notes").iterdir()] == ["diary.txt"]
+    for place in (".", ".."):
+        with pytest.raises(UserInputError, match="is no name for a result"):
+            run(tiny_folder, tiny_glue, Path(place))
+
+
+def test_an_end_while_a_result_is_replaced_leaves_nothing_that_cannot_be_repeated(
+    tiny_folder: Path, tiny_glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, moved = tmp_path / "out", list[Path]()
+    run(tiny_folder, tiny_glue, out)
+
+    def ending(source: Path, target: Path) -> None:
+        if target == out:
+            raise ReachedError
+        moved.append(source)
+        os.rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "lavolta.systems.spd.output.os", SimpleNamespace(replace=ending, access=os.access, W_OK=os.W_OK)
+        )
+        with pytest.raises(ReachedError):
+            run(tiny_folder, tiny_glue, out, seed=1)
+    assert (moved, out.exists()) == ([out], False)
+    assert run(tiny_folder, tiny_glue, out, seed=1)["options"]["seed"] == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
 def test_the_rows_of_the_experiment_run_and_are_not_run_again(

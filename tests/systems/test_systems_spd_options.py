@@ -23,6 +23,8 @@ from lavolta.systems.spd.options import PruneOptions, pruned_steps, rate_ends
         ({"lr": float("nan")}, "the learning rate is nan"),
         ({"epochs": 0.0}, "the epochs is 0.0"),
         ({"seed": -1}, "the seed is -1"),
+        ({"seed": 1 << 31}, "the seed is 2147483648; give 0 to 2147483647"),
+        ({"levels": (1.0,), "sparsity": None}, "do not lead to 1"),
         ({"levels": (0.5, 0.4)}, "give rising sparsities"),
         ({"levels": (0.95,)}, "do not lead to 0.9"),
         ({"levels": (0.5,), "method": "wanda"}, "wanda leaves no order in which cells were dropped"),

@@ -87,6 +87,10 @@ def test_layers_may_have_targets_of_their_own(tiny_folder: Path, tiny_glue: Path
         assert result["method"] == ("looking+gradual-sparsegpt" if given is search else "gradual-sparsegpt")
         assert result.get("search") == ({"seconds": 1.0} if given is search else None)
         out.unlink()
+    with pytest.raises(UserInputError, match="two answers to one question"):
+        run(tiny_folder, tiny_glue, tmp_path / "two.lavolta", ratios=ratios, sparsity=0.5)
+    with pytest.raises(UserInputError, match="neither a sparsity nor ratios"):
+        run(tiny_folder, tiny_glue, tmp_path / "none.lavolta", sparsity=None)
     with pytest.raises(UserInputError, match="give one for every layer"):
         run(tiny_folder, tiny_glue, tmp_path / "few.lavolta", ratios={"layers.0.ffn.up": 0.5})
     # Refused before anything was trained.

@@ -39,10 +39,10 @@ def test_the_rate_restarts_at_the_peak_where_a_phase_ends() -> None:
     assert [rate.at(step) for step in range(9)] == [1.0, 0.75, 0.5, 0.25, 1.0, 0.75, 0.5, 0.25, 0.0]
 
 
-@given(st.integers(1, 50), st.integers(1, 50), st.integers(0, 60))
-def test_horizons_follow_the_run(first: int, second: int, warmup: int) -> None:
+@given(st.integers(1, 50), st.integers(1, 50))
+def test_horizons_follow_the_run(first: int, second: int) -> None:
     # The published code has 30 + 30 epochs written in, whatever the options say.
-    rate = RestartedDecay(0.5, (first, first + second), warmup)
+    rate = RestartedDecay(0.5, (first, first + second))
     values = [rate.at(step) for step in range(first + second)]
     assert all(0.0 < value <= 0.5 for value in values)
     assert values[first] == 0.5
@@ -70,8 +70,7 @@ def test_a_slope_of_zero_is_refused() -> None:
         MixedReplacing(0.8, hold=10, rise=0)
 
 
-def test_a_constant_probability_may_jump() -> None:
-    assert [ConstantReplacing(0.5, jump=2).at(step) for step in range(4)] == [0.5, 0.5, 1.0, 1.0]
+def test_a_constant_probability_stays() -> None:
     assert ConstantReplacing(0.3).at(10**6) == 0.3
 
 

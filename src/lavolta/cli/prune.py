@@ -118,7 +118,7 @@ def prune(
         check_positive("--lr", lr)
     check_parents(out)
     given: dict[str, Any] = {
-        "sparsity": sparsity,
+        "sparsity": None if ratios or device else sparsity,
         "method": defaults.SEARCHED.get(method, method),
         "levels": _levels(levels),
         "steps": steps,

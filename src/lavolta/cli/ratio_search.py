@@ -67,6 +67,8 @@ def check_search(context: typer.Context, method: str, options: SearchOptions, ra
             raise UserInputError(
                 f"{alone[0]} is for a search for ratios, and {taken} has none; take --method aebert or aebert+{taken}."
             )
+        if ratios is not None and "sparsity" in given:
+            raise UserInputError("--ratios says how much of each layer goes, and --sparsity of all; leave one out.")
         return options
     if ratios is not None:
         raise UserInputError(f"{method} searches for ratios, and --ratios gives them; leave one of them out.")

@@ -20,8 +20,8 @@ NOTICE = (
     "This is a dense graph: pruned weights are zeros in it, and a runtime other than La Volta multiplies them like all "
     "others, so it is not faster for the pruning."
 )
-MOST_BYTES = (1 << 31) - 1
-"""A protobuf message cannot be longer."""
+MOST_BYTES = (1 << 31) - (1 << 24)
+"""Of weights: a protobuf message cannot be longer than 2 GiB, and nodes and names take far less than 16 MiB of it."""
 
 
 def save_onnx(loaded: LoadedModel, path: str | Path, masks: LevelMasks | None = None, cell_rows: int = 1) -> None:
@@ -45,8 +45,6 @@ def save_onnx(loaded: LoadedModel, path: str | Path, masks: LevelMasks | None = 
     model = encoder_model(loaded, masks, cell_rows)
     if path.is_dir():
         raise UserInputError(f"{path} is a folder; give the name of a file in it, such as {path / 'model.onnx'}.")
-    if model.ByteSize() > MOST_BYTES:
-        raise UserInputError(f"{loaded.spec.name} is too large for one ONNX file (2 GB); write a Hugging Face folder.")
     write_whole(path, model.SerializeToString())
 
 
@@ -62,6 +60,9 @@ def encoder_model(loaded: LoadedModel, masks: LevelMasks | None = None, cell_row
     for name, weight in masked_linears(loaded, masks, cell_rows).items():
         weights[f"{name}.weight"] = weight.numpy()
     weights |= {f"{name}.bias": bias for name, bias in loaded.biases().items()}
+    # Before the graph is made: ONNX's own checker cannot even read one that is too large.
+    if sum(weight.nbytes for weight in weights.values()) > MOST_BYTES:
+        raise UserInputError(f"{spec.name} is too large for one ONNX file (2 GB); write a Hugging Face folder.")
     graph = Graph(weights)
     inputs = ["input_ids", "attention_mask", *(["token_type_ids"] if spec.types > 1 else [])]
     mask = graph.add("Cast", ["attention_mask"], to=TensorProto.FLOAT)

@@ -347,3 +347,20 @@ def _check_written(path: Path) -> None:
         BundleFile.open(path)
     except BundleError as error:
         raise UserInputError(f"the parts of the bundle do not fit each other: {error}") from error
+
+
+def made_with(path: Path, command: str) -> dict[str, Any]:
+    """What a bundle says of the command that made it; nothing for another command, or another version of the format.
+
+    Raises:
+        BundleError: no bundle, or a damaged one.
+    """
+    try:
+        manifest = BundleFile.open(path).manifest
+    except BundleError as error:
+        # A bundle of another version says "write it again": that has to work on the same file.
+        if error.kind == "version-unsupported":
+            return {}
+        raise
+    made = manifest.get("provenance", {}).get(command)
+    return made if isinstance(made, dict) else {}

@@ -22,7 +22,7 @@ from lavolta.errors import UserInputError
 from lavolta.models.layers import Layer
 from lavolta.models.loaded import Batch, LoadedModel
 from lavolta.models.transformer import Transformer
-from lavolta.training.distill import attention_error, hidden_loss, soft_cross_entropy, summed_hidden_error
+from lavolta.training.distill import attention_error, soft_cross_entropy, summed_hidden_error
 from lavolta.training.encoder import label_loss
 from lavolta.training.schedules import Replacing
 
@@ -66,7 +66,6 @@ class LossTerms:
         hidden: hidden states, embeddings and all layers.
         attention: attention weights of all layers.
         temperature: of the soft labels.
-        relative: hidden errors relative to the teacher's power and their mean over layers, instead of their raw sum.
         mask_padding: padding does not count in hidden states and attention; false counts it, as published.
     """
 
@@ -75,7 +74,6 @@ class LossTerms:
     hidden: float = 1.0
     attention: float = 1.0
     temperature: float = 1.0
-    relative: bool = False
     mask_padding: bool = True
 
     def __post_init__(self) -> None:
@@ -187,10 +185,7 @@ class GraftingObjective:
         if terms.soft:
             total = total + terms.soft * _output_error(mine.output, taught.output, task, terms.temperature)
         mask = batch.attention_mask if terms.mask_padding else None
-        if terms.hidden and terms.relative:
-            real = torch.ones_like(batch.attention_mask) if mask is None else mask
-            total = total + terms.hidden * hidden_loss(mine.hidden[1:], taught.hidden[1:], real)
-        elif terms.hidden:
+        if terms.hidden:
             total = total + terms.hidden * summed_hidden_error(mine.hidden, taught.hidden, mask)
         if terms.attention:
             total = total + terms.attention * attention_error(mine.attention, taught.attention, mask)

@@ -50,12 +50,10 @@ class RestartedDecay:
     Args:
         peak: learning rate.
         ends: the step at which each phase ends, rising; the last one is the length of the run.
-        warmup: steps in which the first phase rises to the peak.
     """
 
     peak: float
     ends: tuple[int, ...]
-    warmup: int = 0
 
     def __post_init__(self) -> None:
         if not self.ends or any(b <= a for a, b in pairwise((0, *self.ends))) or not 0.0 < self.peak < float("inf"):
@@ -69,10 +67,7 @@ class RestartedDecay:
         begin = 0
         for end in self.ends:
             if step < end:
-                first = min(self.warmup, end - 1) if begin == 0 else 0
-                if step - begin < first:
-                    return self.peak * (step + 1) / first
-                return self.peak * (end - step) / (end - begin - first)
+                return self.peak * (end - step) / (end - begin)
             begin = end
         return 0.0
 
@@ -86,16 +81,16 @@ class Replacing(Protocol):
 
 @dataclass(frozen=True)
 class ConstantReplacing:
-    """One probability for the whole run, or until ``jump`` steps, and 1 from then on."""
+    """One probability for the whole run."""
 
     probability: float
-    jump: int | None = None
 
     def __post_init__(self) -> None:
         _check_probability(self.probability)
 
     def at(self, step: int) -> float:
-        return 1.0 if self.jump is not None and step >= self.jump else self.probability
+        del step
+        return self.probability
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,6 @@ def device_budget(
     deadline_ms: float | None,
     energy_mj: float | None,
     threads: int = 1,
-    precision: str = "fp32",
 ) -> Budget:
     """The kept work that one inference may have, in milliseconds at the clock that leaves most of it.
 
@@ -74,7 +73,7 @@ def device_budget(
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise UserInputError(f"{name} is {value}; give a positive number.")
     cells = dense_cells(spec, cell_rows)
-    dense = work_of(spec, cells, cell_rows, tokens, int8=cells if precision == "int8" else ())
+    dense = work_of(spec, cells, cell_rows, tokens)
     shares: list[tuple[float, float, float]] = []
     refusal: InfeasibleError | None = None
     for step in profile.cluster().steps:
@@ -99,7 +98,7 @@ def device_budget(
         )
 
     def kept_ms(kept: dict[str, int]) -> float:
-        work = work_of(spec, kept, cell_rows, tokens, int8=cells if precision == "int8" else ())
+        work = work_of(spec, kept, cell_rows, tokens)
         return latency_ms(profile, work, freq_mhz, threads)
 
     parts = [Part(name, count, (dense_ms - kept_ms({**cells, name: 0})) / count) for name, count in cells.items()]
@@ -112,7 +111,6 @@ def device_budget(
         "freq_mhz": freq_mhz,
         "tokens": tokens,
         "threads": threads,
-        "precision": precision,
         "allowed_ms": allowed_ms,
         "dense_ms": dense_ms,
     }

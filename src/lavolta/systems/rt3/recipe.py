@@ -12,14 +12,14 @@ import torch
 
 from lavolta.devices.loading import load as load_device
 from lavolta.devices.profile import DeviceProfile
-from lavolta.errors import BundleError, UserInputError
+from lavolta.errors import UserInputError
 from lavolta.models.batching import Encoded, StepBatches, encode_texts, sorted_batches
 from lavolta.models.export import export_bundle
 from lavolta.models.hf import load_encoder
 from lavolta.models.hf_decoders import is_decoder, load_decoder
 from lavolta.models.loaded import Batch, LoadedModel
 from lavolta.progress import Progress, SilentProgress
-from lavolta.runtime.bundle import BundleFile
+from lavolta.runtime.bundle import BundleFile, made_with
 from lavolta.runtime.engine import open_bundle
 from lavolta.runtime.spec import ModelSpec
 from lavolta.sparsity.ranking import level_masks
@@ -253,16 +253,10 @@ def _distil(
 
 def _finished(out: Path, mark: str) -> dict[str, Any] | None:
     """What `compress` returns for a bundle that these options made; ``None`` for any other bundle."""
-    try:
-        bundle = BundleFile.open(out)
-    except BundleError as error:
-        # A bundle of another version says "write it again": that has to work on the same file.
-        if error.kind == "version-unsupported":
-            return None
-        raise
-    made = bundle.manifest.get("provenance", {}).get("compress")
-    if not isinstance(made, dict) or made.get("mark") != mark:
+    made = made_with(out, "compress")
+    if made.get("mark") != mark:
         return None
+    bundle = BundleFile.open(out)
     shapes = bundle.linears
     cell_rows = int(bundle.manifest["cell_rows"])
     levels = []

@@ -12,6 +12,8 @@ from lavolta.training.schedules import phase_steps
 
 POOLINGS = ("cls", "mean")
 ACCELERATORS = ("cpu", "cuda")
+SEEDS = 1 << 31
+"""A step's own seed is made of the run's and of the step."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class PruneOptions:
     Args:
         source: a model folder or a packaged model; with a head for the task it is the teacher as it is.
         task: GLUE task, with its folder ``data``.
-        sparsity: share of the encoder's linear weights that goes, 0 to below 1, alike in every layer.
+        sparsity: share of the encoder's linear weights that goes, 0 to below 1; ``None`` where ratios of the layers, or
+            a device, say it.
         method: a name of `defaults.METHODS`; ``"auto"`` becomes the best of them, or with ``levels`` the best that
             leaves a ladder.
         steps: of the training under the method; ``None`` takes ``epochs``.
@@ -44,7 +47,7 @@ class PruneOptions:
     source: str
     task: str
     data: str
-    sparsity: float = defaults.SPARSITY
+    sparsity: float | None = defaults.SPARSITY
     method: str = defaults.METHOD
     steps: int | None = None
     epochs: float = defaults.EPOCHS
@@ -75,7 +78,7 @@ class PruneOptions:
         ):
             if value not in allowed:
                 raise UserInputError(f"the {name} {value!r} is unknown; choose one of {', '.join(map(str, allowed))}.")
-        if not 0.0 <= self.sparsity < 1.0:
+        if self.sparsity is not None and not 0.0 <= self.sparsity < 1.0:
             raise UserInputError(f"a sparsity of {self.sparsity:g} cannot be reached; give a number from 0 to below 1.")
         smallest = min(self.batch_size, self.teacher_batch_size)
         if (self.steps is not None and self.steps < 1) or smallest < 1 or self.max_tokens < 8:
@@ -90,13 +93,13 @@ class PruneOptions:
         ):
             if not 0.0 < number < float("inf"):
                 raise UserInputError(f"the {name} is {number}; give a positive number.")
-        if self.seed < 0:
-            raise UserInputError(f"the seed is {self.seed}; give 0 or more.")
-        if list(self.levels) != sorted(set(self.levels)) or any(not 0.0 <= s < self.sparsity for s in self.levels):
+        if not 0 <= self.seed < SEEDS:
+            raise UserInputError(f"the seed is {self.seed}; give 0 to {SEEDS - 1}.")
+        last = 1.0 if self.sparsity is None else self.sparsity
+        if list(self.levels) != sorted(set(self.levels)) or any(not 0.0 <= s < last for s in self.levels):
             raise UserInputError(
-                f"the levels {list(self.levels)} do not lead to {self.sparsity:g}; give rising sparsities below it."
+                f"the levels {list(self.levels)} do not lead to {last:g}; give rising sparsities below it."
             )
-
         if self.levels and self.method not in defaults.LADDERS:
             raise UserInputError(
                 f"{self.method} leaves no order in which cells were dropped; take one of {', '.join(defaults.LADDERS)} "

@@ -21,10 +21,13 @@ from lavolta.models.marks import model_mark, task_mark
 from lavolta.models.tasks import TaskData
 from lavolta.progress import Progress
 from lavolta.report.training import write_training_page
-from lavolta.runtime.bundle import BundleFile
+from lavolta.runtime.bundle import made_with
 from lavolta.sparsity.ranking import LevelMasks
 from lavolta.systems.spd.options import PruneOptions
 from lavolta.training.task_data import TaskSplits
+
+TEACHING = ("task", "seed", "max_tokens", "pooling", "quick", "accelerator")
+"""Options that a fine-tuning depends on, beside those that are the teacher's by name."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,17 @@ def mark_of(opts: PruneOptions, task: TaskData, ratios: Ratios | None) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def teacher_mark(opts: PruneOptions, task: TaskData) -> str:
+    """Names a fine-tuning by what it depends on."""
+    mine = {name: value for name, value in opts.identity().items() if name.startswith("teacher_") or name in TEACHING}
+    content = json.dumps([__version__, mine, task_mark(task), model_mark(opts.source)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
 def finished(out: Path, mark: str) -> dict[str, Any] | None:
     """The result of an earlier equal call; refuses a place that holds something else."""
+    if out.name in ("", ".."):
+        raise UserInputError(f"{str(out)!r} is no name for a result; give one, such as {out / 'pruned'}.")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise UserInputError(f"{out} cannot be written; choose a place in a folder that exists and may be written.")
     alone = out.suffix == ".lavolta"
@@ -87,7 +99,7 @@ def finished(out: Path, mark: str) -> dict[str, Any] | None:
             raise UserInputError(f"{out} is a folder; give the name of a bundle, or a folder without .lavolta.")
         return None
     if alone:
-        made = BundleFile.open(out).manifest.get("provenance", {}).get("prune", {})
+        made = made_with(out, "prune")
         return made if made.get("mark") == mark else None
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
@@ -104,7 +116,8 @@ def write(out: Path, work: Path, pruned: Pruned, opts: PruneOptions, result: dic
     """Put the result where it was asked for, whole; returns it with what is known of the Hugging Face folder."""
     alone = out.suffix == ".lavolta"
     folder = work / "result"
-    shutil.rmtree(folder, ignore_errors=True)
+    for old in (folder, work / "replaced"):
+        shutil.rmtree(old, ignore_errors=True)
     folder.mkdir()
     if not alone:
         saved = save_pretrained(pruned.student, folder / "huggingface", pruned.masks[-1], opts.cell_rows)
@@ -123,6 +136,7 @@ def write(out: Path, work: Path, pruned: Pruned, opts: PruneOptions, result: dic
     write_whole(folder / "result.json", f"{json.dumps(result, indent=1)}\n".encode())
     write_training_page(result, folder / "report.html")
     if out.exists():
-        shutil.rmtree(out)
+        # An end in the middle leaves the old result or the new one, never a part of one.
+        os.replace(out, work / "replaced")
     os.replace(folder, out)
     return result

@@ -26,7 +26,16 @@ from lavolta.systems.spd import defaults
 from lavolta.systems.spd.ladder import train_ladder
 from lavolta.systems.spd.methods import METHODS, PRUNE_SHARE, SCORE_LR, Method, make_pruning, trained
 from lavolta.systems.spd.options import PruneOptions, pruned_steps, rate_ends
-from lavolta.systems.spd.output import FoundRatios, Pruned, Ratios, RatioSearch, finished, mark_of, write
+from lavolta.systems.spd.output import (
+    FoundRatios,
+    Pruned,
+    Ratios,
+    RatioSearch,
+    finished,
+    mark_of,
+    teacher_mark,
+    write,
+)
 from lavolta.training.grafting import GraftedModel, GraftingObjective, freeze
 from lavolta.training.masking import MaskedLinears
 from lavolta.training.pruning import GradualMagnitude, Pruning, apply_masks, check_targets
@@ -41,6 +50,8 @@ LOOKS = 8
 
 CHECKPOINT_EVERY = 50
 CALIBRATION_ROWS = 256
+TEACHERS = "teachers"
+"""Folder of dense models in that of unfinished work."""
 
 
 @dataclass
@@ -87,7 +98,11 @@ def prune(
         UserInputError: wrong options, model or data; a teacher at chance; a loss that is not finite.
         BundleError: the bundle cannot be written.
     """
+    if isinstance(ratios, Mapping) and options.setdefault("sparsity", None) is not None:
+        raise UserInputError("sparsity and ratios of the layers are two answers to one question; give one of them.")
     opts = PruneOptions(str(source), task, str(data), **options)
+    if opts.sparsity is None and ratios is None:
+        raise UserInputError("neither a sparsity nor ratios of the layers are given; give one of them.")
     progress, out = progress or SilentProgress(), Path(out)
     task_data = load_task(opts.task, opts.data)
     mark = mark_of(opts, task_data, ratios)
@@ -103,9 +118,10 @@ def prune(
         else:
             check_levels(opts, encoder.linear_shapes, check_targets(encoder.linear_shapes, ratios))
     work = out.with_name(out.name + ".work")
-    begin_work(work, mark)
+    # The teacher says itself what it is: other options of the pruning need no other one.
+    begin_work(work, mark, keep=TEACHERS)
     clock = Clock()
-    teacher = make_teacher(opts, task_data, work, clock, progress)
+    teacher = make_teacher(opts, task_data, work / TEACHERS / teacher_mark(opts, task_data), clock, progress)
     found = _found(opts, teacher, ratios, work, progress)
     pruned = prune_teacher(opts, teacher, found.per_linear, work, clock, progress)
     result = {"kind": "prune", "mark": mark, **pruned.facts, "seconds": dict(clock.seconds), "out": str(out)}
@@ -281,6 +297,8 @@ def overall_sparsity(shapes: Mapping[str, tuple[int, int]], targets: Mapping[str
 
 def _found(opts: PruneOptions, teacher: Teacher, ratios: Ratios | None, work: Path, progress: Progress) -> FoundRatios:
     if ratios is None:
+        # `prune` has refused options without either.
+        assert opts.sparsity is not None
         return FoundRatios(dict.fromkeys(teacher.loaded.linear_shapes, opts.sparsity), {})
     if isinstance(ratios, RatioSearch):
         # A search works where its processes can share the model.
