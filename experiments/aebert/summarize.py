@@ -19,6 +19,11 @@ DEFAULT_PROXY = "kl"
 LEAST_CANDIDATES = 10
 """Fewer do not make a rank correlation."""
 NORMAL_95 = 1.96
+OTHERS = {
+    "gain_over_uniform": "uniform",
+    "gain_over_global_magnitude": "one magnitude threshold for all layers",
+    "gain_over_random": "the mean of random candidates",
+}
 SLICES = Path(__file__).parent / "slices"
 SPD = Path(__file__).parents[1] / "spd" / "summary.json"
 
@@ -64,7 +69,8 @@ def correlation(rows: list[dict[str, Any]], proxy: str) -> dict[str, Any] | None
     The interval is Fisher's, with the variance 1.06 / (n - 3) of a rank correlation (Fieller et al. 1957).
     """
     groups: dict[tuple[float, int, int], list[dict[str, Any]]] = {}
-    for row in rows:
+    # A candidate that a proxy chose is none of its test.
+    for row in (row for row in rows if not row["row"].startswith(CHOSEN)):
         groups.setdefault(_setting(row), []).append(row)
     large = [group for group in groups.values() if len(group) >= LEAST_CANDIDATES]
     if not large:
@@ -157,9 +163,10 @@ def _answers(summary: dict[str, Any]) -> str:
         f"{_points(summary['combination_at_90'])}.",
     ]
     for task, found in summary["by_task"].items():
-        for proxy, points in found["gain_over_uniform"].items():
-            each = ", ".join(f"{gain:+.2f}" for gain in points)
-            lines.append(f"* {task}, chosen by `{proxy}` against uniform, each seed: {each}.")
+        for field, other in OTHERS.items():
+            for proxy, points in found[field].items():
+                each = ", ".join(f"{gain:+.2f}" for gain in points)
+                lines.append(f"* {task}, chosen by `{proxy}` against {other}, each ratio and seed: {each}.")
         for proxy, entry in found["proxy_spearman"].items():
             if entry is not None:
                 lines.append(

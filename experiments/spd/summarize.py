@@ -18,7 +18,7 @@ from lavolta.report.generated import summary_command
 
 TASKS = ("rte", "mrpc", "stsb")
 HEADLINE = 0.9
-COMBINATION = "aebert+"
+COMBINATION = "aebert"
 """Methods whose ratios were searched begin so."""
 SAME_MASKS = (("sparsegpt+spd", "sparsegpt"), ("gradual-sparsegpt+spd", "gradual-sparsegpt"))
 """Pairs that prune alike and differ in what is trained, and from what: SPD's training first."""
@@ -51,6 +51,7 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
         "gain_over_gmp_kd_at_90": _mean(gains),
         "interval": interval(gains),
         "pairs": len(pairs),
+        "dense_models": _dense_models(pairs.values()),
         "gap_reduction": _mean(gaps),
         "gap_reduction_interval": interval(gaps),
         "combination_at_90": _mean([found["ahead"] for found in combined.values()]),
@@ -61,7 +62,7 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
             "pruning on labels (`gmp`) raises the train-dev gap of the dense model": _gap_raised(results, "gmp"),
             "pruning with the teacher's outputs (`gmp-kd`) raises it": _gap_raised(results, "gmp-kd"),
             "SPD raises it": _gap_raised(results, "spd"),
-            "SPD's gap is smaller than that of `gmp-kd`": verdict(gaps),
+            "SPD's gap is smaller than that of `gmp-kd`": verdict(gaps, _dense_models(pairs.values())),
         },
         "same_masks": [_same_masks(results, ours, theirs) for ours, theirs in SAME_MASKS],
         "rows": _rows(results),
@@ -109,7 +110,7 @@ def end_gap(result: Result) -> float:
     return float(last["train"]) - float(last["dev"])
 
 
-def verdict(differences: Sequence[float]) -> dict[str, Any]:
+def verdict(differences: Sequence[float], dense_models: int) -> dict[str, Any]:
     """Confirmed where the interval of the mean lies above zero, contradicted where it lies below, else undecided."""
     found = interval(differences)
     words = "undecided"
@@ -117,7 +118,10 @@ def verdict(differences: Sequence[float]) -> dict[str, Any]:
         words = "confirmed"
     if found is not None and found[1] < 0:
         words = "contradicted"
-    return {"verdict": words, "points": _mean(differences), "interval": found, "pairs": len(differences)}
+    return {"verdict": words, "points": _mean(differences), "interval": found} | {
+        "pairs": len(differences),
+        "dense_models": dense_models,
+    }
 
 
 def interval(values: Sequence[float]) -> list[float] | None:
@@ -132,11 +136,12 @@ def interval(values: Sequence[float]) -> list[float] | None:
 def _same_masks(results: Sequence[Result], ours: str, theirs: str) -> dict[str, Any]:
     """SPD's training against that of gmp-kd where both prune in the same way."""
     pairs = _pairs(results, ours, theirs).values()
+    models = _dense_models(pairs)
     return {
         "spd": ours,
         "twin": theirs,
-        "gain": verdict(_gains(pairs)),
-        "gap_reduction": verdict(_gap_reductions(pairs)),
+        "gain": verdict(_gains(pairs), models),
+        "gap_reduction": verdict(_gap_reductions(pairs), models),
     }
 
 
@@ -156,14 +161,13 @@ def _pairs(results: Sequence[Result], first: str, second: str) -> dict[tuple[str
 
 def _gap_raised(results: Sequence[Result], method: str) -> dict[str, Any]:
     """Train-dev gap of a method at the headline's sparsity minus that of the dense model that it began from."""
-    return verdict(
-        [
-            end_gap(result) - end_gap(dense)
-            for result in _longest(results, method).values()
-            for dense in results
-            if dense["method"] == "dense" and _teacher(dense) == _teacher(result)
-        ]
-    )
+    pairs = [
+        (result, dense)
+        for result in _longest(results, method).values()
+        for dense in results
+        if dense["method"] == "dense" and _teacher(dense) == _teacher(result)
+    ]
+    return verdict([end_gap(result) - end_gap(dense) for result, dense in pairs], _dense_models(pairs))
 
 
 def _longest(results: Sequence[Result], method: str) -> dict[tuple[str, int], Result]:
@@ -173,6 +177,11 @@ def _longest(results: Sequence[Result], method: str) -> dict[tuple[str, int], Re
         for result in sorted(results, key=_length)
         if (result["method"], _sparsity(result)) == (method, HEADLINE)
     }
+
+
+def _dense_models(pairs: Iterable[tuple[Result, Result]]) -> int:
+    """How many dense models the first halves of pairs were made from."""
+    return len({_teacher(first) for first, _ in pairs})
 
 
 def _gains(pairs: Iterable[tuple[Result, Result]]) -> list[float]:

@@ -29,10 +29,11 @@ def _answers(summary: dict[str, Any]) -> str:
     if gain is None:
         first = "* SPD against `gmp-kd` at 90 %: not run yet."
     else:
+        tasks = ", ".join(task for task, row in summary["by_task"].items() if row["pairs"])
         met = found is not None and gain >= TARGET and found[0] > 0
         first = (
             f"* SPD against `gmp-kd` at 90 % of the encoder's weights, same steps: {gain:+.2f} points over "
-            f"{_pairs(summary['pairs'])} of task and seed ({_interval(found)}; target {TARGET:+.1f} with an interval "
+            f"{_pairs(summary)}, {tasks} ({_interval(found)}; target {TARGET:+.1f} with an interval "
             f"above zero: {'met' if met else 'missed'})."
         )
     lines = [first]
@@ -47,7 +48,7 @@ def _answers(summary: dict[str, Any]) -> str:
             lines.append(f"* {claim}: not run yet.")
             continue
         lines.append(
-            f"* {claim}: {answer['verdict']} ({answer['points']:+.2f} points over {_pairs(answer['pairs'])}, "
+            f"* {claim}: {answer['verdict']} ({answer['points']:+.2f} points over {_pairs(answer)}, "
             f"{_interval(answer['interval'])})."
         )
     for twins in summary["same_masks"]:
@@ -56,7 +57,7 @@ def _answers(summary: dict[str, Any]) -> str:
             lines.append(
                 f"* Pruned alike, `{twins['spd']}` against `{twins['twin']}`: score {gain['points']:+.2f} points "
                 f"({_interval(gain['interval'])}), train-dev gap {-gap['points']:+.2f} points "
-                f"({_interval(gap['interval'], -1)}), over {_pairs(gain['pairs'])}."
+                f"({_interval(gap['interval'], -1)}), over {_pairs(gain)}."
             )
     return "\n".join(lines)
 
@@ -111,8 +112,10 @@ def _curves(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _pairs(count: int) -> str:
-    return f"{count} pair{'s' * (count != 1)}"
+def _pairs(found: dict[str, Any]) -> str:
+    """How many differences there are, and of how many dense models, since seeds that share one vary less."""
+    count, models = found["pairs"], found["dense_models"]
+    return f"{count} pair{'s' * (count != 1)} of {models or 'no'} dense model{'s' * (models != 1)}"
 
 
 def _seeds(seeds: list[int]) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from lavolta.systems.spd.methods import METHODS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -57,6 +59,14 @@ def test_summary_and_readme_of_spd_are_made_from_the_results() -> None:
     script = ROOT / "experiments" / "spd" / "summarize.py"
     done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_rows_of_spd_are_at_the_rates_of_their_methods() -> None:
+    for path in sorted((ROOT / "experiments" / "spd" / "results").glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result["method"] != "dense":
+            method = result["method"].removeprefix("aebert+").replace("aebert", "magnitude")
+            assert result["lr"] == METHODS[method].lr, path
 
 
 def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,8 +135,9 @@ def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch)
     }
     claims = {claim: answer["verdict"] for claim, answer in summary["claims"].items()}
     assert list(claims.values()) == ["confirmed", "confirmed", "confirmed", "undecided"]
-    assert module["verdict"]([-3.0, -3.1, -2.9])["verdict"] == "contradicted"
-    assert module["verdict"]([5.0])["verdict"] == "undecided"
+    assert module["verdict"]([-3.0, -3.1, -2.9], 1)["verdict"] == "contradicted"
+    assert module["verdict"]([5.0], 1)["verdict"] == "undecided"
+    assert "+2.00 points over 3 pairs of 3 dense models, rte (95 % interval" in module["render"](summary)
     assert [twins["gain"]["points"] for twins in summary["same_masks"]] == [None, None]
     # Rows of other steps are rows of their own; a seed counts once, after the most steps that both methods have.
     results += [result("rte", "spd", 0, 80.0, 0.0, steps=9), result("rte", "gmp-kd", 0, 70.0, 4.0, steps=9)]
