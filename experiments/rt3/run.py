@@ -48,6 +48,7 @@ LM_SCORE_WORDS = 80_000
 """Of the test text's 245,569: scoring over the whole vocabulary takes longer than a row trains."""
 STEPS = {"wikitext2": 400, "stsb": 200, "rte": 120, "mrpc": 200}
 LR = {"wikitext2": 1e-3, "stsb": 6e-4, "rte": 5e-4, "mrpc": 5e-4}
+SOURCE = "all-MiniLM-L6-v2"
 UPSTREAM = UpstreamOptions()
 """One ladder for all tasks and seeds, distilled on the training pairs of all of them, without labels."""
 
@@ -63,8 +64,9 @@ def subject(model: str, data: Path, work: Path, source: str, extra: bool, say: b
     if model == "wikitext2":
         train_lm(data / "wikitext-2", work / "lm-dense-0", LM, lambda step, _, loss: tell(step, loss))
         return lm_subject(data / "wikitext-2", work / "lm-dense-0", LM_SCORE_WORDS)
+    dense = work / "dense" if source == SOURCE else work / "dense" / Path(source).name
     others = [task for task in GLUE if task != model] if extra else []
-    return glue_subject(source, model, data / "glue", work / "dense", GLUE[model], tell, extra_tasks=others)
+    return glue_subject(source, model, data / "glue", dense, GLUE[model], tell, extra_tasks=others)
 
 
 def native(run: RowRun, path: Path) -> dict[str, Any]:
@@ -105,9 +107,9 @@ def main() -> int:
         "--extra-text", action="store_true", help="distil on the other tasks' training pairs too, without labels"
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--source", default="all-MiniLM-L6-v2", help="encoder for the GLUE tasks")
+    parser.add_argument("--source", default=SOURCE, help="encoder for the GLUE tasks")
     parser.add_argument("--work", type=Path, default=Path("runs/rt3"))
-    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--results", type=Path, help="by default `results`, or `variants` with --lr or --source")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     # A longer training, or one on more text, is a row of its own: rows are compared at equal steps.
@@ -121,7 +123,11 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    target = args.results / f"{args.model}-{args.row}{variant}-{args.seed}.json"
+    # Neither is what the tables show under a row's name.
+    variant += "" if args.lr is None else f"-lr{args.lr:g}"
+    variant += "" if args.source == SOURCE else f"-{Path(args.source).name}"
+    results = args.results or HERE / ("results" if args.lr is None and args.source == SOURCE else "variants")
+    target = results / f"{args.model}-{args.row}{variant}-{args.seed}.json"
     if target.exists():
         print(f"{target} is there already")
         return 0
@@ -139,7 +145,8 @@ def main() -> int:
 
     try:
         model = subject(args.model, args.data, args.work, args.source, args.extra_text, say=True)
-        steps, lr = args.steps or STEPS[args.model], args.lr or LR[args.model]
+        steps = STEPS[args.model] if args.steps is None else args.steps
+        lr = LR[args.model] if args.lr is None else args.lr
         options = RowOptions(args.row, (*RowOptions.sparsities[:-1], args.sparsest), steps=steps, lr=lr, seed=args.seed)
         ladder = None
         if args.row == "ranked-upstream":
@@ -160,7 +167,7 @@ def main() -> int:
     if args.model == "wikitext2":
         trained = json.loads((args.work / "lm-dense-0" / "result.json").read_text(encoding="utf-8"))
         run.result["dense_training"] = trained
-    args.results.mkdir(parents=True, exist_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
     write_whole(target, f"{json.dumps(run.result, indent=1)}\n".encode())
     print(
         f"{target}: " + ", ".join(f"{level['sparsity']:.3f} -> {level['score']:.2f}" for level in run.result["levels"])

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from lavolta.errors import UserInputError
+from lavolta.files import write_whole
 
 NOTE = "made-for"
 """File in the folder that holds the mark of the work."""
@@ -27,12 +28,12 @@ def begin_work(folder: Path, mark: str, keep: str | None = None) -> None:
                 raise UserInputError(f"{folder} holds files that this program did not make; move it away.")
             if note.read_text(encoding="utf-8", errors="replace") == mark:
                 return
-            # The note last: a folder that is emptied only in part is still ours.
-            for entry in sorted(folder.iterdir(), key=lambda path: path.name == NOTE):
-                if entry.name != keep:
+            for entry in folder.iterdir():
+                # The note stays until another takes its place: a folder that is emptied only in part is still ours.
+                if entry.name not in (keep, NOTE):
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         folder.mkdir(exist_ok=True)
-        note.write_text(mark, encoding="utf-8")
+        write_whole(note, mark.encode())
     except OSError as error:
         raise UserInputError(
             f"the folder {folder} cannot be used: {error.strerror}; free space, or choose another place."

@@ -107,6 +107,10 @@ def test_a_language_model_names_likely_words(invoke: Invoke, language_model: Pat
         logits = model.encode(["a cat"])[1]
     words = ("<unk>", "<eos>", "a", "cat", "dog", "sleeps")
     assert answer["next"][0]["word"] == words[int(np.argmax(logits))]
+    refused = invoke("run", language_model, "--text", "a cat\tthe dog")
+    assert (refused.code, "a language model takes single texts" in refused.err) == (2, True)
+    longest = invoke("run", language_model, "--text", " ".join(["dog"] * 500 + ["a", "cat"]), "--json")
+    assert longest.code == 0
 
 
 def test_people_get_a_table(
@@ -204,6 +208,12 @@ def test_simulate_takes_chosen_policies_in_their_order(invoke: Invoke, bundle: P
         "simulate", bundle, "--deadline-ms", 50, "--period-ms", 70, *chosen, "--power", "whole-board", "--json"
     )
     assert list(outcome.data["policies"]) == ["rt3", "hardware-only"]
+    page = bundle.parent / "page.html"
+    assert invoke("simulate", bundle, "--deadline-ms", 50, *chosen, "--report", page).code == 0
+    drawn = page.read_text(encoding="utf-8")
+    # Neither is ours.
+    assert "our policy" not in drawn.lower()
+    assert "without reconfiguration" not in drawn
     assert outcome.data["improvement"] is None
     assert "whole board" in outcome.data["power"]
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +286,7 @@ def test_work_of_other_options_is_not_continued(made: Made, tiny_folder: Path, t
     assert out.read_bytes() == made.out.read_bytes()
 
 
-def test_the_mark_is_of_options_model_and_text(tiny_folder: Path, tiny_text: Path, tmp_path: Path) -> None:
+def test_the_mark_is_of_options_model_device_and_text(tiny_folder: Path, tiny_text: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     text = Path(shutil.copy(tiny_text, tmp_path / "text.txt"))
     options = CompressOptions(str(folder), text=str(text))
@@ -296,7 +297,15 @@ def test_the_mark_is_of_options_model_and_text(tiny_folder: Path, tiny_text: Pat
     name = "encoder.layer.0.output.dense.weight"
     save_file({**weights, name: weights[name] + 1e-3}, folder / "model.safetensors", {"format": "pt"})
     marks.append(fingerprint(options))
-    assert len(set(marks)) == 4
+    device = tmp_path / "mine.toml"
+    profile = (resources.files("lavolta.devices") / "profiles" / "odroid-xu3-a7.toml").read_text(encoding="utf-8")
+    options = CompressOptions(str(folder), text=str(text), device=str(device))
+    # Measured anew, under the same name.
+    for rest in ("3.333", "3.5"):
+        assert "cycles_per_rest_mac = 3.333" in profile
+        device.write_text(profile.replace("= 3.333", f"= {rest}"), encoding="utf-8")
+        marks.append(fingerprint(options))
+    assert len(set(marks)) == 6
     assert fingerprint(options) == marks[-1]
 
 
@@ -305,8 +314,12 @@ def test_a_task_is_learned_scored_and_continued(tiny_folder: Path, tiny_glue: Pa
     task = {"task": "rte", "data": tiny_glue, **SMALL, "steps": 4, "precision": "int8"}
     with pytest.raises(InterruptedWorkError):
         compress(str(tiny_folder), out=out, progress=Watch("search the cuts", 1), **task)
-    dense = tmp_path / "rte.lavolta.work" / "rte-dense-0.safetensors"
+    (dense,) = (tmp_path / "rte.lavolta.work").glob("teachers/*/rte-dense-0.safetensors")
     first = dense.stat().st_mtime_ns
+    # Another option of the compression needs no other dense model.
+    with pytest.raises(InterruptedWorkError):
+        compress(str(tiny_folder), out=out, progress=Watch("search the cuts", 1), **{**task, "steps": 5})
+    assert dense.stat().st_mtime_ns == first
     progress = Watch()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "remove_work", lambda _: None)

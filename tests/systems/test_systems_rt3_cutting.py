@@ -14,6 +14,7 @@ from lavolta.errors import InfeasibleError
 from lavolta.sparsity.cells import CellGrid
 from lavolta.sparsity.ranking import LayerRanking, LevelMasks, are_nested, free_ranking, level_masks, model_sparsity
 from lavolta.systems.rt3.cutting import GRID, choose_cuts, layer_groups, measure_groups
+from lavolta.systems.rt3.levels import MOST_SPARSITY
 
 SHAPES = {
     f"layers.{i}.{part}": shape
@@ -54,6 +55,15 @@ def test_groups_are_the_parts_of_layers() -> None:
         "layers.1.attention": ("layers.1.attention.query", "layers.1.attention.output"),
         "layers.1.ffn": ("layers.1.ffn.up",),
     }
+
+
+@pytest.mark.parametrize("cell_rows", [1, 4, 16])
+def test_the_sparsest_level_that_may_be_asked_for_can_be_cut(cell_rows: int) -> None:
+    rankings = rankings_of(cell_rows, 1)
+    tables = measure_groups(rankings, FakeProbe(lambda group, kept: PRICES[group] * (1.0 - kept) ** 2))
+    (cuts,) = choose_cuts(tables, [MOST_SPARSITY])
+    kept = sum(int(rankings[name].keep(cut).sum()) for name, cut in cuts.items())
+    assert kept <= (1.0 - MOST_SPARSITY) * sum(ranking.grid.cells for ranking in rankings.values())
 
 
 def test_groups_that_hurt_more_are_cut_less() -> None:

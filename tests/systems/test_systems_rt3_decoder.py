@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tiny_families import randomize
 from tiny_files import WORDS, sentences
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from lavolta.cli import main
 from lavolta.models.hf_decoders import load_decoder
 from lavolta.models.text import user_text
 from lavolta.runtime.bundle import BundleFile
@@ -55,7 +57,13 @@ def text_file(folder: Path) -> Path:
     return path
 
 
-def test_one_shot(folder: Path, tmp_path: Path) -> None:
+def engine_word(bundle: Path, token_id: int) -> str:
+    """What a token is in words; special ones have none."""
+    with open_bundle(bundle) as engine:
+        return engine.codec().decode([token_id]) or f"#{token_id}"
+
+
+def test_one_shot(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "m.lavolta"
     result = compress(str(folder), out=out, text=text_file(tmp_path), mode="one-shot", levels=3, tokens=16)
     assert [level["name"] for level in result["levels"]] == ["L0", "L1", "L2"]
@@ -71,6 +79,12 @@ def test_one_shot(folder: Path, tmp_path: Path) -> None:
             engine.switch(level)
             errors.append(float(np.abs(engine.run([ids]) - expected).mean()))
             assert len(list(engine.generate(WORDS[3], 4))) == 4
+        engine.switch(0)
+        logits = engine.run([engine.codec().prompt(f"{WORDS[3]} {WORDS[5]}")])[-1]
+    # The command names what follows the whole text, though no vocabulary of words is in the bundle.
+    assert main(["run", str(out), "--text", f"{WORDS[3]} {WORDS[5]}", "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)["answers"]
+    assert answer["next"][0]["word"] == engine_word(out, int(np.argmax(logits)))
     # The dense level is the model itself but for what all levels' shared weights gave up for the sparser ones.
     assert errors[0] < errors[-1]
 

@@ -116,7 +116,14 @@ def test_other_options_are_other_work(run: tuple[Path, dict[str, Any]], tmp_path
     good = (out / "model.lavolta").read_bytes()
     (tmp_path / "model.lavolta").write_bytes(good)
     (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    (tmp_path / "report.html").write_text("of the run before", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "write_report", refuse_work)
+        with pytest.raises(AssertionError):
+            run_demo(tmp_path, steps=STEPS + 1)
+    # Ended before the page was written: it is written by the next call.
     other = run_demo(tmp_path, steps=STEPS + 1)
+    assert "of the run before" not in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert other["mark"] != result["mark"]
     assert (tmp_path / "model.lavolta").read_bytes() != good
 

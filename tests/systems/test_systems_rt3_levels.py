@@ -113,7 +113,7 @@ def test_wrong_values_are_refused_in_words() -> None:
         with pytest.raises(UserInputError, match=f"a deadline of {deadline} ms"):
             plan_levels(DEVICE, MINILM, 4, 128, deadline, 3)
     for cap in (-0.1, 0.96, float("nan")):
-        with pytest.raises(UserInputError, match=f"the sparsest level may drop 0 to 0.95, not {cap}"):
+        with pytest.raises(UserInputError, match=f"the sparsest level may drop 0 to 0.93, not {cap}"):
             plan_levels(DEVICE, MINILM, 4, 128, None, 3, max_sparsity=cap)
     with pytest.raises(UserInputError, match="513 tokens do not fit"):
         plan_levels(DEVICE, MINILM, 4, 513, None, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,11 @@ def test_training_the_language_model_repeats_and_resumes(tiny_corpus: Path, trai
     assert train_lm(tiny_corpus, trained_lm, LM, never) == result
     with pytest.raises(UserInputError, match="holds a model of another configuration"):
         train_lm(tiny_corpus, trained_lm, dataclasses.replace(LM, tokens=4, sequences=8))
+    other = shutil.copytree(tiny_corpus, tmp_path / "other")
+    longer = next(other.glob("valid*"))
+    longer.write_text(longer.read_text(encoding="utf-8") * 2, encoding="utf-8")
+    with pytest.raises(UserInputError, match="or of other text"):
+        train_lm(other, trained_lm, LM)
 
     def stop(step: int, *_: object) -> None:
         if step == 3:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ def _refused(sentence: str) -> int:
 
 
 def _interrupted(words: Sequence[str]) -> int:
-    again = " ".join(["lavolta", *words])
+    again = shlex.join(["lavolta", *words])
     print(
         f"\nlavolta: interrupted; finished steps are kept, so `{again}` continues from them.",
         file=sys.stderr,

@@ -62,7 +62,7 @@ def compress(
         int, typer.Option("--levels", min=1, max=32, help="How many positions the dial has.")
     ] = defaults.LEVELS,
     max_sparsity: Annotated[
-        float, typer.Option("--max-sparsity", help="No level drops a larger share of the weights; 0 to 0.95.")
+        float, typer.Option("--max-sparsity", help="No level drops a larger share of the weights; 0 to 0.93.")
     ] = defaults.MAX_SPARSITY,
     cell_rows: Annotated[
         int | None, typer.Option("--cell-rows", help="Height of a cell: 1, 2, 4, 8 or 16; absent: the usual one.")

@@ -92,6 +92,7 @@ def check_search(context: typer.Context, method: str, options: SearchOptions, ra
 
 def ratio_search(method: str, options: SearchOptions) -> RatioSearch:
     """AE-BERT's ratios as a step of the pruning; a search that was cut off continues."""
+    from lavolta.devices import load
     from lavolta.systems.aebert import choose_ratios
     from lavolta.systems.aebert.choose import budget_of, compared_space
     from lavolta.systems.spd.output import FoundRatios, RatioSearch
@@ -107,7 +108,9 @@ def ratio_search(method: str, options: SearchOptions) -> RatioSearch:
         found = choose_ratios(dense, train, held_out, storage=work / "ratios.db", progress=progress, **arguments)
         return FoundRatios(found.per_linear, found.as_dict())
 
-    return RatioSearch(method.partition("+")[0], json.dumps(arguments, sort_keys=True), check, run)
+    # A device's file may be measured anew under its name.
+    profile = load(options.device).model_dump_json() if options.device is not None else None
+    return RatioSearch(method.partition("+")[0], json.dumps([arguments, profile], sort_keys=True), check, run)
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

@@ -76,7 +76,7 @@ def run(
             switch_to(model, level)
         answers: list[list[list[float]]] = []
         facts: list[dict[str, Any]] = []
-        token_ids, type_ids = model.tokenize(texts)
+        token_ids, type_ids = _tokens(model, texts)
         pairs = model.spec.types > 1
         if deadline_ms is not None:
             _make_plan(model, plan, token_ids)
@@ -93,14 +93,13 @@ def run(
                 names = [model.levels[index] for index in within.levels[0].tolist()]
                 facts.append({"latency_ms": within.elapsed_ms, "met": within.met, "layer_levels": names})
             answers.append(output.tolist())
-        task, labels, name = model.spec.task, model.spec.labels, model.levels[model.level]
-    rows = [
-        {"text": " | ".join(given) if isinstance(given, tuple) else given, **fact}
-        for given, fact in zip(texts, facts, strict=True)
-    ]
-    words = _vocabulary(bundle) if task == "language-model" else []
-    for row, answer in zip(rows, answers, strict=True):
-        row.update(_interpret(task, labels, words, answer))
+        task, name = model.spec.task, model.levels[model.level]
+        rows = [
+            {"text": " | ".join(given) if isinstance(given, tuple) else given, **fact}
+            for given, fact in zip(texts, facts, strict=True)
+        ]
+        for row, answer in zip(rows, answers, strict=True):
+            row.update(_interpret(model, answer))
     data = {"bundle": bundle, "level": name, "task": task, "latency_ms": median(row["latency_ms"] for row in rows)}
     if deadline_ms is not None:
         data.update({"deadline_ms": deadline_ms, "met": sum(row["met"] for row in rows)})
@@ -154,7 +153,7 @@ def _texts(given: Sequence[str] | None) -> list[Text]:
 
 def _switch_within(model: Model, texts: Sequence[Text], max_latency_ms: float) -> None:
     """Take the densest level whose median time on the longest text keeps the limit."""
-    token_ids, type_ids = model.tokenize(texts)
+    token_ids, type_ids = _tokens(model, texts)
     longest = max(range(len(token_ids)), key=lambda index: len(token_ids[index]))
     ids, types = [token_ids[longest]], [type_ids[longest]] if model.spec.types > 1 else None
     measured_ms = []
@@ -176,21 +175,26 @@ def _switch_within(model: Model, texts: Sequence[Text], max_latency_ms: float) -
     )
 
 
-def _vocabulary(bundle: Path) -> list[str]:
-    from lavolta.runtime.bundle import BundleFile
+def _tokens(model: Model, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]]]:
+    """Token and type ids; a text that a language model is to continue has no end, and its last tokens count."""
+    if model.spec.task != "language-model":
+        return model.tokenize(texts)
+    rows = []
+    for text in texts:
+        if isinstance(text, tuple):
+            raise UserInputError(f"{' | '.join(text)!r} is a pair; a language model takes single texts.")
+        rows.append(model.codec().prompt(text)[-model.spec.max_tokens :])
+    return rows, [[0] * len(row) for row in rows]
 
-    words = BundleFile.open(bundle).vocab
-    return [] if words is None else words.decode("utf-8").splitlines()
 
-
-def _interpret(task: str, labels: Sequence[str], words: Sequence[str], answer: list[list[float]]) -> dict[str, Any]:
-    """What an output `(rows, outputs)` of one text means for its task."""
+def _interpret(model: Model, answer: list[list[float]]) -> dict[str, Any]:
+    """What an output `(rows, outputs)` of one text means for the model's task."""
+    task, labels = model.spec.task, model.spec.labels
     if task == "language-model":
-        # The last position is the end of the sentence that the tokenizer added; the word before it predicts the next.
-        logits = answer[-2] if len(answer) > 1 else answer[-1]
-        shares = _softmax(logits)
+        shares, codec = _softmax(answer[-1]), model.codec()
         best = sorted(range(len(shares)), key=lambda index: -shares[index])[:LIKELY_WORDS]
-        return {"next": [{"word": _name(words, index), "probability": shares[index]} for index in best]}
+        # Special tokens have no text.
+        return {"next": [{"word": codec.decode([i]).strip() or f"#{i}", "probability": shares[i]} for i in best]}
     output = answer[0] if len(answer) == 1 else answer
     if task == "classification" and len(answer) == 1:
         shares = _softmax(answer[0])

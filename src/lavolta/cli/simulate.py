@@ -197,8 +197,8 @@ def _page(bundle: BundleFile, scenario: Scenario, data: dict[str, Any]) -> dict[
             }
             for name, result in data["policies"].items()
         },
-        "our_policy": OURS if OURS in data["policies"] else None,
-        "baseline_policy": BASELINE if BASELINE in data["policies"] else None,
+        "our_policy": OURS if OURS in data["policies"] else "",
+        "baseline_policy": BASELINE if BASELINE in data["policies"] else "",
         "improvement": data["improvement"],
         "baseline": data["baseline"],
     }

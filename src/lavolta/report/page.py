@@ -184,7 +184,7 @@ def _policies(result: Result) -> str:
             "Mean<br>fidelity",
         ],
         [("ours" if ours is not None and name == ours[0] else "", cells(name)) for name in result.policies],
-        caption=f"How to read this: {span(result)}. {_request_words(result)}"
+        caption=f"How to read this: {escape(span(result))}. {_request_words(result)}"
         + (f" The baseline: {escape(result.baseline.rstrip('.'))}." if result.baseline else ""),
     ) + (f'<div class="card"><h3>The policies in words</h3>\n<ul>\n{listed}\n</ul></div>' if listed else "")
 
@@ -206,9 +206,12 @@ def _words(result: Result) -> str:
             "the mean cosine between the level's answers and the dense model's on text that was not used "
             "for the compression; 1 is the same answer.",
         ),
-        ("Improvement", f"answers in time in {span(result)} under our policy, divided by those of the baseline."),
-        ("Baseline", f"{result.baseline.rstrip('.')}." if result.baseline else "the first policy of the table."),
     ]
+    if result.ours() is not None and result.base() is not None:
+        words += [
+            ("Improvement", f"answers in time in {span(result)} under our policy, divided by those of the baseline."),
+            ("Baseline", f"{result.baseline.rstrip('.')}." if result.baseline else "the first policy of the table."),
+        ]
     if result.deadline_ms is not None:
         words.append(("Deadline", f"{number(result.deadline_ms)} ms from the arrival of a request to its answer."))
     if power:

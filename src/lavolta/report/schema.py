@@ -96,8 +96,12 @@ class Result(_Part):
     bytes_moved_per_switch: Count | None = Field(None, description="weight bytes that one switch copies or repacks")
     span: str | None = Field(None, description="what the policies were compared over; absent: one battery charge")
     policies: dict[str, PolicyResult] = Field(default_factory=dict, description="the policies compared, by name")
-    our_policy: str | None = Field(None, description="the name of ours in `policies`; absent: the last one")
-    baseline_policy: str | None = Field(None, description="what ours is compared with; absent: the first one")
+    our_policy: str | None = Field(
+        None, description="the name of ours in `policies`; absent: the last one; empty: none"
+    )
+    baseline_policy: str | None = Field(
+        None, description="what ours is compared with; absent: the first one; empty: none"
+    )
     inferences_per_charge: dict[str, Count] = Field(default_factory=dict, description="by policy")
     deadline_misses: dict[str, Count] = Field(default_factory=dict, description="by policy")
     improvement: NonNegative | None = Field(
@@ -112,20 +116,20 @@ class Result(_Part):
     def _names_exist(self) -> Result:
         for field in ("our_policy", "baseline_policy"):
             name = getattr(self, field)
-            if name is not None and self.policies and name not in self.policies:
+            if name and self.policies and name not in self.policies:
                 raise ValueError(f"{field} is {name!r}, which is not in policies ({', '.join(self.policies)})")
         return self
 
     def ours(self) -> tuple[str, PolicyResult] | None:
-        """Name and numbers of our policy; `None` where nothing was simulated."""
-        if not self.policies:
+        """Name and numbers of our policy; `None` where it was not simulated."""
+        if not self.policies or self.our_policy == "":
             return None
         name = self.our_policy or list(self.policies)[-1]
         return name, self.policies[name]
 
     def base(self) -> tuple[str, PolicyResult] | None:
-        """Name and numbers of the policy that ours is compared with; `None` where nothing was simulated."""
-        if not self.policies:
+        """Name and numbers of the policy that ours is compared with; `None` where it was not simulated."""
+        if not self.policies or self.baseline_policy == "":
             return None
         name = self.baseline_policy or next(iter(self.policies))
         return name, self.policies[name]

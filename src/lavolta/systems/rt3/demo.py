@@ -73,8 +73,9 @@ def run_demo(out: Path, progress: Progress | None = None, steps: int | None = No
     result = measure_bundle(bundle, made, options, progress)
     result["mark"] = mark
     with progress.stage("write the report"):
-        write_whole(result_file, f"{json.dumps(result, indent=1)}\n".encode())
         write_report(result, page)
+        # Last: where it is, the page is of the same run.
+        write_whole(result_file, f"{json.dumps(result, indent=1)}\n".encode())
     return result
 
 

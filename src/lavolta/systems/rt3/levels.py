@@ -13,8 +13,8 @@ from lavolta.runtime.spec import ModelSpec
 from lavolta.runtime.work import dense_cells, work_of
 from lavolta.systems.rt3 import defaults
 
-MOST_SPARSITY = 0.95
-"""A cap on the levels may be no higher: nothing is left to run."""
+MOST_SPARSITY = 0.93
+"""A cap on the levels may be no higher: the search's sparsest cut of every layer lies just beyond it."""
 MOST_LEVELS = 32
 ROUNDING = 1e-9
 SWITCH_MARGIN = 0.01

@@ -65,12 +65,15 @@ def train_lm(
     """
     result_file = out / "result.json"
     wanted = json.loads(json.dumps(asdict(training)))
+    corpus = load_lm_corpus(data)
+    text = _text_mark(corpus)
     if result_file.exists():
         done = _read_result(out)
-        if done["training"] != wanted:
-            raise UserInputError(f"{out} holds a model of another configuration; choose another folder or delete it.")
+        if done["training"] != wanted or done.get("text") != text:
+            raise UserInputError(
+                f"{out} holds a model of another configuration or of other text; choose another folder or delete it."
+            )
         return done
-    corpus = load_lm_corpus(data)
     loaded = build_lm(training.model, corpus.vocabulary, training.seed)
     lock_dropout(loaded.module, training.model.dropout)
     objective = language_objective(loaded, corpus, training, teacher=None)
@@ -88,12 +91,13 @@ def train_lm(
         JointConfig(steps=steps, lr=training.lr, grad_clip=0.5, seed=training.seed, checkpoint_every=200),
         checkpoint,
         None if on_step is None else lambda step, loss: on_step(step, steps, loss),
-        identity=json.dumps([wanted, hashlib.sha256(corpus.train.tobytes()).hexdigest()]),
+        identity=json.dumps([wanted, text]),
     )
     masked.detach()
     scores = {"valid": score(loaded, corpus.valid, training), "test": score(loaded, corpus.test, training)}
     result = {
         "training": wanted,
+        "text": text,
         "train_file": corpus.train_file,
         "train_words": len(corpus.train),
         "steps": steps,
@@ -107,6 +111,14 @@ def train_lm(
     write_whole(result_file, f"{json.dumps(result, indent=1)}\n".encode())
     checkpoint.unlink(missing_ok=True)
     return result
+
+
+def _text_mark(corpus: LmCorpus) -> str:
+    """Names a corpus by its words."""
+    digest = hashlib.sha256(corpus.vocabulary.to_bytes())
+    for split in (corpus.train, corpus.valid, corpus.test):
+        digest.update(hashlib.sha256(split.tobytes()).digest())
+    return digest.hexdigest()
 
 
 def load_trained_lm(folder: Path, corpus: LmCorpus) -> tuple[LoadedModel, LmTraining]:

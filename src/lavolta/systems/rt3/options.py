@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from lavolta import __version__
+from lavolta.devices.loading import load as load_device
 from lavolta.errors import UserInputError
 from lavolta.models.marks import model_mark
 from lavolta.models.tasks import load_task
@@ -83,10 +84,10 @@ def text_of(options: CompressOptions) -> TextData:
 
 
 def fingerprint(options: CompressOptions) -> str:
-    """A mark of the options and of the content of model and text or task: the same work has the same mark.
+    """A mark of the options and of the content of model, device, and text or task: the same work has the same mark.
 
     Raises:
-        UserInputError: the text, the task or the model folder cannot be read.
+        UserInputError: the device, the text, the task or the model folder cannot be read.
     """
     digest = hashlib.sha256(json.dumps([__version__, asdict(options)], sort_keys=True).encode())
     if options.task is not None and options.data is not None:
@@ -97,4 +98,5 @@ def fingerprint(options: CompressOptions) -> str:
         learned = [text.train, text.held_out]
     digest.update(json.dumps(learned).encode())
     digest.update(model_mark(options.source).encode())
+    digest.update(load_device(options.device).model_dump_json().encode())
     return digest.hexdigest()

@@ -42,13 +42,15 @@ def output_distance(dense: LoadedModel, student: LoadedModel, batch: Batch) -> C
     student.module.eval()
     with torch.no_grad():
         target = dense.module(batch.input_ids, batch.attention_mask, batch.type_ids)
-    task = dense.spec.task
+    task, real = dense.spec.task, batch.attention_mask[:, :, None]
+    numbers = int(real.sum()) * target.hidden.shape[-1]
 
     def distance() -> float:
         out = student.module(batch.input_ids, batch.attention_mask, batch.type_ids)
         if task == "embedding":
             return float(embedding_loss(out.output, target.output))
-        apart = float((out.hidden - target.hidden).square().mean())
+        # Padding is nobody's answer.
+        apart: float = float(((out.hidden - target.hidden).square() * real).sum()) / numbers
         return apart + (float(label_loss(out.output, batch, task)) if batch.labels is not None else 0.0)
 
     return distance

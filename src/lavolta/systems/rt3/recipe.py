@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lavolta import __version__
 from lavolta.devices.loading import load as load_device
 from lavolta.devices.profile import DeviceProfile
 from lavolta.errors import UserInputError
@@ -18,6 +21,8 @@ from lavolta.models.export import export_bundle
 from lavolta.models.hf import load_encoder
 from lavolta.models.hf_decoders import is_decoder, load_decoder
 from lavolta.models.loaded import Batch, LoadedModel
+from lavolta.models.marks import model_mark, task_mark
+from lavolta.models.tasks import load_task
 from lavolta.progress import Progress, SilentProgress
 from lavolta.runtime.bundle import BundleFile, made_with
 from lavolta.runtime.engine import open_bundle
@@ -46,6 +51,8 @@ CALIBRATION_TEXTS = 256
 PROBE_TEXTS = 64
 TRAIN_TOKENS = 64
 CHECKPOINT_EVERY = 50
+TEACHERS = "teachers"
+"""Folder of fine-tuned dense models in that of unfinished work."""
 
 
 @dataclass
@@ -124,7 +131,7 @@ def compress(
         material = _prepare(opts, profile, work, mark, progress)
     dense, cell_rows = material.dense, opts.cell_rows or DEFAULT_CELL_ROWS
     plan = _plan(opts, profile, dense.spec)
-    begin_work(work, mark)
+    begin_work(work, mark, keep=TEACHERS)
     grids = dense.grids(cell_rows)
     with clock.stage(progress, "calibrate"):
         calibration = [
@@ -146,7 +153,9 @@ def compress(
         compensate(dense.linears, masked, stats, masks)
     if opts.mode == "distill":
         with clock.stage(progress, "distil all levels", opts.steps) as stage:
-            _distil(opts, material, student, masked, RankedLevels(rankings, cuts), work / "training.pt", stage)
+            identity = json.dumps([sorted(cut.items()) for cut in cuts])
+            levels = RankedLevels(rankings, cuts)
+            _distil(opts, material, student, masked, levels, work / "training.pt", identity, stage)
     masked.detach()
     level_info: list[dict[str, Any]] = [{"name": level.name, "freq_mhz": level.freq_mhz} for level in plan.levels]
     summary = {
@@ -208,8 +217,12 @@ def _prepare(opts: CompressOptions, profile: DeviceProfile, work: Path, mark: st
     if opts.task is not None and opts.data is not None:
         # Fine-tuning takes minutes; that no level can meet the deadline should not come out after it.
         _plan(opts, profile, load_encoder(opts.source, "embedding").spec)
-        begin_work(work, mark)
-        subject = glue_subject(opts.source, opts.task, Path(opts.data), work, GlueTraining(seed=opts.seed))
+        begin_work(work, mark, keep=TEACHERS)
+        # Named by all that it depends on, it serves when another option of the compression is tried.
+        training = GlueTraining(seed=opts.seed)
+        content = [__version__, asdict(training), model_mark(opts.source), task_mark(load_task(opts.task, opts.data))]
+        teacher = work / TEACHERS / hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        subject = glue_subject(opts.source, opts.task, Path(opts.data), teacher, training)
         pairs = subject.train.batch(range(min(PROBE_TEXTS, len(subject.train))))
         dense_score = subject.score(subject.dense)
         progress.say(f"the dense model scores {dense_score:.2f} ({subject.task.metric})")
@@ -238,6 +251,7 @@ def _distil(
     masked: MaskedLinears,
     levels: RankedLevels,
     checkpoint: Path,
+    identity: str,
     stage: Any,
 ) -> None:
     source = StepBatches(material.train, opts.batch_size, opts.seed)
@@ -246,7 +260,7 @@ def _distil(
     student.module.eval()
     config = JointConfig(steps=opts.steps, lr=opts.lr, seed=opts.seed, checkpoint_every=CHECKPOINT_EVERY)
     trainable = encoder_parameters(student)
-    if not train_joint(masked, levels, objective, trainable, config, checkpoint, teller(stage)):
+    if not train_joint(masked, levels, objective, trainable, config, checkpoint, teller(stage), identity=identity):
         # All of it was done by an earlier call: no step has told so.
         stage.advance(opts.steps)
 
