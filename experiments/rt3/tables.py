@@ -59,8 +59,8 @@ def _answers(summary: dict[str, Any]) -> list[str]:
             for key, what in (
                 ("equal_steps_searched_loss_points", "ours loses"),
                 ("equal_steps_loss_points", "ours with all layers cut alike loses"),
-                ("independent_sets_loss_points", "RT3 as published loses"),
-                ("independent_sets_distilled_loss_points", "the published masks with our training lose"),
+                ("independent_sets_loss_points", "RT3 as reconstructed loses"),
+                ("independent_sets_distilled_loss_points", "its masks, distilled, lose"),
                 ("upper_bound_loss_points", "the sparsest level trained alone loses"),
             )
             if answer[key] is not None
@@ -79,14 +79,14 @@ def _answers(summary: dict[str, Any]) -> list[str]:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| row | steps | seeds | cell rows | sparsity | score | loss (points) | score in int8 | predicted ms | "
-        "predicted mJ |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| row | steps | learning rate | seeds | cell rows | sparsity | score | loss (points) | score in int8 | "
+        "predicted ms | predicted mJ |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         levels = row["levels"]
         if not levels:
-            lines.append(f"| {row['row']} | - | {_seeds(row)} | - | 0 | {row['dense_score']:.2f} | 0 | - | - | - |")
+            lines.append(f"| {row['row']} | - | - | {_seeds(row)} | - | 0 | {row['dense_score']:.2f} | 0 | - | - | - |")
             continue
 
         def joined(key: str, digits: int, levels: list[dict[str, Any]] = levels) -> str:
@@ -95,7 +95,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         int8 = joined("int8_score", 2) if "int8_score" in levels[0] else "-"
         sparsity = " / ".join(_percent(level["sparsity"]) for level in levels)
         lines.append(
-            f"| {row['row']} | {_steps(row)} | {_seeds(row)} | {row['cell_rows']} | {sparsity} | "
+            f"| {row['row']} | {_steps(row)} | {row['lr']:g} | {_seeds(row)} | {row['cell_rows']} | {sparsity} | "
             f"{joined('score', 2)} | {joined('loss_points', 2)} | {int8} | "
             f"{joined('device_latency_ms', 0)} | {joined('device_energy_mj', 0)} |"
         )

@@ -1,4 +1,4 @@
-"""RT3 as published: the backbone, pattern sets for a whole model's sparsity, and their search in a file."""
+"""RT3 as reconstructed: the backbone, pattern sets for a whole model's sparsity, and their search in a file."""
 
 from __future__ import annotations
 

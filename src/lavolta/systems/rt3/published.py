@@ -1,4 +1,7 @@
-"""Level 2 of RT3 as published: independent pattern sets, one per frequency level, found by the RNN controller."""
+"""Level 2 of RT3: independent pattern sets, one per frequency level, found by the RNN controller.
+
+Of the paper the abstract alone is confirmed; what it leaves open is filled in as the method sheet proposes.
+"""
 
 from __future__ import annotations
 

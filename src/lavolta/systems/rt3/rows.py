@@ -35,7 +35,7 @@ ROWS = {
     "rbp-rpp": "random block pruning, random patterns",
     "rbp-pp": "random block pruning, patterns from importance",
     "bp-rpp": "real block pruning, random patterns",
-    "rt3": "RT3 as published: real block pruning, pattern sets searched by the controller, labels only",
+    "rt3": "RT3 as reconstructed: real block pruning, pattern sets searched by the controller, labels only",
     "rt3-distilled": "the same with our training: distilled from the dense model",
     "ranked": "ours: cuts of one ranking per layer, cells of 4 rows, sandwich rule, distilled",
     "ranked-searched": "ours with the cut of each group of layers found by search, where the others cut all alike",
