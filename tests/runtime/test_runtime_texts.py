@@ -54,6 +54,31 @@ def test_encode_tokenizes_pairs_and_truncates(folder: Path) -> None:
         assert np.abs(engine.encode(texts) - model.run(0, ids, types)).max() <= rounding(model, 6)
 
 
+def test_a_text_is_cut_where_the_bundles_tokenizer_truncates(folder: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_buffer(word_tokenizer(WORDS))
+    tokenizer.enable_truncation(4)
+    path = random_model(max_tokens=6).write(folder / "short.lavolta", tokenizer_json=tokenizer.to_str().encode())
+    text = "the dance turns the dance turns"
+    with open_bundle(path) as engine:
+        assert engine.tokenize([text])[0] == [[1, 3, 4, 2]]
+        assert (engine.encode([text]) == engine.encode(["the dance"])).all()
+        assert (engine.codec().limit, engine.codec().count(text)) == (4, 8)
+        # Ids are the caller's own: as many as the model has positions for.
+        assert engine.run([[1, 3, 4, 5, 3, 2]]).shape[0] == 1
+
+
+def test_a_tokenizer_that_truncates_later_than_the_model_is_cut_to_the_model(folder: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_buffer(word_tokenizer(WORDS))
+    tokenizer.enable_truncation(100)
+    path = random_model(max_tokens=6).write(folder / "long.lavolta", tokenizer_json=tokenizer.to_str().encode())
+    with open_bundle(path) as engine:
+        assert len(engine.tokenize(["turns " * 100])[0][0]) == engine.codec().limit == 6
+
+
 def test_word_level_language_model(folder: Path) -> None:
     words = ["<unk>", "<eos>", "the", "dance", *(f"w{i}" for i in range(46))]
     model = random_model(max_tokens=4, **LANGUAGE_MODEL)
