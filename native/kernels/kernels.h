@@ -75,7 +75,7 @@ constexpr int kQuantZero = 128;
 constexpr size_t token_slot(size_t token) { return token % 16 / 4 * 16 + token / 16 * 4 + token % 4; }
 // Bytes of a row of the block that begins at token `block` of `tokens`.
 constexpr size_t block_width(size_t block, size_t tokens) { return tokens - block <= kNarrowBlock ? kNarrowBlock : kQuantBlock; }
-constexpr size_t quantized_bytes(size_t features, size_t tokens) {
+constexpr uint64_t quantized_bytes(uint64_t features, size_t tokens) {
     const size_t whole = tokens / kQuantBlock * kQuantBlock;
     return features * (whole + (tokens > whole ? block_width(whole, tokens) : 0));
 }

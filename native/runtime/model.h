@@ -21,7 +21,9 @@ namespace lavolta {
 // Zeroed floats, aligned to a cache line, that only grow.
 class Buffer {
    public:
-    float* reserve(size_t floats);
+    // Throws std::bad_alloc also where `floats` is more than this machine can address. Counted in 64 bits, because features times
+    // tokens pass 32.
+    float* reserve(uint64_t floats);
 
    private:
     struct Free {

@@ -137,7 +137,7 @@ void Model::attend_cached(const Pass& pass, size_t layer) {
     const size_t step = query_share(pass.past + pass.tokens), tiles = (pass.tokens + step - 1) / step;
     const uint32_t shared = spec.heads / spec.kv_heads;
     const size_t scratch_floats = round_up(cached_attention_scratch(pass.past + pass.tokens, head_size), 16);
-    float* scratch = scratch_.reserve(scratch_floats * pool_.threads());
+    float* scratch = scratch_.reserve(uint64_t{scratch_floats} * pool_.threads());
     pool_.run(spec.kv_heads * tiles, [&](size_t item, uint32_t thread) {
         const size_t head = item / tiles, tile = item % tiles;
         CachedAttentionArgs args{};

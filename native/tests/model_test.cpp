@@ -1,17 +1,21 @@
 // model_test BUNDLE ROUNDS SEED: whole runs at random levels from several threads, while others switch, cancel, calibrate, explain
 // and read plans; to be built with the thread and with the address sanitizer. Every answer must be, bit by bit, that of one level.
+// Before them: sizes that no machine can address.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdio>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "lavolta.h"
+#include "model.h"
 
 namespace {
 
@@ -165,6 +169,22 @@ void calibrate_once(const Test& test, Random) {
     EXPECT(status == LAVOLTA_OK || status == LAVOLTA_CANCELLED);
 }
 
+// A size in bytes that wraps would give a small buffer for a large one.
+void refuse_unaddressable_sizes() {
+    lavolta::Buffer buffer;
+    const uint64_t most = SIZE_MAX / sizeof(float);
+    for (const uint64_t floats : {most, most + 1, uint64_t{SIZE_MAX}, uint64_t{UINT64_MAX}}) {
+        bool refused = false;
+        try {
+            buffer.reserve(floats);
+        } catch (const std::bad_alloc&) {
+            refused = true;
+        }
+        EXPECT(refused);
+    }
+    EXPECT(buffer.reserve(1)[0] == 0.0f);
+}
+
 Test prepare(const char* path, uint32_t threads, size_t rounds, Random& random) {
     Test test{};
     lavolta_options options{};
@@ -206,6 +226,7 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "usage: model_test BUNDLE ROUNDS SEED\n");
         return 2;
     }
+    refuse_unaddressable_sizes();
     Random random(static_cast<uint32_t>(std::atoi(argv[3])));
     for (const uint32_t threads : {1u, 3u}) {
         const Test test = prepare(argv[1], threads, static_cast<size_t>(std::atoi(argv[2])), random);
