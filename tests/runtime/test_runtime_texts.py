@@ -11,6 +11,7 @@ import pytest
 
 from lavolta.errors import BundleError, UserInputError
 from lavolta.runtime.engine import Model, open_bundle
+from lavolta.runtime.tokens import read_codec
 from reference_model import LANGUAGE_MODEL, random_model, rounding
 
 
@@ -110,3 +111,9 @@ def test_a_broken_vocabulary(folder: Path, blobs: dict[str, bytes]) -> None:
     path = random_model(layers=1).write(folder / "broken.lavolta", **blobs)
     with open_bundle(path) as engine, pytest.raises(BundleError, match="bundle's"):
         engine.encode(["text"])
+
+
+def test_words_that_are_not_utf8() -> None:
+    with pytest.raises(BundleError, match="vocab is not UTF-8 at byte 12") as caught:
+        read_codec(None, b"<unk>\n<eos>\n\xff\n", 4)
+    assert caught.value.kind == "manifest-invalid"

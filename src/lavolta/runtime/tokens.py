@@ -86,7 +86,10 @@ class _WordCodec:
     """Words between white space, and an end of sentence after each text: the paper's language model."""
 
     def __init__(self, data: bytes, max_tokens: int) -> None:
-        self._words = data.decode("utf-8").removesuffix("\n").split("\n")
+        try:
+            self._words = data.decode("utf-8").removesuffix("\n").split("\n")
+        except UnicodeDecodeError as error:
+            raise BundleError("manifest-invalid", f"the bundle's vocab is not UTF-8 at byte {error.start}.") from None
         self._ids = {word: index for index, word in enumerate(self._words) if word}
         self.limit = max_tokens
         missing = {"<unk>", "<eos>"} - set(self._ids)
