@@ -242,7 +242,11 @@ char* lavolta_explain(lavolta_model* model) {
 
 void lavolta_free(char* text) { std::free(text); }
 
-void lavolta_close(lavolta_model* model) { delete model; }
+void lavolta_close(lavolta_model* model) {
+    // The caller may free the memory of `lavolta_open_memory` next, and a call of a session would still read it.
+    if (model) model->model.close();
+    delete model;
+}
 
 const char* lavolta_last_error(void) { return last_error.c_str(); }
 
