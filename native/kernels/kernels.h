@@ -127,7 +127,8 @@ struct DenseArgs {
 };
 
 // One head, queries [query_begin, query_end) of one sequence; q, k, v, out point at the head's first feature and the
-// sequence's first token. Writes nothing outside those queries. Scores that are not finite make their query NaN, and no other one.
+// sequence's first token. Writes nothing outside those queries. Scores of NaN or +infinity make their query NaN, and no other one;
+// a score of -infinity beside finite ones weighs nothing.
 struct AttentionArgs {
     const float *q, *k, *v;  // (head_size, stride)
     float* out;              // (head_size, stride)
