@@ -462,6 +462,9 @@ def hostile_bundles() -> dict[str, bytes]:
         "header-not-json.not-utf8": raw(text.replace(b"tiny", b"\xff\xfe\xfd\xfc", 1), payload),
         "header-not-json.key-twice": raw(text[:-1] + b', "embeddings.word": {}}', payload),
         "header-not-json.deep": raw(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", payload),
+        "header-not-json.infinite-number": raw(text[:-1] + b', "x": 1e999}', payload),
+        "header-not-json.half-a-surrogate-pair": raw(text[:-1] + b', "x": "\\ud800"}', payload),
+        "header-not-json.half-a-surrogate-pair-in-a-key": raw(text[:-1] + b', "\\udc00": 1}', payload),
         "header-not-json.nan": raw(text[:-1] + b', "x": NaN}', payload),
         "manifest-missing.no-metadata": raw(plain, payload),
         "manifest-missing.other-metadata": raw(b'{"__metadata__":{"format":"pt"},' + plain[1:], payload),
@@ -469,9 +472,17 @@ def hostile_bundles() -> dict[str, bytes]:
         "manifest-invalid.not-json": build(header, "{", tensors),
         "manifest-invalid.a-list": build(header, "[]", tensors),
         "manifest-invalid.deep": build(header, '{"format":4,"a":' + "[" * 100_000 + "]" * 100_000 + "}", tensors),
+        "manifest-invalid.infinite-number": build(header, _with_provenance(manifest, "1e999"), tensors),
+        "manifest-invalid.integer-beyond-a-double": build(header, _with_provenance(manifest, "1" + "0" * 400), tensors),
+        "manifest-invalid.half-a-surrogate-pair": build(header, _with_provenance(manifest, '"\\ud800"'), tensors),
         "manifest-invalid.nan": build(header, json.dumps(manifest).replace("1e-12", "NaN"), tensors),
     }
     return files
+
+
+def _with_provenance(manifest: dict[str, Any], value: str) -> str:
+    """The manifest with a JSON text in a free field."""
+    return json.dumps({**manifest, "provenance": {"x": 0}}).replace('{"x": 0}', f'{{"x": {value}}}')
 
 
 def _shifted(header: dict[str, Any], by: int) -> dict[str, Any]:
