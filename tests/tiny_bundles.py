@@ -16,16 +16,22 @@ WORDS = ("[UNK]", "a", "cat", "dog", "sleeps", "rests", "the", "quietly")
 LM_WORDS = ("<unk>", "<eos>", "a", "cat", "dog", "sleeps")
 
 
-def _tokenizer() -> bytes:
+def _tokenizer(text_tokens: int | None) -> bytes:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if text_tokens is not None:
+        tokenizer.enable_truncation(text_tokens)
     return str(tokenizer.to_str()).encode()
 
 
-def write_tiny(path: Path, **changes: Any) -> Path:
-    """A bundle of three levels with random weights; `changes` go to its `ModelSpec`."""
+def write_tiny(path: Path, text_tokens: int | None = None, **changes: Any) -> Path:
+    """A bundle of three levels with random weights; `changes` go to its `ModelSpec`.
+
+    Args:
+        text_tokens: what its tokenizer truncates to; ``None`` for one that does not truncate.
+    """
     shape: dict[str, Any] = {"layers": 2, "hidden": 6, "heads": 2, "ffn": 7, "vocab": len(WORDS), "max_tokens": 16}
     spec = ModelSpec(name="tiny", **{**shape, **changes})
     random = np.random.default_rng(5)
@@ -55,7 +61,7 @@ def write_tiny(path: Path, **changes: Any) -> Path:
         levels,
         2,
         {"kind": "ranked"},
-        tokenizer_json=None if words_only else _tokenizer(),
+        tokenizer_json=None if words_only else _tokenizer(text_tokens),
         vocab="".join(f"{word}\n" for word in LM_WORDS).encode() if words_only else None,
     )
     return path

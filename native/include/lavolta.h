@@ -2,8 +2,8 @@
  *
  * Threads. Every function may be called from any thread. Runs of one model are executed one after another (a second caller
  * waits); `lavolta_switch`, `lavolta_cancel`, `lavolta_level` and `lavolta_describe` never wait for a run. A run uses, from its
- * first layer to its last, the level that was set when it began. Nothing else may use a model while or after `lavolta_close` is
- * called on it.
+ * first layer to its last, the level that was set when it began. Nothing but calls of its sessions may use a model while or
+ * after `lavolta_close` is called on it.
  *
  * Errors. Functions that can fail return a status; `lavolta_last_error` has the sentence for the calling thread. No function
  * throws, aborts or writes a part of its output before it has checked its arguments.
@@ -191,7 +191,7 @@ LAVOLTA_API lavolta_status lavolta_profile(lavolta_model *model, int enabled);
 LAVOLTA_API char *lavolta_explain(lavolta_model *model);
 LAVOLTA_API void lavolta_free(char *text);
 
-/* NULL is allowed. */
+/* NULL is allowed. Waits for the call of a session that is under way; when it returns, nothing reads the bundle any more. */
 LAVOLTA_API void lavolta_close(lavolta_model *model);
 
 /* The sentence of the last failure in this thread, "" when there was none; valid until the thread's next failing call. */

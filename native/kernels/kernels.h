@@ -75,7 +75,7 @@ constexpr int kQuantZero = 128;
 constexpr size_t token_slot(size_t token) { return token % 16 / 4 * 16 + token / 16 * 4 + token % 4; }
 // Bytes of a row of the block that begins at token `block` of `tokens`.
 constexpr size_t block_width(size_t block, size_t tokens) { return tokens - block <= kNarrowBlock ? kNarrowBlock : kQuantBlock; }
-constexpr size_t quantized_bytes(size_t features, size_t tokens) {
+constexpr uint64_t quantized_bytes(uint64_t features, size_t tokens) {
     const size_t whole = tokens / kQuantBlock * kQuantBlock;
     return features * (whole + (tokens > whole ? block_width(whole, tokens) : 0));
 }
@@ -127,7 +127,8 @@ struct DenseArgs {
 };
 
 // One head, queries [query_begin, query_end) of one sequence; q, k, v, out point at the head's first feature and the
-// sequence's first token. Writes nothing outside those queries. Scores that are not finite make their query NaN, and no other one.
+// sequence's first token. Writes nothing outside those queries. Scores of NaN or +infinity make their query NaN, and no other one;
+// a score of -infinity beside finite ones weighs nothing.
 struct AttentionArgs {
     const float *q, *k, *v;  // (head_size, stride)
     float* out;              // (head_size, stride)

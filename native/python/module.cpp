@@ -72,7 +72,11 @@ class NativeModel {
         }
         check(status);
     }
-    ~NativeModel() { lavolta_close(model_); }
+    ~NativeModel() {
+        // It waits for a session's call in another thread.
+        nb::gil_scoped_release release;
+        lavolta_close(model_);
+    }
     NativeModel(const NativeModel&) = delete;
     NativeModel& operator=(const NativeModel&) = delete;
 

@@ -1,4 +1,5 @@
 // The C interface: no exception leaves it.
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -162,7 +163,9 @@ lavolta_status lavolta_run_within(lavolta_model* model, const lavolta_batch* bat
         require(model && batch && deadline && timing, "model, batch, deadline and timing must not be NULL.");
         std::vector<uint32_t> unread;
         if (!levels) {
-            unread.resize(batch->sequences * lavolta_layer_count(model));
+            const uint64_t entries = uint64_t{batch->sequences} * lavolta_layer_count(model);
+            if (entries > SIZE_MAX / sizeof(uint32_t)) throw std::bad_alloc();
+            unread.resize(static_cast<size_t>(entries));
             levels = unread.data();
         }
         lavolta::run_within(model->model, *batch, *deadline, output, output_floats, levels, *timing);
@@ -239,7 +242,11 @@ char* lavolta_explain(lavolta_model* model) {
 
 void lavolta_free(char* text) { std::free(text); }
 
-void lavolta_close(lavolta_model* model) { delete model; }
+void lavolta_close(lavolta_model* model) {
+    // The caller may free the memory of `lavolta_open_memory` next, and a call of a session would still read it.
+    if (model) model->model.close();
+    delete model;
+}
 
 const char* lavolta_last_error(void) { return last_error.c_str(); }
 

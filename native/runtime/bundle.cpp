@@ -226,6 +226,9 @@ class BundleReader {
             fail(LAVOLTA_VERSION_UNSUPPORTED, "the bundle has format " + std::to_string(format) + ", this engine reads format " +
                                                   std::to_string(kFormat) + "; " + way_out);
         }
+        member(manifest_, "lavolta_version", Json::Type::string);
+        member(manifest_, "provenance", Json::Type::object);
+        member(manifest_, "device", Json::Type::object);
         out_.cell_rows = count(manifest_, "cell_rows", 1, 16);
         if (out_.cell_rows & (out_.cell_rows - 1)) invalid("'cell_rows' is not 1, 2, 4, 8 or 16");
         read_spec(member(manifest_, "model", Json::Type::object));
@@ -247,6 +250,7 @@ class BundleReader {
         static const char* const head_activations[] = {"gelu", "relu", "tanh"};
         constexpr uint32_t most_features = 1u << 16;
         constexpr uint32_t most_rows = 1u << 30;
+        member(model, "name", Json::Type::string);
         Spec& spec = out_.spec;
         spec.layers = count(model, "layers", 1, 1u << 12);
         spec.hidden = count(model, "hidden", 1, most_features);
@@ -428,6 +432,22 @@ class BundleReader {
         if (read_linears_ < listed_->size()) invalid("'linears' lists more than the model has");
         out_.tokenizer = blob("tokenizer");
         out_.vocab = blob("vocab");
+        if (tensors_.find("vocab") != tensors_.end()) check_vocab();
+    }
+
+    // Readers look words up by token.
+    void check_vocab() const {
+        const std::string_view text{reinterpret_cast<const char*>(out_.vocab.data), out_.vocab.bytes};
+        const auto words = static_cast<uint64_t>(std::count(text.begin(), text.end(), '\n'));
+        if (words != out_.spec.vocab) {
+            fail(LAVOLTA_TENSOR_SHAPE, "'vocab' has " + std::to_string(words) + " words, not " + std::to_string(out_.spec.vocab) +
+                                           "; write the bundle again.");
+        }
+        for (size_t at = 0; at < text.size();) {
+            const size_t length = utf8_length(text, at);
+            if (length == 0) invalid("'vocab' is not UTF-8 at byte " + std::to_string(at));
+            at += length;
+        }
     }
 
     Blob blob(const std::string& name) {

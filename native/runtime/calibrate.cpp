@@ -4,6 +4,7 @@
 
 #include "deadline.h"
 #include "error.h"
+#include "pass.h"
 
 namespace lavolta {
 namespace {
@@ -57,8 +58,9 @@ std::vector<Shape> shapes_of(const Spec& spec, const lavolta_calibration& option
         }
         shapes.push_back({{tokens}, false});
     }
-    // Several sequences tell rows of the output and pairs of tokens apart from tokens.
-    const uint32_t longest = *std::max_element(lengths.begin(), lengths.end());
+    // Several sequences tell rows of the output and pairs of tokens apart from tokens. They have to fit in one pass: the times of
+    // the first one are taken for those of all.
+    const uint32_t longest = std::min(*std::max_element(lengths.begin(), lengths.end()), static_cast<uint32_t>(kPassTokens));
     shapes.push_back({std::vector<uint32_t>(kBatch, std::max(longest / static_cast<uint32_t>(kBatch), 1u)), false});
     const size_t whole = shapes.size();
     for (size_t i = 0; i < whole; ++i) shapes.push_back({shapes[i].lengths, true});

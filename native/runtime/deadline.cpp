@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <new>
 
 #include "error.h"
 
@@ -69,6 +70,8 @@ void DeadlineCourse::begin(uint32_t level) {
         first += sequences;
     }
     const size_t layers = bundle.layers.size();
+    // More than 32 bits can count is more than such a machine has.
+    if (count_ * (uint64_t{passes.size()} * layers + 1) > SIZE_MAX / sizeof(double)) throw std::bad_alloc();
     units_ = passes.size() * layers;
     before_ns_.assign(count_ * (units_ + 1), 0.0);
     finish_ns_.assign(count_ * passes.size(), 0.0);

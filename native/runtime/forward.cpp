@@ -83,10 +83,10 @@ void Model::run(const lavolta_batch& batch, float* output, size_t output_floats,
 void Model::reserve(Pass& pass) {
     const Spec& spec = bundle_.spec;
     pass.stride = pass.cache && pass.tokens == 1 ? 1 : stride_of(pass.tokens);
-    const size_t block = spec.hidden * pass.stride, keys = spec.key_features() * pass.stride;
+    const uint64_t block = uint64_t{spec.hidden} * pass.stride, keys = uint64_t{spec.key_features()} * pass.stride;
     pass.ffn_tokens = std::min(ffn_block(pass.tokens), pass.tokens);
     pass.ffn_stride = pass.stride == 1 ? 1 : stride_of(pass.ffn_tokens);
-    const size_t ffn = spec.ffn * pass.ffn_stride;
+    const uint64_t ffn = uint64_t{spec.ffn} * pass.ffn_stride;
     pass.x = hidden_.reserve(block + kSlack);
     pass.next = next_.reserve(block + kSlack);
     pass.q = pass.ffn = work_.reserve(std::max(2 * (block + keys), spec.ffn_gate ? 2 * ffn : ffn) + kSlack);
@@ -126,7 +126,7 @@ void Model::embed(Pass& pass) {
 // The angle of every token and pair of features, in double: positions in the thousands times a frequency lose what float has.
 void Model::turn(Pass& pass) {
     const size_t half = bundle_.spec.head_size() / 2;
-    float* angles = angles_.reserve(2 * half * pass.stride + kSlack);
+    float* angles = angles_.reserve(uint64_t{2} * half * pass.stride + kSlack);
     for (size_t s = 0; s < pass.sequences; ++s) {
         for (size_t i = 0; i < pass.lengths[s]; ++i) {
             for (size_t f = 0; f < half; ++f) {
@@ -257,7 +257,7 @@ void Model::attend(const Pass& pass) {
     }
     const uint32_t head_size = spec.head_size(), shared = spec.heads / spec.kv_heads;
     const size_t scratch_floats = round_up(attention_scratch(head_size), 16);
-    float* scratch = scratch_.reserve(scratch_floats * pool_.threads());
+    float* scratch = scratch_.reserve(uint64_t{scratch_floats} * pool_.threads());
     pool_.run(items.size(), [&](size_t index, uint32_t thread) {
         const Item& item = items[index];
         const size_t at = size_t{item.head} * head_size * pass.stride + pass.starts[item.sequence];
@@ -310,12 +310,12 @@ float* Model::head(const Pass& pass, size_t& rows, size_t& stride) {
     timed(pass.profile ? &pass.profile->edge_ms[static_cast<size_t>(Edge::head)] : nullptr, [&] {
         if (pass.cache) {
             rows = stride = 1;
-            at = head_a_.reserve(spec.hidden * stride + kSlack);
+            at = head_a_.reserve(uint64_t{spec.hidden} + kSlack);
             for (size_t f = 0; f < spec.hidden; ++f) at[f * stride] = pass.x[f * pass.stride + pass.tokens - 1];
         } else if (spec.pooling != Pooling::none) {
             rows = pass.sequences;
             stride = stride_of(rows);
-            at = head_a_.reserve(spec.hidden * stride + kSlack);
+            at = head_a_.reserve(uint64_t{spec.hidden} * stride + kSlack);
             for (size_t f = 0; f < spec.hidden; ++f) {
                 for (size_t s = 0; s < pass.sequences; ++s) {
                     const float* x = pass.x + f * pass.stride + pass.starts[s];
@@ -331,13 +331,13 @@ float* Model::head(const Pass& pass, size_t& rows, size_t& stride) {
         if (pass.profile) pass.profile->head_tokens += rows;
         size_t columns = spec.hidden;
         if (spec.has_head_dense) {
-            float* y = at == pass.x ? pass.next : head_b_.reserve(spec.hidden * stride + kSlack);
+            float* y = at == pass.x ? pass.next : head_b_.reserve(uint64_t{spec.hidden} * stride + kSlack);
             dense(bundle_.head_dense_weight, bundle_.head_dense_bias, spec.hidden, spec.head_dense, at, y, rows, stride);
             at = y;
         }
         if (spec.outputs) {
             columns = spec.outputs;
-            float* y = logits_.reserve(columns * stride + kSlack);
+            float* y = logits_.reserve(uint64_t{columns} * stride + kSlack);
             if (bundle_.head_out) {
                 quantize(rows, stride, at, {&*bundle_.head_out});
                 linear(rows, *bundle_.head_out, pass.level, at, stride, y, stride, nullptr, Activation::none);

@@ -155,28 +155,6 @@ class Parser {
         }
     }
 
-    // Length of the well-formed UTF-8 sequence at `at_` (Unicode table 3-7), or 0.
-    size_t utf8_length() const {
-        const auto byte = [&](size_t i) -> unsigned {
-            return at_ + i < text_.size() ? static_cast<unsigned char>(text_[at_ + i]) : 0u;
-        };
-        const auto tail = [&](size_t i) { return (byte(i) & 0xC0u) == 0x80u; };
-        const unsigned lead = byte(0);
-        if (lead < 0x80) return 1;
-        if (lead >= 0xC2 && lead <= 0xDF) return tail(1) ? 2 : 0;
-        if (lead >= 0xE0 && lead <= 0xEF) {
-            if (!tail(1) || !tail(2) || (lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xED && byte(1) > 0x9F)) return 0;
-            return 3;
-        }
-        if (lead >= 0xF0 && lead <= 0xF4) {
-            if (!tail(1) || !tail(2) || !tail(3) || (lead == 0xF0 && byte(1) < 0x90) || (lead == 0xF4 && byte(1) > 0x8F)) {
-                return 0;
-            }
-            return 4;
-        }
-        return 0;
-    }
-
     std::string string() {
         std::string out;
         ++at_;
@@ -190,7 +168,7 @@ class Parser {
                 escape(out);
                 continue;
             }
-            const size_t length = utf8_length();
+            const size_t length = utf8_length(text_, at_);
             if (length == 0) error("text that is not UTF-8");
             out.append(text_, at_, length);
             at_ += length;
@@ -289,6 +267,23 @@ const Json* Json::find(std::string_view name) const {
         if (member.first == name) return &member.second;
     }
     return nullptr;
+}
+
+size_t utf8_length(std::string_view text, size_t at) {
+    const auto byte = [&](size_t i) -> unsigned { return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0u; };
+    const auto tail = [&](size_t i) { return (byte(i) & 0xC0u) == 0x80u; };
+    const unsigned lead = byte(0);
+    if (lead < 0x80) return 1;
+    if (lead >= 0xC2 && lead <= 0xDF) return tail(1) ? 2 : 0;
+    if (lead >= 0xE0 && lead <= 0xEF) {
+        if (!tail(1) || !tail(2) || (lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xED && byte(1) > 0x9F)) return 0;
+        return 3;
+    }
+    if (lead >= 0xF0 && lead <= 0xF4) {
+        if (!tail(1) || !tail(2) || !tail(3) || (lead == 0xF0 && byte(1) < 0x90) || (lead == 0xF4 && byte(1) > 0x8F)) return 0;
+        return 4;
+    }
+    return 0;
 }
 
 Json parse_json(std::string_view text) { return Parser(text).document(); }

@@ -33,6 +33,9 @@ struct JsonError {
 // Throws JsonError.
 Json parse_json(std::string_view text);
 
+// Bytes of the well-formed UTF-8 sequence at `at` (Unicode table 3-7), or 0.
+size_t utf8_length(std::string_view text, size_t at);
+
 // `value` by a printf format, with a point whatever the caller's locale.
 std::string json_number(double value, const char* format);
 

@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -37,17 +38,19 @@ uint32_t thread_option(uint32_t threads) {
 
 }  // namespace
 
-float* Buffer::reserve(size_t floats) {
+float* Buffer::reserve(uint64_t floats) {
     if (floats > size_) {
+        constexpr size_t line = 64;  // bytes
+        if (floats > (SIZE_MAX - line) / sizeof(float)) throw std::bad_alloc();
         data_.reset();
         size_ = 0;
-        const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
-        void* memory = std::aligned_alloc(64, bytes);
+        const size_t bytes = (static_cast<size_t>(floats) * sizeof(float) + line - 1) / line * line;
+        void* memory = std::aligned_alloc(line, bytes);
         if (!memory) throw std::bad_alloc();
         // Padding is computed on like tokens are: it must be numbers.
         std::memset(memory, 0, bytes);
         data_.reset(static_cast<float*>(memory));
-        size_ = floats;
+        size_ = static_cast<size_t>(floats);
     }
     return data_.get();
 }

@@ -21,7 +21,9 @@ namespace lavolta {
 // Zeroed floats, aligned to a cache line, that only grow.
 class Buffer {
    public:
-    float* reserve(size_t floats);
+    // Throws std::bad_alloc also where `floats` is more than this machine can address. Counted in 64 bits, because features times
+    // tokens pass 32.
+    float* reserve(uint64_t floats);
 
    private:
     struct Free {
@@ -80,6 +82,8 @@ class Model {
     size_t length(const Session& session);
     // Ends the runs that have begun, before their next layer.
     void cancel() { cancels_.fetch_add(1, std::memory_order_relaxed); }
+    // Waits for the call of a session that is under way; those that come later throw without a look at the bundle's data.
+    void close();
     // The plan for runs with a deadline, or null. `set_plan` throws Error where it was made for something else.
     std::shared_ptr<const Plan> plan() const;
     void set_plan(Plan plan);
@@ -94,6 +98,8 @@ class Model {
 
     void check(const lavolta_batch& batch) const;
     void check_tokens(const int32_t* token_ids, size_t count, const std::string& where) const;
+    // For calls of sessions, which may outlive the model; under the run mutex.
+    void check_open() const;
     void reserve(Pass& pass);
     void embed(Pass& pass);
     void turn(Pass& pass);
@@ -141,6 +147,7 @@ class Model {
     std::shared_ptr<const Plan> plan_;
     std::mutex run_mutex_;
     // Below: used by one run at a time.
+    bool closed_ = false;
     bool profiling_ = false;
     std::vector<Profile> profiles_, token_profiles_;  // (levels), of single tokens of sessions the latter
     double weights_bytes_per_ns_ = 0.0;               // 0: not measured yet

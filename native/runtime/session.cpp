@@ -13,6 +13,8 @@
 namespace lavolta {
 namespace {
 
+[[noreturn]] void fail_closed() { fail(LAVOLTA_MODEL_CLOSED, "the model is closed; open the bundle again."); }
+
 size_t round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
 
 size_t capacity_of(const Spec& spec, size_t max_tokens) {
@@ -49,17 +51,28 @@ Session::Session(const std::shared_ptr<Model>& model, size_t max_tokens)
 
 std::shared_ptr<Model> Session::model() const {
     std::shared_ptr<Model> model = model_.lock();
-    if (!model) fail(LAVOLTA_MODEL_CLOSED, "the model is closed; open the bundle again.");
+    if (!model) fail_closed();
     return model;
+}
+
+void Model::close() {
+    std::lock_guard<std::mutex> lock(run_mutex_);
+    closed_ = true;
+}
+
+void Model::check_open() const {
+    if (closed_) fail_closed();
 }
 
 size_t Model::length(const Session& session) {
     std::lock_guard<std::mutex> lock(run_mutex_);
+    check_open();
     return session.length_;
 }
 
 void Model::truncate(Session& session, size_t tokens) {
     std::lock_guard<std::mutex> lock(run_mutex_);
+    check_open();
     if (tokens > session.length_) {
         fail(LAVOLTA_INVALID_ARGUMENT, "the session has " + std::to_string(session.length_) + " tokens and cannot be cut to " +
                                            std::to_string(tokens) + ".");
@@ -78,6 +91,7 @@ void Model::append(Session& session, const int32_t* token_ids, size_t count, flo
     Pass pass{};
     pass.cancels = cancels_.load(std::memory_order_relaxed);
     std::lock_guard<std::mutex> lock(run_mutex_);
+    check_open();
     const size_t room = session.cache_.capacity() - session.length_;
     if (count > room) {
         fail(LAVOLTA_CACHE_FULL, "the session has room for " + std::to_string(room) + " of " + std::to_string(count) +
@@ -137,7 +151,7 @@ void Model::attend_cached(const Pass& pass, size_t layer) {
     const size_t step = query_share(pass.past + pass.tokens), tiles = (pass.tokens + step - 1) / step;
     const uint32_t shared = spec.heads / spec.kv_heads;
     const size_t scratch_floats = round_up(cached_attention_scratch(pass.past + pass.tokens, head_size), 16);
-    float* scratch = scratch_.reserve(scratch_floats * pool_.threads());
+    float* scratch = scratch_.reserve(uint64_t{scratch_floats} * pool_.threads());
     pool_.run(spec.kv_heads * tiles, [&](size_t item, uint32_t thread) {
         const size_t head = item / tiles, tile = item % tiles;
         CachedAttentionArgs args{};

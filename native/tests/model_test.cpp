@@ -1,17 +1,23 @@
 // model_test BUNDLE ROUNDS SEED: whole runs at random levels from several threads, while others switch, cancel, calibrate, explain
 // and read plans; to be built with the thread and with the address sanitizer. Every answer must be, bit by bit, that of one level.
+// Before them: sizes that no machine can address, and sessions whose model is closed under them.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdio>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <iterator>
+#include <new>
 #include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "lavolta.h"
+#include "model.h"
 
 namespace {
 
@@ -165,6 +171,65 @@ void calibrate_once(const Test& test, Random) {
     EXPECT(status == LAVOLTA_OK || status == LAVOLTA_CANCELLED);
 }
 
+// A size in bytes that wraps would give a small buffer for a large one.
+void refuse_unaddressable_sizes() {
+    lavolta::Buffer buffer;
+    const uint64_t most = SIZE_MAX / sizeof(float);
+    for (const uint64_t floats : {most, most + 1, uint64_t{SIZE_MAX}, uint64_t{UINT64_MAX}}) {
+        bool refused = false;
+        try {
+            buffer.reserve(floats);
+        } catch (const std::bad_alloc&) {
+            refused = true;
+        }
+        EXPECT(refused);
+    }
+    EXPECT(buffer.reserve(1)[0] == 0.0f);
+}
+
+// The memory of a bundle is the caller's again when `lavolta_close` returns: a call of a session in another thread gives the right
+// numbers or says that the model is closed.
+void close_under_sessions(const char* path, Random& random) {
+    std::ifstream file(path, std::ios::binary);
+    const std::vector<char> bundle{std::istreambuf_iterator<char>(file), {}};
+    std::vector<float> expected;
+    for (size_t round = 0; round < 40; ++round) {
+        std::vector<char> memory = bundle;
+        lavolta_model* model = nullptr;
+        EXPECT(lavolta_open_memory(memory.data(), memory.size(), nullptr, &model) == LAVOLTA_OK);
+        lavolta_session* session = nullptr;
+        const lavolta_status opened = lavolta_session_open(model, 0, &session);
+        if (opened == LAVOLTA_NOT_CAUSAL) return lavolta_close(model);
+        EXPECT(opened == LAVOLTA_OK);
+        const std::vector<int32_t> ids(100, 1);
+        const uint32_t length = static_cast<uint32_t>(ids.size());
+        const lavolta_batch batch{ids.data(), nullptr, &length, 1, 0};
+        size_t rows = 0, columns = 0;
+        EXPECT(lavolta_output_shape(model, &batch, &rows, &columns) == LAVOLTA_OK);
+        std::vector<float> logits(columns);
+        EXPECT(lavolta_session_append(session, ids.data(), ids.size(), logits.data(), columns) == LAVOLTA_OK);
+        if (expected.empty()) expected = logits;
+        std::atomic<uint32_t> calls{0};
+        std::thread user([&] {
+            while (true) {
+                if (lavolta_session_reset(session) == LAVOLTA_MODEL_CLOSED) break;
+                const lavolta_status status = lavolta_session_append(session, ids.data(), ids.size(), logits.data(), columns);
+                ++calls;
+                if (status == LAVOLTA_MODEL_CLOSED) break;
+                EXPECT(status == LAVOLTA_OK);
+                EXPECT(same(expected, logits));
+            }
+        });
+        for (const uint32_t wanted = 1 + static_cast<uint32_t>(random() % 3); calls < wanted;) std::this_thread::yield();
+        lavolta_close(model);
+        std::fill(memory.begin(), memory.end(), '\xff');
+        user.join();
+        size_t tokens = 0;
+        EXPECT(lavolta_session_length(session, &tokens) == LAVOLTA_MODEL_CLOSED);
+        lavolta_session_close(session);
+    }
+}
+
 Test prepare(const char* path, uint32_t threads, size_t rounds, Random& random) {
     Test test{};
     lavolta_options options{};
@@ -206,7 +271,9 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "usage: model_test BUNDLE ROUNDS SEED\n");
         return 2;
     }
+    refuse_unaddressable_sizes();
     Random random(static_cast<uint32_t>(std::atoi(argv[3])));
+    close_under_sessions(argv[1], random);
     for (const uint32_t threads : {1u, 3u}) {
         const Test test = prepare(argv[1], threads, static_cast<size_t>(std::atoi(argv[2])), random);
         std::vector<std::thread> workers;

@@ -269,6 +269,18 @@ def _resize(tensor: str, shape: list[int]) -> Change:
     return change
 
 
+def _vocab(text: bytes) -> Change:
+    """A vocabulary in the place of the tokenizer."""
+
+    def change(parts: Parts) -> None:
+        _drop("tokenizer")(parts)
+        end = max(entry["data_offsets"][1] for entry in parts.header.values())
+        parts.header["vocab"] = {"dtype": "U8", "shape": [len(text)], "data_offsets": [end, end + len(text)]}
+        parts.tensors["vocab"] = text
+
+    return change
+
+
 def _too_many_groups(parts: Parts) -> None:
     _resize(f"{UP}.kept_by", [1025])(parts)
     _resize(f"{UP}.sizes", [1025, 1, 3])(parts)
@@ -315,6 +327,12 @@ CHANGES: dict[str, Change] = {
     "manifest-invalid.norm-first-a-number": _manifest("model", "norm_first", value=0),
     "manifest-invalid.unknown-position": _manifest("model", "position", value="alibi"),
     "manifest-invalid.gate-a-string": _manifest("model", "ffn_gate", value="no"),
+    "manifest-invalid.version-a-number": _manifest("lavolta_version", value=1),
+    "manifest-invalid.provenance-a-list": _manifest("provenance", value=[]),
+    "manifest-invalid.device-a-string": _manifest("device", value="phone"),
+    "manifest-invalid.name-a-number": _manifest("model", "name", value=7),
+    "manifest-invalid.vocab-not-utf8": _vocab(b"<unk>\n<eos>\n\xff\n"),
+    "manifest-invalid.vocab-half-a-surrogate-pair": _vocab(b"<unk>\n<eos>\n\xed\xa0\x80\n"),
     "version-unsupported.newer": _manifest("format", value=5),
     "version-unsupported.older": _manifest("format", value=3),
     "version-unsupported.first": _manifest("format", value=1),
@@ -327,6 +345,9 @@ CHANGES: dict[str, Change] = {
     "tensor-missing.sizes": _drop(f"{UP}.sizes"),
     "tensor-missing.kept-by": _drop(f"{QUERY}.kept_by"),
     "tensor-missing.head": _drop("head.out.weight"),
+    "tensor-shape.vocab-of-two-words": _vocab(b"<unk>\n<eos>\n"),
+    "tensor-shape.vocab-of-four-words": _vocab(b"<unk>\n<eos>\none\ntwo\n"),
+    "tensor-shape.empty-vocab": _vocab(b""),
     "tensor-shape.embedding-transposed": _entry("embeddings.word", shape=[4, 3]),
     "tensor-shape.values-flat": _entry(f"{QUERY}.values", shape=[16]),
     "tensor-shape.two-sizes-for-columns": _entry(f"{QUERY}.columns", shape=[8, 1]),
@@ -441,6 +462,9 @@ def hostile_bundles() -> dict[str, bytes]:
         "header-not-json.not-utf8": raw(text.replace(b"tiny", b"\xff\xfe\xfd\xfc", 1), payload),
         "header-not-json.key-twice": raw(text[:-1] + b', "embeddings.word": {}}', payload),
         "header-not-json.deep": raw(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", payload),
+        "header-not-json.infinite-number": raw(text[:-1] + b', "x": 1e999}', payload),
+        "header-not-json.half-a-surrogate-pair": raw(text[:-1] + b', "x": "\\ud800"}', payload),
+        "header-not-json.half-a-surrogate-pair-in-a-key": raw(text[:-1] + b', "\\udc00": 1}', payload),
         "header-not-json.nan": raw(text[:-1] + b', "x": NaN}', payload),
         "manifest-missing.no-metadata": raw(plain, payload),
         "manifest-missing.other-metadata": raw(b'{"__metadata__":{"format":"pt"},' + plain[1:], payload),
@@ -448,9 +472,17 @@ def hostile_bundles() -> dict[str, bytes]:
         "manifest-invalid.not-json": build(header, "{", tensors),
         "manifest-invalid.a-list": build(header, "[]", tensors),
         "manifest-invalid.deep": build(header, '{"format":4,"a":' + "[" * 100_000 + "]" * 100_000 + "}", tensors),
+        "manifest-invalid.infinite-number": build(header, _with_provenance(manifest, "1e999"), tensors),
+        "manifest-invalid.integer-beyond-a-double": build(header, _with_provenance(manifest, "1" + "0" * 400), tensors),
+        "manifest-invalid.half-a-surrogate-pair": build(header, _with_provenance(manifest, '"\\ud800"'), tensors),
         "manifest-invalid.nan": build(header, json.dumps(manifest).replace("1e-12", "NaN"), tensors),
     }
     return files
+
+
+def _with_provenance(manifest: dict[str, Any], value: str) -> str:
+    """The manifest with a JSON text in a free field."""
+    return json.dumps({**manifest, "provenance": {"x": 0}}).replace('{"x": 0}', f'{{"x": {value}}}')
 
 
 def _shifted(header: dict[str, Any], by: int) -> dict[str, Any]:

@@ -15,12 +15,16 @@ from tiny_families import FAMILIES, VOCAB, padded, random_masks, randomize, tiny
 from tiny_files import save_model
 
 from lavolta.errors import UserInputError
+from lavolta.models.batching import encode_texts, predict
 from lavolta.models.export import export_bundle
+from lavolta.models.from_bundle import model_of_level
 from lavolta.models.hf import from_transformers, load_encoder, with_head
 from lavolta.models.hf_out import save_pretrained
-from lavolta.models.hf_sentence import SentenceModules
+from lavolta.models.hf_sentence import SentenceModules, write_modules
 from lavolta.models.lm import END_OF_LINE, UNKNOWN, LmConfig, Vocabulary, build_lm
 from lavolta.models.loaded import LoadedModel, masked_linears
+from lavolta.runtime.bundle import BundleFile
+from lavolta.runtime.engine import open_bundle
 
 EPS32 = float(np.finfo(np.float32).eps)
 HEADS = {
@@ -177,6 +181,25 @@ def test_the_tokenizer_is_loaded_back_and_gives_the_same_ids(tmp_path: Path) -> 
     assert (tokenizer.pad_token, tokenizer.model_max_length) == ("[PAD]", loaded.spec.max_tokens)
     # The model's own tokenizer still truncates.
     assert len(loaded.tokenizer.encode("ba " * 500).ids) == loaded.spec.max_tokens
+
+
+def test_texts_are_cut_where_the_model_was_trained_in_the_folder_and_in_the_engine(tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base")
+    write_modules(base, SentenceModules("mean", False), 16, 5)
+    loaded = load_encoder(str(base))
+    assert (loaded.text_tokens, loaded.spec.max_tokens) == (5, 128)
+    save_pretrained(loaded, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "sentence_bert_config.json").read_text())["max_seq_length"] == 5
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert len(tokenizer("ba " * 50, truncation=True)["input_ids"]) == 5
+    path = tmp_path / "m.lavolta"
+    export_bundle(loaded, random_masks(loaded, 4, (1.0,)), [{"name": "L0"}], 4, path)
+    again = model_of_level(BundleFile.open(path), 0)
+    texts = ["ba daeri gelun ko mari do", "ba"]
+    with open_bundle(path) as engine:
+        got = engine.encode(texts)
+    want = predict(again, encode_texts(again, texts), 2)
+    np.testing.assert_allclose(got, want, rtol=0, atol=tolerance(loaded.spec, 5, want, EPS32))
 
 
 def test_untied_word_vectors_of_a_masked_language_model_stay_untied(tmp_path: Path) -> None:

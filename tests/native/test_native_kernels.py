@@ -152,6 +152,27 @@ def test_attention_corrects_earlier_blocks(isa: str, causal: bool) -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("at", [1, 20, 129, 149])
+def test_attention_scores_that_overflow(isa: str, causal: bool, sign: float, at: int) -> None:
+    """+infinity makes every query that sees its key NaN; for -infinity it is as if the key were not there."""
+    q, keys = np.full((1, 150), 1e30, dtype=np.float32), np.zeros((1, 150), dtype=np.float32)
+    values = np.arange(150, dtype=np.float32)[None]
+    keys[0, at] = sign * 1e30
+    out = _native.attention(isa, q, keys, values, 0, 150, 1.0, causal, 0.0)[0]
+    sees = (np.arange(150) >= at) | (not causal)
+    if sign > 0:
+        np.testing.assert_array_equal(np.isnan(out), sees)
+        return
+    # All other scores are 0: the mean of the other values that a query sees.
+    counts = np.arange(1, 151) if causal else np.full(150, 150)
+    sums = np.cumsum(np.arange(150)) if causal else np.full(150, 149 * 75)
+    expected = (sums - at * sees) / (counts - sees)
+    assert (np.abs(out - expected) <= 2 * 150 * EPS * 150).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("where", ["query", "key", "value"])
 @pytest.mark.parametrize("at", [0, 20, 128, 149])
 def test_attention_keeps_nan_where_it_belongs(isa: str, causal: bool, where: str, at: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from safetensors import safe_open
 
 from lavolta.errors import UserInputError
 from lavolta.runtime.bundle import BundleFile, dense_shapes, write_bundle
-from lavolta.runtime.container import ALIGNMENT, Container, parse_json
+from lavolta.runtime.container import ALIGNMENT, MAX_VALUES, Container, parse_json
 from lavolta.runtime.spec import ModelSpec
 from lavolta.sparsity.packing_int8 import PackedInt8
 from reference_model import RandomModel, random_model
@@ -302,7 +303,11 @@ def test_dense_shapes_follow_the_options() -> None:
         (b"[" * 66 + b"]" * 66, "nested too deeply"),
         (b"[" * 10**6, "nested too deeply"),
         (b"", "Expecting value"),
-        (b"1" * 5000, "digits"),
+        (b"1" * 5000, "which no double holds"),
+        (b"[1e999]", "contains 1e999, which no double holds"),
+        (b"-1" + b"0" * 309, "which no double holds"),
+        (b'["\\ud800"]', "half a surrogate pair"),
+        (b'{"a":{"\\udc00\\ud800":1}}', "half a surrogate pair"),
     ],
 )
 def test_json_is_strict(text: bytes, words: str) -> None:
@@ -312,3 +317,26 @@ def test_json_is_strict(text: bytes, words: str) -> None:
 
 def test_json_may_be_nested_to_the_limit() -> None:
     assert parse_json(b"[" * 65 + b"]" * 65) is not None
+
+
+def test_json_takes_whole_pairs_and_the_largest_double() -> None:
+    assert parse_json(b'{"\\ud83d\\ude00": [1.7976931348623157e308, 1e-999]}') == {
+        "\U0001f600": [sys.float_info.max, 0.0]
+    }
+
+
+def test_json_has_no_more_values_than_the_engine_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The object, the list, and its three numbers; keys are no values.
+    text = b'{"a": [1, 2, 3]}'
+    monkeypatch.setattr("lavolta.runtime.container.MAX_VALUES", 5)
+    assert parse_json(text) == {"a": [1, 2, 3]}
+    monkeypatch.setattr("lavolta.runtime.container.MAX_VALUES", 4)
+    with pytest.raises(ValueError, match="it has more than 4 values"):
+        parse_json(text)
+
+
+def test_the_limit_of_json_is_the_engines() -> None:
+    source = (Path(__file__).parents[2] / "native" / "runtime" / "json.cpp").read_text()
+    found = re.search(r"kMaxNodes = size_t\{1\} << (\d+);", source)
+    assert found is not None
+    assert 1 << int(found[1]) == MAX_VALUES

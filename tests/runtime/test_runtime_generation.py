@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,18 @@ def test_wrong_ids_and_models(model: Model, tmp_path: Path) -> None:
         for options in wrong:
             with pytest.raises(UserInputError, match="neither tokenizer nor vocabulary"):
                 silent.generate(**options)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "logits", [[1.0, math.nan, 2.0], [math.nan] * 3, [0.0, math.inf, 1.0], [-math.inf, -math.inf, -math.inf]]
+)
+def test_logits_that_are_not_finite_are_no_tokens(logits: list[float], temperature: float) -> None:
+    sampling, generator = Sampling(temperature=temperature), np.random.default_rng(0)
+    with pytest.raises(EngineError, match=r"the largest logit is (nan|inf|-inf), so no token follows"):
+        sampling.draw(np.array(logits, dtype=np.float32), generator)
+    # A token that is impossible is no defect.
+    assert sampling.draw(np.array([-math.inf, 3.0, -math.inf], dtype=np.float32), generator) == 1
 
 
 def test_closing_the_model_ends_the_generation(path: Path) -> None:

@@ -36,13 +36,15 @@ def engine(path: Path) -> Iterator[Model]:
 class CalibrationClock:
     """What a calibration takes when costs are linear: base + token * tokens + pair * squares, by layer and level.
 
-    Calibration measures every length, then four sequences of a quarter of the longest, at every level; then the same
-    with one row of output per token, at the sparsest level alone; all of it once more than there are repetitions.
+    Calibration measures every length, then four sequences of a quarter of the longest (together at most the 1024 tokens
+    that go through the layers in one pass), at every level; then the same with one row of output per token, at the
+    sparsest level alone; all of it once more than there are repetitions.
     """
 
-    def __init__(self, layers: int, levels: int) -> None:
+    def __init__(self, layers: int, levels: int, lengths: list[int], repetitions: int) -> None:
         self.now_ns = 0
-        self._script = self._steps(layers, levels)
+        batches = [*([tokens] for tokens in lengths), [min(max(lengths), 1024) // 4] * 4]
+        self._script = self._steps(layers, levels, batches, repetitions)
 
     def __call__(self) -> int:
         self.now_ns += next(self._script)
@@ -53,10 +55,10 @@ class CalibrationClock:
         return (1000 + 10 * layer, 300 - 50 * level + layer, 7)
 
     @classmethod
-    def _steps(cls, layers: int, levels: int) -> Iterator[int]:
-        for repetition in range(REPETITIONS + 1):
+    def _steps(cls, layers: int, levels: int, batches: list[list[int]], repetitions: int) -> Iterator[int]:
+        for repetition in range(repetitions + 1):
             for per_token in (False, True):
-                for lengths in [*([tokens] for tokens in TOKENS), [max(TOKENS) // 4] * 4]:
+                for lengths in batches:
                     tokens = math.ceil(sum(lengths) / 16) * 16
                     squares = sum(length**2 for length in lengths)
                     rows = sum(lengths) if per_token else len(lengths)
@@ -72,8 +74,12 @@ class CalibrationClock:
                         yield (20 + 11 * rows if per_token else 500 + level + 2 * tokens + 30 * rows) + strange
 
 
+def clock_of(engine: Model, lengths: list[int], repetitions: int) -> CalibrationClock:
+    return CalibrationClock(engine.spec.layers, len(engine.levels), lengths, repetitions)
+
+
 def test_calibration_finds_the_costs(engine: Model) -> None:
-    engine.calibrate(TOKENS, REPETITIONS, clock=CalibrationClock(engine.spec.layers, len(engine.levels)))
+    engine.calibrate(TOKENS, REPETITIONS, clock=clock_of(engine, TOKENS, REPETITIONS))
     plan = engine.plan
     assert plan is not None
     # Nine digits are written; the normal equations lose a few more of sixteen.
@@ -87,6 +93,16 @@ def test_calibration_finds_the_costs(engine: Model) -> None:
             assert cost == pytest.approx(CalibrationClock.layer_ns(layer, level), **near)
     # Calm to the nanosecond: the least margin.
     assert plan["margin"] == 0.02
+
+
+def test_calibration_with_more_tokens_than_pass_together_finds_the_costs(tmp_path: Path) -> None:
+    model = random_model(layers=1, max_tokens=2048)
+    with open_bundle(model.write(tmp_path / "long.lavolta")) as engine:
+        engine.calibrate([64, 2048], 1, clock=clock_of(engine, [64, 2048], 1))
+        plan = engine.plan
+    assert plan is not None
+    for level, cost in enumerate(plan["layers_ns"][0]):
+        assert cost == pytest.approx(CalibrationClock.layer_ns(0, level), rel=1e-6, abs=1e-3)
 
 
 def test_costs_are_never_negative(engine: Model) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from lavolta.errors import BundleError, UserInputError
 from lavolta.runtime.engine import Model, open_bundle
+from lavolta.runtime.tokens import read_codec
 from reference_model import LANGUAGE_MODEL, random_model, rounding
 
 
@@ -54,6 +55,31 @@ def test_encode_tokenizes_pairs_and_truncates(folder: Path) -> None:
         assert np.abs(engine.encode(texts) - model.run(0, ids, types)).max() <= rounding(model, 6)
 
 
+def test_a_text_is_cut_where_the_bundles_tokenizer_truncates(folder: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_buffer(word_tokenizer(WORDS))
+    tokenizer.enable_truncation(4)
+    path = random_model(max_tokens=6).write(folder / "short.lavolta", tokenizer_json=tokenizer.to_str().encode())
+    text = "the dance turns the dance turns"
+    with open_bundle(path) as engine:
+        assert engine.tokenize([text])[0] == [[1, 3, 4, 2]]
+        assert (engine.encode([text]) == engine.encode(["the dance"])).all()
+        assert (engine.codec().limit, engine.codec().count(text)) == (4, 8)
+        # Ids are the caller's own: as many as the model has positions for.
+        assert engine.run([[1, 3, 4, 5, 3, 2]]).shape[0] == 1
+
+
+def test_a_tokenizer_that_truncates_later_than_the_model_is_cut_to_the_model(folder: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_buffer(word_tokenizer(WORDS))
+    tokenizer.enable_truncation(100)
+    path = random_model(max_tokens=6).write(folder / "long.lavolta", tokenizer_json=tokenizer.to_str().encode())
+    with open_bundle(path) as engine:
+        assert len(engine.tokenize(["turns " * 100])[0][0]) == engine.codec().limit == 6
+
+
 def test_word_level_language_model(folder: Path) -> None:
     words = ["<unk>", "<eos>", "the", "dance", *(f"w{i}" for i in range(46))]
     model = random_model(max_tokens=4, **LANGUAGE_MODEL)
@@ -85,3 +111,9 @@ def test_a_broken_vocabulary(folder: Path, blobs: dict[str, bytes]) -> None:
     path = random_model(layers=1).write(folder / "broken.lavolta", **blobs)
     with open_bundle(path) as engine, pytest.raises(BundleError, match="bundle's"):
         engine.encode(["text"])
+
+
+def test_words_that_are_not_utf8() -> None:
+    with pytest.raises(BundleError, match="vocab is not UTF-8 at byte 12") as caught:
+        read_codec(None, b"<unk>\n<eos>\n\xff\n", 4)
+    assert caught.value.kind == "manifest-invalid"

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from serve_tools import LONG_MS, Client, ManualClock, governed_by, serving
 
-from lavolta.runtime.engine import Model
+from lavolta.errors import UserInputError
+from lavolta.runtime.engine import Model, open_bundle
+from lavolta.serve.bodies import read_call
 from lavolta.serve.pace import RealTime
 from lavolta.serve.service import Service
+from tiny_bundles import write_tiny
 
 
 def test_texts_pairs_and_ids_are_answered(client: Client, model: Model) -> None:
@@ -81,3 +85,14 @@ def test_a_text_is_cut_where_that_is_asked_for(client: Client, model: Model) -> 
     assert (whole["tokens"], whole["truncated"]) == (16, False)
     model.switch(cut["level"])
     assert np.array_equal(np.float32(cut["output"]), model.encode(["a cat " * 8])[0])
+
+
+def test_a_text_is_measured_by_what_the_tokenizer_truncates_to(tmp_path: Path) -> None:
+    with open_bundle(write_tiny(tmp_path / "short.lavolta", text_tokens=4)) as model:
+        with pytest.raises(UserInputError, match="the text has 6 tokens and the model takes 4"):
+            read_call({"text": "a cat " * 3}, None, model)
+        call = read_call({"text": "a cat " * 3, "truncate": True}, None, model)
+        assert (len(call.request.token_ids), call.truncated) == (4, True)
+        assert not read_call({"text": "a cat " * 2, "truncate": True}, None, model).truncated
+        # Ids may be as long as the model.
+        assert len(read_call({"token_ids": [1, 2] * 8}, None, model).request.token_ids) == 16

@@ -83,7 +83,7 @@ def save_pretrained(
         model.save_pretrained(temporary)
         _save_tokenizer(loaded, family, temporary)
         if kind is None and loaded.spec.pooling != "none":
-            write_modules(temporary, _modules(loaded, weights), loaded.spec.hidden, loaded.spec.max_tokens)
+            write_modules(temporary, _modules(loaded, weights), loaded.spec.hidden, loaded.text_tokens)
         _flush(temporary)
         # An empty folder gives way to the new one; a full one was refused above.
         os.replace(temporary, folder)
@@ -237,7 +237,7 @@ def _save_tokenizer(loaded: LoadedModel, family: Family, folder: Path) -> None:
         inputs.insert(1, "token_type_ids")
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        model_max_length=loaded.spec.max_tokens,
+        model_max_length=loaded.text_tokens,
         model_input_names=inputs,
         **{role: word for role, word in special.items() if word is not None},
     )

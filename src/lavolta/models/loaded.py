@@ -97,6 +97,12 @@ class LoadedModel:
         """The bytes of ``tokenizer.json`` as the bundle carries them."""
         return None if self.tokenizer is None else self.tokenizer.to_str().encode("utf-8")
 
+    @property
+    def text_tokens(self) -> int:
+        """Tokens that a text is cut to: what the tokenizer truncates to, at most ``spec.max_tokens``."""
+        own = None if self.tokenizer is None else self.tokenizer.truncation
+        return min(self.spec.max_tokens, int(own["max_length"])) if own else self.spec.max_tokens
+
     def grids(self, cell_rows: int) -> dict[str, CellGrid]:
         """The cells of every prunable layer."""
         return {name: CellGrid(*shape, cell_rows) for name, shape in self.linear_shapes.items()}

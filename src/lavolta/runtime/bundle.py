@@ -335,6 +335,10 @@ class BundleFile:
                 "tensor-shape",
                 f"has {vocab.count(10)} words in 'vocab', not {self.spec.vocab}; write the bundle again.",
             )
+        try:
+            (vocab or b"").decode("utf-8")
+        except UnicodeDecodeError as error:
+            self._invalid(f"'vocab' is not UTF-8 at byte {error.start}")
 
 
 def _check_names(what: str, given: set[str], wanted: set[str]) -> None:

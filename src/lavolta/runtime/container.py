@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import mmap
 import os
 import threading
@@ -44,6 +45,8 @@ MAX_SIZE = 1 << 63
 
 MAX_DEPTH = 64
 """Values below the outermost one of a JSON text are nested at most so deep."""
+MAX_VALUES = 1 << 20
+"""A JSON text has at most so many values, those inside others counted too; the native reader has the same limit."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "U64": np.dtype("<u8"),
@@ -170,17 +173,29 @@ class Container:
 
 
 def parse_json(data: bytes) -> Any:
-    """Strict JSON: UTF-8, no repeated keys, no NaN, nested at most `MAX_DEPTH` deep.
+    """Strict JSON: UTF-8, no repeated keys, finite numbers, whole characters, at most `MAX_VALUES`, `MAX_DEPTH` deep.
 
     Raises:
         ValueError: with the reason.
     """
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_integer,
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    inner = [value]
+    inner, values = [value], 0
     for _ in range(MAX_DEPTH + 1):
+        values += len(inner)
+        if values > MAX_VALUES:
+            raise ValueError(f"it has more than {MAX_VALUES} values")
+        for each in inner:
+            if isinstance(each, str):
+                _check_whole(each)
         inner = [child for outer in inner for child in _children(outer)]
     if inner:
         raise ValueError("it is nested too deeply")
@@ -273,7 +288,28 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("it repeats a key")
+    for key in result:
+        _check_whole(key)
     return result
+
+
+def _check_whole(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError("it has half a surrogate pair") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it contains {text[:20]}, which no double holds")
+    return value
+
+
+def _integer(text: str) -> int:
+    _finite(text)
+    return int(text)
 
 
 def _children(value: object) -> Iterable[object]:

@@ -173,7 +173,7 @@ class Model(DeadlineRuns):
     def encode(self, texts: Sequence[Text], per_token: bool = False) -> NDArray[np.float32]:
         """Tokenize texts (or pairs of texts, as tuples) with the bundle's own vocabulary, and run them.
 
-        What is longer than ``spec.max_tokens`` is cut.
+        What is longer than the bundle's tokenizer truncates to, at most ``spec.max_tokens``, is cut.
 
         Raises:
             UserInputError: no text, something that is not text, or a bundle without tokenizer and vocabulary.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lavolta.errors import UserInputError
+from lavolta.errors import EngineError, UserInputError
 from lavolta.runtime.tokens import Codec
 
 if TYPE_CHECKING:
@@ -82,7 +82,18 @@ class Sampling:
         return order, chances
 
     def draw(self, logits: NDArray[np.float32], generator: np.random.Generator) -> int:
-        """One token."""
+        """One token.
+
+        Raises:
+            EngineError: no logit is the largest, because one is NaN or the largest is infinite.
+        """
+        # The largest of numbers with a NaN among them is NaN.
+        largest = float(np.max(logits))
+        if not np.isfinite(largest):
+            raise EngineError(
+                f"the largest logit is {largest}, so no token follows: numbers overflowed in the model; generate at "
+                "another level, or make the bundle again from a model whose outputs are finite."
+            )
         tokens, chances = self.distribution(logits)
         if len(tokens) == 1:
             return int(tokens[0])
@@ -117,7 +128,7 @@ def generate(
     Raises:
         UserInputError: a wrong argument, an empty or too long prompt, a model that is no causal language model, or text
             where the bundle has no vocabulary.
-        EngineError: the model is closed, also while tokens are taken.
+        EngineError: the model is closed, or its logits are not finite; also while tokens are taken.
     """
     sampling = Sampling(temperature, top_k, top_p, seed)
     if max_new_tokens < 1:

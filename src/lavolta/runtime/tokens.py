@@ -13,10 +13,17 @@ if TYPE_CHECKING:
 
 
 class Codec(Protocol):
-    """A vocabulary in both directions."""
+    """A vocabulary in both directions.
+
+    Args:
+        limit: tokens that a text or a pair of texts is cut to: the length that the bundle's tokenizer truncates to,
+            which may be shorter than what the model can run.
+    """
+
+    limit: int
 
     def encode(self, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]]]:
-        """Token ids and type ids of texts or pairs of texts, cut to the model's length."""
+        """Token ids and type ids of texts or pairs of texts, cut to ``limit``."""
 
     def count(self, text: Text) -> int:
         """How many tokens a text or a pair of texts has when nothing is cut."""
@@ -53,9 +60,12 @@ class _TokenizerCodec:
         except ValueError as error:
             raise BundleError("manifest-invalid", f"the bundle's tokenizer cannot be read: {error}.") from None
         self._tokenizer.no_padding()
+        own = self._tokenizer.truncation
+        # A model trained on shorter texts than it has positions for was never given the positions behind them.
+        self.limit = min(max_tokens, int(own["max_length"])) if own else max_tokens
         self._tokenizer.no_truncation()
         self._whole = Tokenizer.from_str(self._tokenizer.to_str())
-        self._tokenizer.enable_truncation(max_tokens)
+        self._tokenizer.enable_truncation(self.limit)
 
     def encode(self, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]]]:
         encodings = self._tokenizer.encode_batch(list(texts))
@@ -76,9 +86,12 @@ class _WordCodec:
     """Words between white space, and an end of sentence after each text: the paper's language model."""
 
     def __init__(self, data: bytes, max_tokens: int) -> None:
-        self._words = data.decode("utf-8").removesuffix("\n").split("\n")
+        try:
+            self._words = data.decode("utf-8").removesuffix("\n").split("\n")
+        except UnicodeDecodeError as error:
+            raise BundleError("manifest-invalid", f"the bundle's vocab is not UTF-8 at byte {error.start}.") from None
         self._ids = {word: index for index, word in enumerate(self._words) if word}
-        self._max_tokens = max_tokens
+        self.limit = max_tokens
         missing = {"<unk>", "<eos>"} - set(self._ids)
         if missing:
             raise BundleError("manifest-invalid", f"the bundle's vocabulary has no {' and no '.join(sorted(missing))}.")
@@ -88,7 +101,7 @@ class _WordCodec:
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise UserInputError(f"text {index} is a pair; a word-level language model takes single texts.")
-            rows.append([*self.prompt(text), self._ids["<eos>"]][: self._max_tokens])
+            rows.append([*self.prompt(text), self._ids["<eos>"]][: self.limit])
         return rows, [[0] * len(row) for row in rows]
 
     def count(self, text: Text) -> int:

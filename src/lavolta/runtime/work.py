@@ -13,9 +13,9 @@ from lavolta.sparsity.cells import CellGrid
 VALUE_BYTES = 4
 INT8_BYTES = 1
 COLUMN_BYTES = 2
-# Numbers of four bytes per output row: the bias; for int8 scale and row sum too.
+# Numbers of four bytes per output row: the bias; for int8 the scale too.
 ROW_NUMBERS = 1
-INT8_ROW_NUMBERS = 3
+INT8_ROW_NUMBERS = 2
 # Element operations, counted as multiply-accumulates of the dense rest.
 NORM_OPERATIONS = 4
 SOFTMAX_OPERATIONS = 8

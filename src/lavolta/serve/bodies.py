@@ -138,9 +138,10 @@ def _text(value: Any) -> Text:
 
 def _of_text(text: Text, truncate: bool, model: Model) -> tuple[Tokenized, bool]:
     (token_ids,), (type_ids,) = model.tokenize([text])
-    limit = model.spec.max_tokens
+    codec = model.codec()
+    limit = codec.limit
     # Whatever is shorter than the limit was not cut.
-    count = len(token_ids) if len(token_ids) < limit else model.codec().count(text)
+    count = len(token_ids) if len(token_ids) < limit else codec.count(text)
     if count > limit and not truncate:
         raise UserInputError(
             f"the text has {count} tokens and the model takes {limit}; "
