@@ -113,7 +113,10 @@ def here(
     control = LinuxFrequencyControl(sysfs, clusters, allowed=set_clock)
     # A fuel gauge on a slow bus must not delay a request.
     source = Background(
-        Checked(LinuxSource(sysfs, clusters=clusters), capacity_mwh=scenario.profile.battery.energy_mwh)
+        Checked(
+            LinuxSource(sysfs, clusters=clusters, drawn=control.drawn),
+            capacity_mwh=scenario.profile.battery.energy_mwh,
+        )
     )
     try:
         source.wait(_FIRST_LOOK_S)

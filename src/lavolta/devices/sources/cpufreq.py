@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavolta.devices.sources import files
+from lavolta.devices.sources.drawn import DrawnLimits
 from lavolta.devices.sources.files import UnreadableError
 from lavolta.devices.sources.linux import SYSFS
 from lavolta.devices.sources.reading import Degree
@@ -36,11 +37,14 @@ class LinuxFrequencyControl:
         root: where sysfs is mounted, or a folder that looks like it.
         clusters: names of clusters and their CPUs; others are called as in sysfs.
         allowed: false only follows, whatever the permissions are.
+
+    Attributes:
+        drawn: the limits that it draws; a `LinuxSource` of the same device needs them to know those of the system.
     """
 
     def __init__(self, root: Path = SYSFS, clusters: ClusterCpus | None = None, *, allowed: bool = True) -> None:
         self._root = Path(root)
-        self._names = clusters
+        self.drawn = DrawnLimits()
         self._groups: dict[str, list[Policy]] = {}
         for policy in policies(self._root, clusters):
             self._groups.setdefault(policy.cluster, []).append(policy)
@@ -85,6 +89,7 @@ class LinuxFrequencyControl:
                 if content is not None and _text(folder / name) != content:
                     _try_to_write(folder / name, content)
         self._before = {}
+        self.drawn.forget()
 
     def _find_degree(self, allowed: bool) -> tuple[Degree, str]:
         if not self._groups:
@@ -112,11 +117,7 @@ class LinuxFrequencyControl:
                 files.write(folder / "scaling_governor", "userspace")
             files.write(folder / "scaling_setspeed", str(khz))
             return
-        order = ("scaling_min_freq", "scaling_max_freq")
-        if khz > files.number(folder / "scaling_max_freq"):
-            order = ("scaling_max_freq", "scaling_min_freq")
-        for name in order:
-            files.write(folder / name, str(khz))
+        self.drawn.draw(folder, khz)
 
 
 def _needed(folder: Path) -> tuple[Path, ...]:
