@@ -172,6 +172,33 @@ def test_a_permission_that_goes_away_lowers_the_degree_and_loses_nothing() -> No
     assert control.released
 
 
+def test_a_clock_of_another_cluster_only_is_not_taken_as_set() -> None:
+    class Elsewhere(Refusing):
+        """Sets the clock of a cluster that nothing runs on."""
+
+        @property
+        def degree(self) -> Degree:
+            return Degree.SETS
+
+        @property
+        def clusters(self) -> dict[str, tuple[float, ...]]:
+            return {"policy0": (400.0, 1400.0)}
+
+        def set_mhz(self, cluster: str, freq_mhz: float) -> bool:
+            return freq_mhz in self.clusters.get(cluster, ())
+
+    device = SimulatedDevice(profile(), load_cell())
+    runner, control = SimulatedRunner(device, LEVELS), Elsewhere(device)
+    governor = LiveGovernor(scenario(device), Goal(), runner, device, control, runner.now_s)
+    assert governor.clock.degree is Degree.SETS
+    # 1400 MHz, at which the device really runs.
+    served = governor.serve("x")
+    assert (served.degree, served.freq_mhz, served.in_time) == ("follows", 1400.0, True)
+    assert served.run_ms == pytest.approx(served.predicted_ms)
+    assert control.released
+    assert governor.clock.why == f"the system did not take 400 MHz as the clock of cluster {CLUSTER}."
+
+
 def test_a_source_that_knows_nothing_still_serves() -> None:
     class Blind:
         time_s = 0.0

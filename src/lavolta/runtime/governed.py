@@ -110,7 +110,8 @@ def here(
         require_same_cpu(scenario.profile, read_identity(instruction_sets()))
     clusters = cluster_cpus(scenario.profile)
     runner = EngineRunner(models, tokens, clusters if scenario.threads == (1,) else None)
-    control = LinuxFrequencyControl(sysfs, clusters, allowed=set_clock)
+    used = [cluster.name for cluster in scenario.used_clusters]
+    control = LinuxFrequencyControl(sysfs, clusters, allowed=set_clock, used=used)
     # A fuel gauge on a slow bus must not delay a request.
     source = Background(
         Checked(

@@ -17,6 +17,7 @@ from lavolta.devices.charge import to_fj, to_ns
 from lavolta.devices.sources import Degree, FrequencyControl, Reading, Source
 from lavolta.errors import UserInputError
 from lavolta.runtime.governor import Decision, Goal, Governor, Reason
+from lavolta.runtime.governor_clock import GovernedClock
 from lavolta.runtime.governor_memory import Memory
 from lavolta.runtime.policy import Outcome, State
 from lavolta.runtime.raising import slowdown_of
@@ -92,6 +93,9 @@ class LiveGovernor:
         now_s: the clock of arrivals and runs, in seconds.
         busy: asked for the clock right after a run, where ``source`` answers with an earlier look (`Background`).
 
+    Attributes:
+        clock: how far the clock is controlled, and why not more.
+
     Raises:
         InfeasibleError: no level keeps the deadline.
         UserInputError: several clusters, and a runner that stays on one.
@@ -115,7 +119,8 @@ class LiveGovernor:
         self._run_mover = runner if isinstance(runner, RunMover) and runner.moves_runs else None
         self._governor = self._governor_of(scenario, goal)
         self._pinned: tuple[str, Governor] | None = None
-        self._runner, self._source, self._control, self._now_s = runner, source, control, now_s
+        self._runner, self._source, self._now_s = runner, source, now_s
+        self.clock = GovernedClock(control)
         self._busy = source if busy is None else busy
         self._served = 0
         self._current: Choice | None = None
@@ -196,7 +201,7 @@ class LiveGovernor:
         decision, state = self._decide(governor, reading, start_s, counted_s, behind_s)
         self._state_seen = state
         option, choice = decision.option, decision.option.choice
-        degree = self._control.degree
+        degree = self.clock.degree
         within_ms = allowed_ms - 1e3 * (self._now_s() - arrived_s)
         run_start_s = self._now_s()
         answer = self._run(request, choice, within_ms)
@@ -254,7 +259,7 @@ class LiveGovernor:
 
     def close(self) -> None:
         """Give the clock back to the system."""
-        self._control.release()
+        self.clock.release()
 
     def _decide(
         self, governor: Governor, reading: Reading, now_s: float, arrived_s: float, behind_s: Sequence[float]
@@ -263,26 +268,14 @@ class LiveGovernor:
         while True:
             state = self._state(reading, now_s, arrived_s, behind_s)
             decision = governor.decide(state, self.memory)
-            if self._control.degree is not Degree.SETS:
+            if self.clock.degree is not Degree.SETS:
                 return decision, state
             choice = decision.option.choice
-            if self._set(choice.cluster, choice.freq_mhz) or self._control.degree is Degree.SETS:
+            if self.clock.set(choice.cluster, choice.freq_mhz):
                 left = None if self._current is None else self._current.cluster
                 if left is not None and left != choice.cluster:
-                    self._park(left)
+                    self.clock.park(left)
                 return decision, state
-
-    def _set(self, cluster: str, wanted_mhz: float) -> bool:
-        steps = self._control.clusters.get(cluster, ())
-        # The profile's steps and the system's may differ a little: never slower than was decided.
-        step = next((mhz for mhz in steps if mhz >= wanted_mhz - 0.5), steps[-1] if steps else wanted_mhz)
-        return self._control.set_mhz(cluster, step)
-
-    def _park(self, cluster: str) -> None:
-        """Let a cluster that is left idle at its lowest clock: a high one may keep its voltage up."""
-        steps = self._control.clusters.get(cluster, ())
-        if steps:
-            self._control.set_mhz(cluster, steps[0])
 
     def _run(self, request: Any, choice: Choice, within_ms: float) -> Answer:
         self._raised_s = None
@@ -293,10 +286,10 @@ class LiveGovernor:
 
         def then() -> None:
             moment_s, after = self._now_s(), choice.raised
-            if not self._set(after.cluster, after.freq_mhz):
+            if not self.clock.set(after.cluster, after.freq_mhz):
                 return
             if after.cluster != choice.cluster and not (self._run_mover and self._run_mover.move_run(after.cluster)):
-                self._park(after.cluster)
+                self.clock.park(after.cluster)
                 self._move_refused = True
                 return
             self._raised_s = moment_s
@@ -349,7 +342,7 @@ class LiveGovernor:
 
     def _clocks_mhz(self, reading: Reading) -> dict[str, float]:
         """The clocks to predict for; none where they can be chosen."""
-        degree = self._control.degree
+        degree = self.clock.degree
         if degree is Degree.SETS:
             return {}
         clocks = {cluster.name: cluster.max_mhz for cluster in self.scenario.used_clusters}

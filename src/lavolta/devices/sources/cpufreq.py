@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,12 +37,21 @@ class LinuxFrequencyControl:
         root: where sysfs is mounted, or a folder that looks like it.
         clusters: names of clusters and their CPUs; others are called as in sysfs.
         allowed: false only follows, whatever the permissions are.
+        used: clusters whose clock will be set; those of ``clusters`` where not given. One without a policy of its own
+            means that the clock is only followed.
 
     Attributes:
         drawn: the limits that it draws; a `LinuxSource` of the same device needs them to know those of the system.
     """
 
-    def __init__(self, root: Path = SYSFS, clusters: ClusterCpus | None = None, *, allowed: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path = SYSFS,
+        clusters: ClusterCpus | None = None,
+        *,
+        allowed: bool = True,
+        used: Collection[str] | None = None,
+    ) -> None:
         self._root = Path(root)
         self.drawn = DrawnLimits()
         self._groups: dict[str, list[Policy]] = {}
@@ -50,7 +59,7 @@ class LinuxFrequencyControl:
             self._groups.setdefault(policy.cluster, []).append(policy)
         self._steps = {name: _steps_of(group) for name, group in self._groups.items()}
         self._before: dict[Path, _Before] = {}
-        self._degree, self._why = self._find_degree(allowed)
+        self._degree, self._why = self._find_degree(allowed, tuple(clusters or ()) if used is None else used)
 
     @property
     def degree(self) -> Degree:
@@ -91,11 +100,14 @@ class LinuxFrequencyControl:
         self._before = {}
         self.drawn.forget()
 
-    def _find_degree(self, allowed: bool) -> tuple[Degree, str]:
+    def _find_degree(self, allowed: bool, used: Collection[str]) -> tuple[Degree, str]:
         if not self._groups:
             return Degree.NONE, f"{self._root} has no cpufreq: the clock is neither known nor set."
         if not allowed:
             return Degree.FOLLOWS, "the clock is left to the system, as was asked."
+        for name in used:
+            if name not in self._groups:
+                return Degree.FOLLOWS, f"cpufreq has no policy for cluster {name}: its clock cannot be set."
         for name, group in self._groups.items():
             if len(self._steps[name]) < 2:
                 return Degree.FOLLOWS, f"cpufreq names no clocks to choose from for cluster {name}."
