@@ -181,3 +181,26 @@ def test_a_limit_that_the_system_lowered_meanwhile_does_not_break_release(sysfs)
     control.release()
     assert _content(folder)["scaling_min_freq"] == "400000"
     assert _content(folder)["scaling_max_freq"] == "800000"
+
+
+def test_what_heat_took_is_no_limit_of_the_user_afterwards(sysfs) -> None:
+    # With the userspace governor the limits are not touched, so none of them is put back.
+    folder = sysfs.policy(0, "0-3", scaling_max_freq=800_000)
+    control = LinuxFrequencyControl(sysfs.root)
+    assert control.set_mhz("policy0", 400.0)
+    sysfs.policy(0, "0-3", scaling_governor="userspace", scaling_max_freq=1_400_000)
+    control.release()
+    assert _content(folder)["scaling_max_freq"] == "1400000"
+
+
+@pytest.mark.parametrize(
+    ("hot", "firmware_khz", "left"), [(2, 1_400_000, "1400000"), (0, 800_000, "1400000"), (0, 1_400_000, "800000")]
+)
+def test_a_limit_found_hot_is_not_put_back(sysfs, hot: int, firmware_khz: int, left: str) -> None:
+    folder = sysfs.policy(0, "0-3", scaling_available_governors="", scaling_max_freq=800_000, bios_limit=firmware_khz)
+    sysfs.put("class/thermal/cooling_device0", type="cpufreq-cpu0", cur_state=hot)
+    sysfs.put("class/thermal/cooling_device1", type="Fan", cur_state=1)
+    control = LinuxFrequencyControl(sysfs.root)
+    assert control.set_mhz("policy0", 400.0)
+    control.release()
+    assert (_content(folder)["scaling_min_freq"], _content(folder)["scaling_max_freq"]) == ("400000", left)

@@ -40,7 +40,7 @@ class LinuxSource:
         self._root = Path(root)
         self._timeline = Timeline(clocks or Clocks())
         self._clusters = clusters
-        self._drawn = drawn or DrawnLimits()
+        self._drawn = drawn or DrawnLimits(self._root)
         self._rapl = meters.Rapl(self._root)
 
     def read(self) -> Reading:
