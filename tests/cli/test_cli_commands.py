@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -335,3 +336,31 @@ def test_train_lm_refuses_before_it_works(arguments: list[str], sentence: str, i
     outcome = invoke("rt3", "train-lm", *arguments)
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert sentence in outcome.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_unwinds_what_measures_a_device(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    unwound = []
+
+    def measure(*_: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            unwound.append(True)
+
+    def not_asked(*_: object) -> None:
+        raise AssertionError(number)
+
+    monkeypatch.setattr("lavolta.devices.profiling.profile_device", measure)
+    monkeypatch.setattr("lavolta.runtime.kernel_timing.KernelBench", contextlib.nullcontext)
+    before = signal.signal(number, not_asked)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            invoke("device", "profile", "--out", tmp_path / "here.toml")
+        assert (ended.value.code, unwound) == (128 + number, [True])
+        assert signal.getsignal(number) is not_asked
+    finally:
+        signal.signal(number, before)

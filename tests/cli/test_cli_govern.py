@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -118,6 +121,37 @@ def test_a_fuel_gauge_that_never_answers_delays_no_request(invoke: Invoke, bundl
     assert outcome.code == 0
     assert outcome.data["requests"] == 2
     assert outcome.data["charge_share"] is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_gives_the_clock_back(bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
+    policy = tmp_path / "devices/system/cpu/cpufreq/policy0"
+    policy.mkdir(parents=True)
+    for name, content in {
+        "related_cpus": "0 1 2 3",
+        "scaling_available_frequencies": "200000 800000 1400000",
+        "scaling_available_governors": "schedutil userspace",
+        "scaling_governor": "schedutil",
+        "scaling_setspeed": "<unsupported>",
+    }.items():
+        (policy / name).write_text(content)
+    words = ("govern", bundle, "--deadline-ms", 60_000, "--device", "odroid-xu3-a7", "--sysfs", tmp_path, "--lines")
+    program = subprocess.Popen(
+        (sys.executable, "-c", "import sys; from lavolta.cli import main; sys.exit(main())", *map(str, words)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        program.stdin.write("a cat\n")
+        program.stdin.flush()
+        assert json.loads(program.stdout.readline())["degree"] == "sets"
+        assert (policy / "scaling_governor").read_text() == "userspace"
+        program.send_signal(number)
+        assert program.wait(120.0) == 128 + number
+    assert (policy / "scaling_governor").read_text() == "schedutil"
 
 
 def test_a_profile_measured_on_another_processor_is_refused(invoke: Invoke, bundle: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def running(*arguments: object, **environment: str) -> Iterator[tuple[subprocess
         program.communicate(timeout=TIMEOUT_S)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_it_well(number: signal.Signals, bundle: Path, tmp_path: Path, invoke: Invoke) -> None:
     path = tmp_path / "s.sock"
     notify = tmp_path / "notify"

@@ -15,6 +15,7 @@ import typer
 from lavolta.cli import governing
 from lavolta.cli.compress import check_positive
 from lavolta.cli.output import JsonOption, cell, plain, say, show, table
+from lavolta.cli.signals import orderly_end
 from lavolta.errors import UserInputError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def govern(
         cluster,
         simulate,
     )
-    with ExitStack() as opened:
+    with orderly_end(), ExitStack() as opened:
         models = governing.models_of(bundle, scenario, threads, cluster is not None, simulate, opened)
         if simulate:
             place = governed.simulated(scenario, goal, models[""], length, seed=seed)

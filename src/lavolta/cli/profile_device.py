@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lavolta.cli.output import JsonOption, cell, quiet_stdout, say, show, table
+from lavolta.cli.signals import orderly_end
 from lavolta.errors import UserInputError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def profile_device(
     from lavolta.runtime.kernel_timing import KernelBench
 
     make_folder(out.parent)
-    with quiet_stdout(), KernelBench() as bench:
+    with orderly_end(), quiet_stdout(), KernelBench() as bench:
         profiled = measure(
             bench,
             name or safe_name(out.stem),
