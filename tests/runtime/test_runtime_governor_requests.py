@@ -76,6 +76,27 @@ def test_a_run_that_was_cut_short_does_not_teach_speed() -> None:
     assert governor.memory.factor_milli(CLUSTER, "M4", 0.2) >= 1200
 
 
+def test_deadlines_that_a_pinned_level_cannot_keep_teach_nothing() -> None:
+    device = SimulatedDevice(profile(), load_cell())
+    inner = SimulatedRunner(device, LEVELS)
+
+    def cut(request: object, level: str, within_ms: float, /) -> Answer:
+        before_s = device.time_s
+        answer = inner(request, level, within_ms)
+        took_ms = 1e3 * (device.time_s - before_s)
+        return answer if took_ms <= within_ms else Answer(answer.output, kept_level=False)
+
+    governor = LiveGovernor(scenario(device), Goal(margin=0.2), cut, device, device, inner.now_s)
+    governor.pin("M1")
+    for _ in range(150):
+        # M1 takes 59.5 ms at the highest clock.
+        assert not governor.serve("x", deadline_ms=20.0).kept_level
+    assert governor.memory.requests == 150
+    governor.pin(None)
+    device.plug(True)
+    assert governor.serve("x").level == "M1"
+
+
 def test_a_deadline_that_nothing_keeps_is_refused_at_the_start() -> None:
     device = SimulatedDevice(profile(), load_cell())
     tight = Scenario(device.profile, LEVELS, 5.0, 5.0)

@@ -209,11 +209,14 @@ class LiveGovernor:
         run_ns = max(1, round(1e9 * (end_s - run_start_s)))
         response_ns = max(0, round(1e9 * (end_s - arrived_s)))
         alone_ns, run_fj = self._as_begun(option, run_start_s, run_ns)
-        # A run that was cut short says only that the level would have taken longer.
+        # A run that was cut short says only that the level would have taken longer; one that nobody expected to end in
+        # the time it was given, not even that.
         seen_ns = alone_ns if answer.kept_level else max(alone_ns, decision.p99_ns)
+        hopeless = decision.reason is Reason.LATE and 1e6 * within_ms < decision.p99_ns
         share = self._energy_share(reading, state, run_start_s, end_s, run_fj)
         deadline_ns = to_ns(allowed_ms)
-        outcome = Outcome(option, state.time_ns, seen_ns, response_ns, deadline_ns, share)
+        timed = answer.kept_level or not hopeless
+        outcome = Outcome(option, state.time_ns, seen_ns, response_ns, deadline_ns, share, timed)
         self.memory = governor.learn(self.memory, outcome)
         if self._move_refused:
             self._stay()
