@@ -364,3 +364,33 @@ def test_a_signal_unwinds_what_measures_a_device(
         assert signal.getsignal(number) is not_asked
     finally:
         signal.signal(number, before)
+
+
+def test_measurements_are_kept_until_the_profile_is_written(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lavolta.devices import load
+    from lavolta.devices.profiling import Profiled
+
+    def measure(_bench: object, _name: str, journal: Path, *_: object) -> Profiled:
+        journal.write_text("an hour of work")
+        return Profiled(load("odroid-xu3-a7"), {}, (), 0, 0)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("lavolta.devices.profiling.profile_device", measure)
+    monkeypatch.setattr("lavolta.runtime.kernel_timing.KernelBench", contextlib.nullcontext)
+    out, journal = tmp_path / "here.toml", tmp_path / "here.toml.journal"
+    words = ("device", "profile", "--out", out, "--json")
+    with monkeypatch.context() as patched:
+        patched.setattr("lavolta.files.write_whole", full)
+        assert invoke(*words).code == 2
+    assert journal.exists()
+    assert invoke(*words).code == 0
+    assert load(out).name == "odroid-xu3-a7"
+    assert not journal.exists()
+    out.unlink()
+    out.mkdir()
+    refused = invoke(*words)
+    assert (refused.code, f"--out {out} is a folder" in refused.err, journal.exists()) == (2, True, False)

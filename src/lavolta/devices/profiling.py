@@ -55,7 +55,8 @@ def profile_device(
     Args:
         bench: what is timed.
         name: name of the profile.
-        journal_path: where measurements are kept until the profile is whole; a run that was killed goes on from it.
+        journal_path: where measurements are kept; a run that was killed goes on from it. Remove it when the profile is
+            written, not earlier.
         progress: told what is being done.
 
     Raises:
@@ -81,9 +82,7 @@ def profile_device(
             run.everything()
         finally:
             run.restore()
-        profiled = assemble(run, name, identity)
-    journal_path.unlink(missing_ok=True)
-    return profiled
+        return assemble(run, name, identity)
 
 
 def safe_name(words: str) -> str:
