@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -170,6 +171,27 @@ def test_a_profile_measured_on_another_processor_is_refused(invoke: Invoke, bund
     assert invoke(*words, "--simulate", "--period-ms", 60_000, "--requests", 1).code == 0
 
 
+@pytest.mark.parametrize("lines", [False, True])
+def test_a_stream_without_end_is_not_kept(
+    invoke: Invoke, bundle: Path, monkeypatch: pytest.MonkeyPatch, lines: bool
+) -> None:
+    from lavolta.runtime.governor_loop import LiveGovernor, Served
+
+    serve, outputs = LiveGovernor.serve, []
+
+    def watched(self: LiveGovernor, *words: object) -> Served:
+        # The last answer may still be in the loop's own variable.
+        assert sum(output() is not None for output in outputs[:-1]) == 0
+        answer = serve(self, *words)
+        outputs.append(weakref.ref(answer.output))
+        return answer
+
+    monkeypatch.setattr(LiveGovernor, "serve", watched)
+    words = ("govern", bundle, "--deadline-ms", 1000, *SIMULATED, *(("--lines",) if lines else ()))
+    assert invoke(*words, stdin=b"a cat\n" * 5).code == 0
+    assert len(outputs) == 5
+
+
 def test_a_person_reads_a_table(invoke: Invoke, bundle: Path) -> None:
     outcome = invoke("govern", bundle, "--deadline-ms", 1000, *SIMULATED, "--period-ms", 1000, "--requests", 2)
     assert "odroid-xu3-a7, simulated: due after 1000 ms" in outcome.out
@@ -198,6 +220,7 @@ def test_bad_options_are_one_sentence(options, sentence: str, invoke: Invoke, bu
     [
         (b'{"words": 1}\n', "line 1 of stdin is no JSON object with `text`"),
         (b'{"text": 1}\n', "the `text` of line 1 of stdin is no string"),
+        (b"\na\xff\n", "line 2 of stdin is not UTF-8 text at byte 1; convert it to UTF-8."),
         (b"{oops\n", "line 1 of stdin is no JSON object with `text`"),
     ],
 )
