@@ -12,6 +12,7 @@ from lavolta import devices
 from lavolta.devices.profiler import Machine, Options
 from lavolta.devices.profiling import profile_device, safe_name
 from lavolta.devices.rendering import render
+from lavolta.devices.survey import survey
 from lavolta.devices.work import LinearWork, Work
 from lavolta.errors import UserInputError
 
@@ -272,6 +273,22 @@ def test_cpus_that_may_not_be_used_are_not_timed(sysfs, machine, tmp_path) -> No
     nothing = Machine(used.root, used.proc, used.sleep, allowed={7})
     with pytest.raises(UserInputError, match="may use none of the CPUs"):
         profile_device(bench, "board", tmp_path / "j2", Options(), nothing)
+
+
+def test_the_limit_of_heat_is_the_processor_s(sysfs) -> None:
+    def zone(place: int, kind: str, trip: int) -> None:
+        folder = sysfs.zone(place, kind, 40_000)
+        (folder / "trip_point_0_type").write_text("passive")
+        (folder / "trip_point_0_temp").write_text(str(trip))
+
+    assert survey(sysfs.root, sysfs.root).limit_c is None
+    zone(0, "battery", 45_000)
+    assert survey(sysfs.root, sysfs.root).limit_c is None
+    zone(1, "skin", 46_000)
+    zone(2, "cpu-0-0", 95_000)
+    zone(3, "cpu-1-0", 85_000)
+    # The hottest of the processor's sensors is what is compared with it.
+    assert survey(sysfs.root, sysfs.root).limit_c == 85.0
 
 
 def test_names_are_checked_before_anything_is_measured(sysfs, machine, tmp_path) -> None:

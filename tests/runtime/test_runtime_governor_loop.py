@@ -132,6 +132,21 @@ def test_heat_lowers_the_clock_and_the_level_follows() -> None:
     assert (served.level, served.freq_mhz, served.raised_mhz) == ("M2", 600.0, 800.0)
 
 
+def test_an_answer_that_heat_makes_late_says_so() -> None:
+    class Hot:
+        def read(self) -> Reading:
+            return Reading(0.0, temperature_c=100.0)
+
+    device = SimulatedDevice(profile(), load_cell())
+    runner = SimulatedRunner(device, LEVELS)
+    governor = LiveGovernor(scenario(device), Goal(min_score=0.8), runner, Hot(), device, runner.now_s)
+    hot = governor.serve("x")
+    # M3 takes 117 ms at 400 MHz, the only clock that is left.
+    assert (hot.freq_mhz, hot.in_time, hot.reason) == (400.0, False, Reason.LIMITED.value)
+    # This one would be late at any clock.
+    assert governor.serve("x", deadline_ms=10.0).reason == Reason.LATE.value
+
+
 class Refusing:
     """A control that loses its permission at the third request."""
 

@@ -134,7 +134,10 @@ def assemble(run: Run, name: str, identity: CpuIdentity) -> Profiled:
         "cpu": identity.model_dump(),
     }
     if run.survey.limit_c is not None:
-        data["thermal"] = {"limit_c": run.survey.limit_c, "source": _source("lowest passive trip point in sysfs")}
+        data["thermal"] = {
+            "limit_c": run.survey.limit_c,
+            "source": _source("lowest passive trip point of the processor in sysfs"),
+        }
     profile = validate(data, f"the profile of {name}")
     count = sum(fit.samples for fit in fits.values())
     return Profiled(profile, fits, tuple(dict.fromkeys(run.notes)), count, run.journal.resumed)

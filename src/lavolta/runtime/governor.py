@@ -14,7 +14,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from lavolta.devices.profile import Cluster
@@ -102,6 +102,7 @@ class Reason(str, Enum):
     MEAN = "lowest energy for the wanted mean score"
     MAINS = "best score, on mains power"
     LATE = "fastest: nothing meets the deadline"
+    LIMITED = "fastest that heat or the system allows: nothing meets the deadline"
     PINNED = "level set by the operator"
 
 
@@ -120,6 +121,11 @@ class Decision:
     p99_ns: int
     price: float
     short_h: float | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether the answer is expected to be late."""
+        return self.reason in (Reason.LATE, Reason.LIMITED)
 
 
 class Governor:
@@ -165,12 +171,10 @@ class Governor:
         menu = self._menu(state, memory)
         price, reason = self._price(menu, state, memory)
         short_h = self._short_h(menu, state, memory) if reason is Reason.SHORT else None
-        if state.waited_ns > 0 or state.behind_ns:
-            option = self._in_queue(menu, state, price)
-        else:
-            option = self._steady(menu, state, price, memory)
+        queued = state.waited_ns > 0 or state.behind_ns
+        option = self._in_queue(menu, state, price) if queued else self._steady(menu, state, price, memory)
         if option is None or not menu.in_time:
-            option, reason = menu.fastest, Reason.LATE
+            option, reason = menu.fastest, Reason.LIMITED if self._limited(state, memory) else Reason.LATE
         return Decision(option, reason, menu.p99_ns[option.choice], price, short_h)
 
     def plan_ahead(self, state: State, memory: Memory) -> None:
@@ -222,6 +226,15 @@ class Governor:
             return below
         least = min(options, key=lambda o: (o.load_uw, o.choice)).choice
         return [o for o in options if (o.choice.cluster, o.choice.freq_mhz) == (least.cluster, least.freq_mhz)]
+
+    def _limited(self, state: State, memory: Memory) -> bool:
+        """Whether only the limits of the clocks make a request late."""
+        limits = state.limit_mhz
+        if not any(choice.freq_mhz > limits.get(choice.cluster, math.inf) for choice in self.scenario.options):
+            return False
+        free = replace(state, limit_mhz={})
+        menu = self._menu(free, memory)
+        return menu.in_time and self._in_queue(menu, free, math.inf) is not None
 
     def _price(self, menu: Menu, state: State, memory: Memory) -> tuple[float, Reason]:
         goal = self.goal

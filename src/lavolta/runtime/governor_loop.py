@@ -212,7 +212,7 @@ class LiveGovernor:
         # A run that was cut short says only that the level would have taken longer; one that nobody expected to end in
         # the time it was given, not even that.
         seen_ns = alone_ns if answer.kept_level else max(alone_ns, decision.p99_ns)
-        hopeless = decision.reason is Reason.LATE and 1e6 * within_ms < decision.p99_ns
+        hopeless = decision.late and 1e6 * within_ms < decision.p99_ns
         share = self._energy_share(reading, state, run_start_s, end_s, run_fj)
         deadline_ns = to_ns(allowed_ms)
         timed = answer.kept_level or not hopeless
