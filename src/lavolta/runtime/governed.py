@@ -122,7 +122,7 @@ def here(
     try:
         source.wait(_FIRST_LOOK_S)
         busy = LinuxClocks(sysfs, clusters=clusters)
-        governor = LiveGovernor(scenario, goal, runner, source, control, time.monotonic, busy)
+        governor = LiveGovernor(scenario, goal, runner, source.reader(), control, time.monotonic, busy)
     except BaseException:
         source.close()
         raise
