@@ -1,6 +1,8 @@
 """The governor on simulated devices: three degrees, plug and unplug, heat, lies, and no lost request."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from live_devices import CLUSTER, LEVELS, SLOW, governed, profile, scenario, ser
 
 from lavolta.devices import Accounting
 from lavolta.devices.cell import load_cell
-from lavolta.devices.sources import Degree, NoFrequencyControl, Reading, SimulatedDevice
+from lavolta.devices.sources import Degree, NoFrequencyControl, Reading, SimulatedDevice, Source
 from lavolta.runtime import traffic
 from lavolta.runtime.governor import Goal, Reason
 from lavolta.runtime.governor_loop import LiveGovernor
@@ -88,13 +90,18 @@ def test_plug_and_unplug_change_the_level_between_requests() -> None:
 
 
 def slowly(
-    device: SimulatedDevice, goal: Goal, board_mw: float, count: int, slowdowns: Sequence[float]
+    device: SimulatedDevice,
+    goal: Goal,
+    board_mw: float,
+    count: int,
+    slowdowns: Sequence[float],
+    source: Source | None = None,
 ) -> LiveGovernor:
     """A request of a slow model every 8 s, all in time, by a governor that believes in a board of this power."""
     believed = profile(device.profile.battery.energy_mwh, board_mw)
     slow = Scenario(believed, SLOW, 8000.0, 8000.0, accounting=Accounting.BOARD, gap_ms=0.0)
     runner = SimulatedRunner(device, SLOW, slowdowns=slowdowns)
-    governor = LiveGovernor(slow, goal, runner, device, device, runner.now_s)
+    governor = LiveGovernor(slow, goal, runner, source or device, device, runner.now_s)
     for index in range(count):
         runner.wait_until(8.0 * index)
         assert governor.serve(index, 8.0 * index).in_time
@@ -234,6 +241,39 @@ def test_energy_that_is_more_than_predicted_is_learned() -> None:
     device = SimulatedDevice(profile(400.0, board_mw=80.0), load_cell())
     governor = slowly(device, Goal(until_h=10.0), 20.0, 300, [1.0])
     assert governor.memory.energy == pytest.approx(134 / 74, rel=0.1)
+
+
+@pytest.mark.parametrize(("board_mw", "factor"), [(20.0, 1.0), (80.0, 134 / 74)])
+def test_a_gauge_of_whole_percents_teaches_the_same(board_mw: float, factor: float) -> None:
+    class Percents:
+        """Only `capacity` of the battery, as many phones have it."""
+
+        def read(self) -> Reading:
+            reading = device.read()
+            share = (reading.charge_mwh or 0.0) / device.capacity_mwh
+            return Reading(reading.time_s, charge_share=math.floor(100 * share) / 100, on_ac=False)
+
+    device = SimulatedDevice(profile(200.0, board_mw=board_mw), load_cell())
+    governor = slowly(device, Goal(until_h=10.0), 20.0, 500, [1.0], Percents())
+    # Not all of the way in the windows of this charge.
+    assert governor.memory.energy == pytest.approx(factor, rel=0.2)
+    assert (governor.memory.energy == pytest.approx(1.0, abs=0.1)) == (factor == 1.0)
+
+
+def test_a_voltage_that_wavers_teaches_nothing_wrong() -> None:
+    class Wavering:
+        """Charge times the present voltage: 2 % more or less from look to look."""
+
+        looks = 0
+
+        def read(self) -> Reading:
+            self.looks += 1
+            reading = device.read()
+            return replace(reading, charge_mwh=(reading.charge_mwh or 0.0) * (1.0, 1.02, 0.98)[self.looks % 3])
+
+    device = SimulatedDevice(profile(200.0), load_cell())
+    governor = slowly(device, Goal(until_h=10.0), 20.0, 500, [1.0], Wavering())
+    assert governor.memory.energy == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_busy_clock_is_asked_for_after_the_run() -> None:

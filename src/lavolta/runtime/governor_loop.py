@@ -18,6 +18,7 @@ from lavolta.devices.sources import Degree, FrequencyControl, Reading, Source
 from lavolta.errors import UserInputError
 from lavolta.runtime.governor import Decision, Goal, Governor, Reason
 from lavolta.runtime.governor_clock import GovernedClock
+from lavolta.runtime.governor_energy import EnergyWindow
 from lavolta.runtime.governor_memory import Memory
 from lavolta.runtime.policy import Outcome, State
 from lavolta.runtime.raising import slowdown_of
@@ -25,8 +26,6 @@ from lavolta.runtime.runners import Answer as Answer
 from lavolta.runtime.runners import Mover, Raiser, RunMover, Runner
 from lavolta.runtime.scenario import Choice, Option, Scenario
 
-ENERGY_WINDOW = 0.005
-"""Share of the capacity that must be predicted as spent before it is compared with the battery's own count."""
 CLOCK_GRID_MHZ = 10.0
 """Clocks of the system that differ by less are taken as one."""
 
@@ -129,9 +128,7 @@ class LiveGovernor:
         self._busy_mhz: dict[str, float] = {}
         self._raised_s: float | None = None
         self._move_refused = False
-        # Predicted energy since the battery was last looked at, and what it held then.
-        self._predicted_fj = 0
-        self._anchor_fj: int | None = None
+        self._window = EnergyWindow()
         self._last_s: float | None = None
 
     @property
@@ -361,18 +358,14 @@ class LiveGovernor:
         return {name: mhz for name, mhz in clocks_mhz.items() if mhz}
 
     def _energy_share(self, reading: Reading, state: State, start_s: float, end_s: float, run_fj: int) -> float | None:
-        """Measured over predicted energy, once enough was predicted; none before, on mains, or without a battery."""
+        """Measured over predicted energy, once a window ends; none before, on mains, or without a battery."""
         if state.on_ac or not state.charge_known or reading.slept_s > 0:
-            self._anchor_fj, self._last_s = None, None
+            self._window.forget()
+            self._last_s = None
             return None
-        share = None
-        if self._anchor_fj is not None and self._last_s is not None:
-            self._predicted_fj += self.scenario.idle_uw[1] * max(0, round(1e9 * (start_s - self._last_s)))
-            if self._predicted_fj >= ENERGY_WINDOW * state.capacity_fj:
-                share = (self._anchor_fj - state.charge_fj) / self._predicted_fj
-                self._anchor_fj = None
-        if self._anchor_fj is None:
-            self._anchor_fj, self._predicted_fj = state.charge_fj, 0
-        self._predicted_fj += run_fj
+        if self._last_s is not None:
+            self._window.spend(self.scenario.idle_uw[1] * max(0, round(1e9 * (start_s - self._last_s))))
+        share = self._window.look(state.charge_fj, state.capacity_fj, reading.charge_mwh is not None)
+        self._window.spend(run_fj)
         self._last_s = end_s
-        return share if share is None or (math.isfinite(share) and share > 0) else None
+        return share
