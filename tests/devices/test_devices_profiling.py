@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -258,6 +259,33 @@ def test_a_clock_that_cannot_be_set_is_followed(sysfs, machine, tmp_path) -> Non
     assert [step.freq_mhz for step in cluster.steps] == [400.0, 800.0, 1400.0]
     # Timed at the 800 MHz that the system chose: cycles are those of the truth all the same.
     assert cluster.latency[0].cycles_per_kept_mac == pytest.approx(TRUTH.cycles_per_kept_mac, rel=1e-3)
+
+
+def test_a_round_that_heat_slowed_down_relabels_no_other(sysfs, machine, tmp_path) -> None:
+    class Throttled(FakeBench):
+        """Cool in the first round of its six settings, then no faster than 800 MHz."""
+
+        def _mhz(self) -> float:
+            mhz = super()._mhz()
+            if len(self.used) <= 6:
+                return mhz
+            folder = self.sysfs.root / "devices/system/cpu/cpufreq/policy0"
+            (folder / "scaling_cur_freq").write_text("800000")
+            return min(mhz, 800.0)
+
+    bench = Throttled(sysfs)
+    options = Options(power_s=0.0, rounds=2)
+    profiled = profile_device(bench, "board", tmp_path / "j", options, machine(bench))
+    assert "asked for 1400 MHz, cluster cpu ran at 800 MHz in a round." in profiled.notes
+    cycles = profiled.profile.cluster().latency[0].cycles_per_kept_mac
+    assert cycles == pytest.approx(TRUTH.cycles_per_kept_mac, rel=1e-3)
+    # A journal without a clock for each round cannot tell.
+    lines = (tmp_path / "j").read_text().splitlines()
+    header = json.loads(lines[0])
+    del header["header"]["format"]
+    (tmp_path / "j").write_text("\n".join([json.dumps(header), *lines[1:], ""]))
+    with pytest.raises(UserInputError, match=r"its format differ\); remove the file"):
+        profile_device(bench, "board", tmp_path / "j", options, machine(bench))
 
 
 def test_cpus_that_may_not_be_used_are_not_timed(sysfs, machine, tmp_path) -> None:

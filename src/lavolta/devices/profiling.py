@@ -22,6 +22,8 @@ from lavolta.progress import Progress, SilentProgress
 _GUESS_MW_PER_MHZ = 1.0
 _MOVE_US = 200.0
 _OWN = "own measurement"
+_JOURNAL_FORMAT = 2
+"""Each round has a clock of its own; one for all rounds would be that of the hottest."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def profile_device(
     found = survey(machine.root, machine.proc, options.quick, machine.allowed)
     cases = list(bench.cases(options.quick))
     header = {
+        "format": _JOURNAL_FORMAT,
         "identity": identity.model_dump(mode="json"),
         "clusters": {cluster.name: list(cluster.cpus) for cluster in found.clusters},
         "plan": zlib.crc32("\n".join(case.key for case in cases).encode()),
