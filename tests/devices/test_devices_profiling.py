@@ -261,6 +261,22 @@ def test_a_clock_that_cannot_be_set_is_followed(sysfs, machine, tmp_path) -> Non
     assert cluster.latency[0].cycles_per_kept_mac == pytest.approx(TRUTH.cycles_per_kept_mac, rel=1e-3)
 
 
+def test_an_idle_power_that_could_not_be_read_is_no_zero(sysfs, machine, tmp_path) -> None:
+    class Plugged(FakeBench):
+        """A charger that hides what the device draws while it idles at the first clock."""
+
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            if self._mhz() == 400.0:
+                (self.sysfs.root / "class/hwmon/hwmon0/power1_input").write_text("none")
+
+    bench = Plugged(sysfs)
+    options = Options(quick=True, power_s=3.0, rounds=1, max_threads=1)
+    profile = profile_device(bench, "board", tmp_path / "j", options, machine(bench)).profile
+    assert (profile.power.idle_mw, profile.power.board_mw) == (0.0, 600.0)
+    assert profile.cluster().power_source.label == "assumption"
+
+
 def test_a_round_that_heat_slowed_down_relabels_no_other(sysfs, machine, tmp_path) -> None:
     class Throttled(FakeBench):
         """Cool in the first round of its six settings, then no faster than 800 MHz."""

@@ -109,8 +109,8 @@ def assemble(run: Run, name: str, identity: CpuIdentity) -> Profiled:
         read = {mhz: run.power_mw(cluster, mhz) for mhz in cluster.known_mhz}
         for mhz in cluster.known_mhz:
             power = read[mhz]
-            if power is not None:
-                idle.append(power["idle_mw"] or 0.0)
+            if power is not None and power["idle_mw"] is not None:
+                idle.append(power["idle_mw"])
                 power_from.add(str(power["from"]))
             steps.append({"freq_mhz": mhz, "active_mw": _active_mw(power, mhz)})
         clusters.append(
