@@ -14,6 +14,7 @@ from lavolta.runtime.governor_loop import Answer, LiveGovernor
 from lavolta.runtime.governor_memory import TRUSTED
 from lavolta.runtime.governor_menu import Menu
 from lavolta.runtime.governor_simulated import SimulatedRunner
+from lavolta.runtime.raising import raised_options
 from lavolta.runtime.scenario import Scenario
 
 
@@ -47,6 +48,27 @@ def test_what_was_learned_is_planned_before_the_next_request(pinned: bool, monke
         return found
 
     assert answers(prepare=True) == answers(prepare=False)
+
+
+def test_runs_with_a_raise_are_planned_before_the_request_that_waited_a_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    planned = []
+
+    def counted(*args: Any) -> Any:
+        planned.append(args)
+        return raised_options(*args)
+
+    monkeypatch.setattr("lavolta.runtime.governor_menu.raised_options", counted)
+    device = SimulatedDevice(profile(), load_cell(), start_s=100.0)
+    governor, runner = governed(device, Goal(margin=0.2))
+    governor.serve("x")
+    for _ in range(2 * TRUSTED):
+        governor.prepare()
+        before = len(planned)
+        # A thirty-second part of 80 ms is 2.5 ms.
+        assert governor.serve("x", runner.now_s() - 0.001).in_time
+        assert len(planned) == before
 
 
 def test_a_request_that_waited_and_those_behind_it() -> None:
