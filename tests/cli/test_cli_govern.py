@@ -137,8 +137,10 @@ def test_a_signal_gives_the_clock_back(bundle: Path, tmp_path: Path, number: sig
     }.items():
         (policy / name).write_text(content)
     words = ("govern", bundle, "--deadline-ms", 60_000, "--device", "odroid-xu3-a7", "--sysfs", tmp_path, "--lines")
+    # Tests that run under `nohup` ignore SIGHUP, and programs inherit that.
+    heard = f"import signal, sys; signal.signal({number:d}, signal.SIG_DFL)"
     program = subprocess.Popen(
-        (sys.executable, "-c", "import sys; from lavolta.cli import main; sys.exit(main())", *map(str, words)),
+        (sys.executable, "-c", f"{heard}; from lavolta.cli import main; sys.exit(main())", *map(str, words)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

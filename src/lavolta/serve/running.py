@@ -126,9 +126,10 @@ async def _tell(
 
 @contextlib.contextmanager
 def _signals(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> Iterator[None]:
-    """Act on what ends a program where this is the main thread; what is ignored, as `nohup` does, stays ignored."""
-    ending = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-    handled = [number for number in ending if signal.getsignal(number) is not signal.SIG_IGN]
+    """Act on SIGTERM, SIGINT and SIGHUP where this is the main thread; under `nohup` the last one stays ignored."""
+    handled = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        handled.append(signal.SIGHUP)
     try:
         for number in handled:
             loop.add_signal_handler(number, act)
