@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -335,3 +336,61 @@ def test_train_lm_refuses_before_it_works(arguments: list[str], sentence: str, i
     outcome = invoke("rt3", "train-lm", *arguments)
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert sentence in outcome.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_unwinds_what_measures_a_device(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    unwound = []
+
+    def measure(*_: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            unwound.append(True)
+
+    def not_asked(*_: object) -> None:
+        raise AssertionError(number)
+
+    monkeypatch.setattr("lavolta.devices.profiling.profile_device", measure)
+    monkeypatch.setattr("lavolta.runtime.kernel_timing.KernelBench", contextlib.nullcontext)
+    before = signal.signal(number, not_asked)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            invoke("device", "profile", "--out", tmp_path / "here.toml")
+        assert (ended.value.code, unwound) == (128 + number, [True])
+        assert signal.getsignal(number) is not_asked
+    finally:
+        signal.signal(number, before)
+
+
+def test_measurements_are_kept_until_the_profile_is_written(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lavolta.devices import load
+    from lavolta.devices.profiling import Profiled
+
+    def measure(_bench: object, _name: str, journal: Path, *_: object) -> Profiled:
+        journal.write_text("an hour of work")
+        return Profiled(load("odroid-xu3-a7"), {}, (), 0, 0)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("lavolta.devices.profiling.profile_device", measure)
+    monkeypatch.setattr("lavolta.runtime.kernel_timing.KernelBench", contextlib.nullcontext)
+    out, journal = tmp_path / "here.toml", tmp_path / "here.toml.journal"
+    words = ("device", "profile", "--out", out, "--json")
+    with monkeypatch.context() as patched:
+        patched.setattr("lavolta.files.write_whole", full)
+        assert invoke(*words).code == 2
+    assert journal.exists()
+    assert invoke(*words).code == 0
+    assert load(out).name == "odroid-xu3-a7"
+    assert not journal.exists()
+    out.unlink()
+    out.mkdir()
+    refused = invoke(*words)
+    assert (refused.code, f"--out {out} is a folder" in refused.err, journal.exists()) == (2, True, False)

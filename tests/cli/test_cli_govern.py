@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -120,6 +124,39 @@ def test_a_fuel_gauge_that_never_answers_delays_no_request(invoke: Invoke, bundl
     assert outcome.data["charge_share"] is None
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_gives_the_clock_back(bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
+    policy = tmp_path / "devices/system/cpu/cpufreq/policy0"
+    policy.mkdir(parents=True)
+    for name, content in {
+        "related_cpus": "0 1 2 3",
+        "scaling_available_frequencies": "200000 800000 1400000",
+        "scaling_available_governors": "schedutil userspace",
+        "scaling_governor": "schedutil",
+        "scaling_setspeed": "<unsupported>",
+    }.items():
+        (policy / name).write_text(content)
+    words = ("govern", bundle, "--deadline-ms", 60_000, "--device", "odroid-xu3-a7", "--sysfs", tmp_path, "--lines")
+    # Tests that run under `nohup` ignore SIGHUP, and programs inherit that.
+    heard = f"import signal, sys; signal.signal({number:d}, signal.SIG_DFL)"
+    program = subprocess.Popen(
+        (sys.executable, "-c", f"{heard}; from lavolta.cli import main; sys.exit(main())", *map(str, words)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        program.stdin.write("a cat\n")
+        program.stdin.flush()
+        assert json.loads(program.stdout.readline())["degree"] == "sets"
+        assert (policy / "scaling_governor").read_text() == "userspace"
+        program.send_signal(number)
+        assert program.wait(120.0) == 128 + number
+    assert (policy / "scaling_governor").read_text() == "schedutil"
+
+
 def test_a_profile_measured_on_another_processor_is_refused(invoke: Invoke, bundle: Path, tmp_path: Path) -> None:
     from lavolta.devices import CpuIdentity, load
     from lavolta.devices.rendering import render
@@ -134,6 +171,27 @@ def test_a_profile_measured_on_another_processor_is_refused(invoke: Invoke, bund
     assert "`lavolta device profile --out FILE`" in refused.err
     # In a simulation nothing runs on that processor.
     assert invoke(*words, "--simulate", "--period-ms", 60_000, "--requests", 1).code == 0
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_a_stream_without_end_is_not_kept(
+    invoke: Invoke, bundle: Path, monkeypatch: pytest.MonkeyPatch, lines: bool
+) -> None:
+    from lavolta.runtime.governor_loop import LiveGovernor, Served
+
+    serve, outputs = LiveGovernor.serve, []
+
+    def watched(self: LiveGovernor, *words: object) -> Served:
+        # The last answer may still be in the loop's own variable.
+        assert sum(output() is not None for output in outputs[:-1]) == 0
+        answer = serve(self, *words)
+        outputs.append(weakref.ref(answer.output))
+        return answer
+
+    monkeypatch.setattr(LiveGovernor, "serve", watched)
+    words = ("govern", bundle, "--deadline-ms", 1000, *SIMULATED, *(("--lines",) if lines else ()))
+    assert invoke(*words, stdin=b"a cat\n" * 5).code == 0
+    assert len(outputs) == 5
 
 
 def test_a_person_reads_a_table(invoke: Invoke, bundle: Path) -> None:
@@ -164,6 +222,7 @@ def test_bad_options_are_one_sentence(options, sentence: str, invoke: Invoke, bu
     [
         (b'{"words": 1}\n', "line 1 of stdin is no JSON object with `text`"),
         (b'{"text": 1}\n', "the `text` of line 1 of stdin is no string"),
+        (b"\na\xff\n", "line 2 of stdin is not UTF-8 text at byte 1; convert it to UTF-8."),
         (b"{oops\n", "line 1 of stdin is no JSON object with `text`"),
     ],
 )

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 pytest.importorskip("uvicorn")
 TIMEOUT_S = 120.0
 SIMULATED = ("--simulate", "--device", "odroid-xu3-a7")
-PROGRAM = (sys.executable, "-c", "import sys; from lavolta.cli import main; sys.exit(main())")
+# Tests that run under `nohup` ignore SIGHUP, and programs inherit that.
+_HEARD = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+PROGRAM = (sys.executable, "-c", f"{_HEARD}; from lavolta.cli import main; sys.exit(main())")
 
 
 class Connection(http.client.HTTPConnection):
@@ -64,7 +66,7 @@ def running(*arguments: object, **environment: str) -> Iterator[tuple[subprocess
         program.communicate(timeout=TIMEOUT_S)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_it_well(number: signal.Signals, bundle: Path, tmp_path: Path, invoke: Invoke) -> None:
     path = tmp_path / "s.sock"
     notify = tmp_path / "notify"

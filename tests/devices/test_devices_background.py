@@ -56,6 +56,35 @@ def test_it_answers_at_once_and_forgets_what_is_too_old() -> None:
     assert slow.looks == looks
 
 
+def test_a_suspend_is_told_to_each_reader_once() -> None:
+    class Sleeper(Slow):
+        def read(self) -> Reading:
+            reading = super().read()
+            return Reading(reading.time_s, slept_s=7.0 if self.looks in (2, 3) else 0.0)
+
+    sleeper = Sleeper()
+    with Background(sleeper, interval_s=1e-6) as source:
+        other = source.reader()
+
+        def look(count: int) -> None:
+            for _ in range(count):
+                sleeper.open.release()
+                # The next question comes after this answer was kept.
+                assert sleeper.asked.acquire(timeout=TIMEOUT_S)
+
+        assert sleeper.asked.acquire(timeout=TIMEOUT_S)
+        look(1)
+        assert source.read().slept_s == 0.0
+        # The looks with the suspends are not the last.
+        look(3)
+        reading = source.read()
+        assert (reading.time_s, reading.slept_s) == (4.0, 14.0)
+        assert source.read().slept_s == 0.0
+        assert other.read().slept_s == 14.0
+        assert other.read().slept_s == 0.0
+        sleeper.open.release(1000)
+
+
 def test_wrong_times_are_refused() -> None:
     with pytest.raises(UserInputError, match="interval_s is 0"):
         Background(Slow(), interval_s=0)

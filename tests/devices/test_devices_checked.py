@@ -96,6 +96,48 @@ def test_stuck_without_a_known_power_counts_time() -> None:
     assert reading.why("charge_share") == "the charge stays at 50.0 % for 60 minutes on battery."
 
 
+def test_stuck_where_nothing_tells_of_a_charger() -> None:
+    script = Script(charge_share=0.5, power_mw=None, power_from=None, on_ac=None)
+    checked = Checked(script)
+    checked.read()
+    script.after(3601)
+    assert checked.read().charge_share is None
+
+
+def test_an_energy_far_from_the_share_is_removed_alone() -> None:
+    # A gauge that counts percent, and a counter of charge that lost its count.
+    script = Script(charge_share=0.8, charge_mwh=0.0, capacity_mwh=None)
+    checked = Checked(script, capacity_mwh=10_000.0)
+    reading = checked.read()
+    assert (reading.charge_share, reading.charge_mwh) == (0.8, None)
+    assert reading.why("charge_mwh") == "the battery claims 80.0 % of a charge, and 0.0 % in energy."
+    # An aged battery that holds two thirds of what it held when it was new.
+    aged = Script(charge_share=0.8, charge_mwh=5300.0, capacity_mwh=None)
+    assert Checked(aged, capacity_mwh=10_000.0).read().charge_mwh == 5300.0
+
+
+def test_an_energy_that_jumps_beside_a_steady_share() -> None:
+    script = Script(charge_share=0.8, charge_mwh=8000.0)
+    checked = Checked(script)
+    checked.read()
+    script.after(1, charge_mwh=6000.0)
+    reading = checked.read()
+    assert (reading.charge_share, reading.charge_mwh) == (0.8, None)
+    assert reading.why("charge_mwh") == "the charge jumped from 80.0 % to 60.0 %, faster than a battery can."
+
+
+def test_an_energy_without_any_share_is_judged_too() -> None:
+    script = Script(charge_mwh=8000.0)
+    checked = Checked(script)
+    assert checked.read().charge_mwh == 8000.0
+    script.after(1, charge_mwh=0.0)
+    assert checked.read().charge_mwh is None
+    script.after(1, charge_mwh=8000.0)
+    assert checked.read().charge_mwh == 8000.0
+    script.after(1800)
+    assert "although 5.0 % of the battery was drawn" in (checked.read().why("charge_mwh") or "")
+
+
 def test_sleep_does_not_count_as_stuck() -> None:
     script = Script(charge_share=0.5, power_mw=None)
     checked = Checked(script)

@@ -53,6 +53,29 @@ def test_a_cluster_of_many_policies_moves_together(sysfs) -> None:
     assert {_content(folder)["scaling_setspeed"] for folder in folders} == {"1400000"}
 
 
+@pytest.mark.parametrize("cpus", [(0, 1, 2, 3), (1,), (1, 9)])
+def test_a_cluster_of_a_part_of_a_policy_sets_its_clock(sysfs, cpus: tuple[int, ...]) -> None:
+    folder = sysfs.policy(0, "0 1 2 3 4 5")
+    control = LinuxFrequencyControl(sysfs.root, {"main": cpus})
+    assert control.set_mhz("main", 400.0)
+    assert _content(folder)["scaling_setspeed"] == "400000"
+
+
+def test_a_policy_belongs_to_the_cluster_with_most_of_its_cpus(sysfs) -> None:
+    sysfs.policy(0, "0 1 2")
+    control = LinuxFrequencyControl(sysfs.root, {"one": (0,), "two": (1, 2)})
+    assert set(control.clusters) == {"two"}
+    # The clock of the other one is not its own.
+    assert (control.degree, control.why) == (
+        Degree.FOLLOWS,
+        "cpufreq has no policy for cluster one: its clock cannot be set.",
+    )
+    assert not control.set_mhz("one", 400.0)
+    assert LinuxFrequencyControl(sysfs.root, {"one": (0,), "two": (1, 2)}, used=["two"]).degree is Degree.SETS
+    # A profile that names no CPUs has no policy either.
+    assert LinuxFrequencyControl(sysfs.root, {}, used=["one"]).degree is Degree.FOLLOWS
+
+
 def test_a_driver_without_a_list_gets_steps_between_its_ends(sysfs) -> None:
     sysfs.policy(0, "0", scaling_available_frequencies="", cpuinfo_min_freq=800_000, cpuinfo_max_freq=4_200_000)
     steps = LinuxFrequencyControl(sysfs.root).clusters["policy0"]
@@ -158,3 +181,26 @@ def test_a_limit_that_the_system_lowered_meanwhile_does_not_break_release(sysfs)
     control.release()
     assert _content(folder)["scaling_min_freq"] == "400000"
     assert _content(folder)["scaling_max_freq"] == "800000"
+
+
+def test_what_heat_took_is_no_limit_of_the_user_afterwards(sysfs) -> None:
+    # With the userspace governor the limits are not touched, so none of them is put back.
+    folder = sysfs.policy(0, "0-3", scaling_max_freq=800_000)
+    control = LinuxFrequencyControl(sysfs.root)
+    assert control.set_mhz("policy0", 400.0)
+    sysfs.policy(0, "0-3", scaling_governor="userspace", scaling_max_freq=1_400_000)
+    control.release()
+    assert _content(folder)["scaling_max_freq"] == "1400000"
+
+
+@pytest.mark.parametrize(
+    ("hot", "firmware_khz", "left"), [(2, 1_400_000, "1400000"), (0, 800_000, "1400000"), (0, 1_400_000, "800000")]
+)
+def test_a_limit_found_hot_is_not_put_back(sysfs, hot: int, firmware_khz: int, left: str) -> None:
+    folder = sysfs.policy(0, "0-3", scaling_available_governors="", scaling_max_freq=800_000, bios_limit=firmware_khz)
+    sysfs.put("class/thermal/cooling_device0", type="cpufreq-cpu0", cur_state=hot)
+    sysfs.put("class/thermal/cooling_device1", type="Fan", cur_state=1)
+    control = LinuxFrequencyControl(sysfs.root)
+    assert control.set_mhz("policy0", 400.0)
+    control.release()
+    assert (_content(folder)["scaling_min_freq"], _content(folder)["scaling_max_freq"]) == ("400000", left)

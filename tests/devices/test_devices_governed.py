@@ -39,12 +39,12 @@ def system(sysfs: Sysfs) -> Sysfs:
 def governed(system: Sysfs, clock: ManualClock, goal: Goal) -> tuple[LiveGovernor, LinuxFrequencyControl]:
     """A governor whose runs take as long as the clock in sysfs says."""
     clusters = cluster_cpus(PROFILE)
-    source = Checked(LinuxSource(system.root, clock.clocks, clusters))
     control = LinuxFrequencyControl(system.root, clusters)
+    source = Checked(LinuxSource(system.root, clock.clocks, clusters, control.drawn))
 
     def run(_request: object, level: str, _within_ms: float, /) -> Answer:
         word = (system.root / POLICY / "scaling_setspeed").read_text().strip()
-        khz = int(word) if word.isdigit() else 1_400_000
+        khz = int(word if word.isdigit() else (system.root / POLICY / "scaling_max_freq").read_text())
         macs = next(known.work.kept_macs for known in LEVELS if known.name == level)
         clock.tick(1.667 * macs / khz / 1e3)
         return Answer(level)
@@ -87,6 +87,41 @@ def test_heat_and_the_system_s_own_limit(system: Sysfs, clock: ManualClock) -> N
     # At 800 MHz M1 would take 104 ms.
     assert (served.level, served.in_time) == ("M4", True)
     assert served.freq_mhz <= 800.0
+
+
+@pytest.fixture
+def without_userspace(system: Sysfs) -> Sysfs:
+    system.policy(0, "0 1 2 3", scaling_available_governors="performance schedutil")
+    return system
+
+
+def test_a_clock_set_by_its_limits_is_raised_again(without_userspace: Sysfs, clock: ManualClock) -> None:
+    governor, _ = governed(without_userspace, clock, Goal())
+    served = governor.serve("x")
+    assert (served.level, served.freq_mhz, read(without_userspace, "scaling_max_freq")) == ("M4", 400.0, "400000")
+    hurried = governor.serve("x", clock.running_s - 0.04)
+    assert (hurried.level, hurried.in_time) == ("M4", True)
+    assert hurried.freq_mhz > 400.0
+    assert governor.serve("x").freq_mhz == 400.0
+    without_userspace.charger(1)
+    clock.tick(1.0)
+    mains = governor.serve("x")
+    assert (mains.level, mains.in_time, read(without_userspace, "scaling_max_freq")) == ("M1", True, "1400000")
+
+
+def test_the_system_s_own_limit_below_a_drawn_one_counts(without_userspace: Sysfs, clock: ManualClock) -> None:
+    governor, _ = governed(without_userspace, clock, Goal(reserve=0.0))
+    assert governor.serve("x").level == "M1"
+    without_userspace.put(POLICY, scaling_max_freq=800_000)
+    clock.tick(1.0)
+    for _ in range(3):
+        # Once 800 MHz and less are drawn, nothing shows the limit any more; it is believed for a while.
+        served = governor.serve("x")
+        assert (served.level, served.in_time) == ("M4", True)
+        assert served.freq_mhz <= 800.0
+        clock.tick(1.0)
+    clock.tick(60.0)
+    assert governor.serve("x").level == "M1"
 
 
 def test_files_that_disappear_lose_no_request(system: Sysfs, clock: ManualClock) -> None:

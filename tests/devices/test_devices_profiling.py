@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from lavolta import devices
 from lavolta.devices.profiler import Machine, Options
 from lavolta.devices.profiling import profile_device, safe_name
 from lavolta.devices.rendering import render
+from lavolta.devices.survey import survey
 from lavolta.devices.work import LinearWork, Work
 from lavolta.errors import UserInputError
 
@@ -149,7 +151,11 @@ def machine(sysfs, tmp_path):
 
 
 def _profile(bench: FakeBench, machine, tmp_path: Path, **options):
-    return profile_device(bench, "board", tmp_path / "j", Options(power_s=3.0, rounds=2, **options), machine(bench))
+    journal = tmp_path / "j"
+    found = profile_device(bench, "board", journal, Options(power_s=3.0, rounds=2, **options), machine(bench))
+    # The caller has not written the profile yet.
+    journal.unlink()
+    return found
 
 
 def test_it_finds_the_device_again(sysfs, machine, tmp_path) -> None:
@@ -189,7 +195,6 @@ def test_it_finds_the_device_again(sysfs, machine, tmp_path) -> None:
     assert bench.idle_s == bench.busy_s == pytest.approx(3 * 4.0)
     assert bench.used[-1] == ()
     assert set(bench.used[:-1]) == {(0, 1)}
-    assert not (tmp_path / "j").exists()
     assert devices.parse(render(profiled.profile).encode(), "again") == profiled.profile
 
 
@@ -256,16 +261,78 @@ def test_a_clock_that_cannot_be_set_is_followed(sysfs, machine, tmp_path) -> Non
     assert cluster.latency[0].cycles_per_kept_mac == pytest.approx(TRUTH.cycles_per_kept_mac, rel=1e-3)
 
 
+def test_an_idle_power_that_could_not_be_read_is_no_zero(sysfs, machine, tmp_path) -> None:
+    class Plugged(FakeBench):
+        """A charger that hides what the device draws while it idles at the first clock."""
+
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            if self._mhz() == 400.0:
+                (self.sysfs.root / "class/hwmon/hwmon0/power1_input").write_text("none")
+
+    bench = Plugged(sysfs)
+    options = Options(quick=True, power_s=3.0, rounds=1, max_threads=1)
+    profile = profile_device(bench, "board", tmp_path / "j", options, machine(bench)).profile
+    assert (profile.power.idle_mw, profile.power.board_mw) == (0.0, 600.0)
+    assert profile.cluster().power_source.label == "assumption"
+
+
+def test_a_round_that_heat_slowed_down_relabels_no_other(sysfs, machine, tmp_path) -> None:
+    class Throttled(FakeBench):
+        """Cool in the first round of its six settings, then no faster than 800 MHz."""
+
+        def _mhz(self) -> float:
+            mhz = super()._mhz()
+            if len(self.used) <= 6:
+                return mhz
+            folder = self.sysfs.root / "devices/system/cpu/cpufreq/policy0"
+            (folder / "scaling_cur_freq").write_text("800000")
+            return min(mhz, 800.0)
+
+    bench = Throttled(sysfs)
+    options = Options(power_s=0.0, rounds=2)
+    profiled = profile_device(bench, "board", tmp_path / "j", options, machine(bench))
+    assert "asked for 1400 MHz, cluster cpu ran at 800 MHz in a round." in profiled.notes
+    cycles = profiled.profile.cluster().latency[0].cycles_per_kept_mac
+    assert cycles == pytest.approx(TRUTH.cycles_per_kept_mac, rel=1e-3)
+    # A journal without a clock for each round cannot tell.
+    lines = (tmp_path / "j").read_text().splitlines()
+    header = json.loads(lines[0])
+    del header["header"]["format"]
+    (tmp_path / "j").write_text("\n".join([json.dumps(header), *lines[1:], ""]))
+    with pytest.raises(UserInputError, match=r"its format differ\); remove the file"):
+        profile_device(bench, "board", tmp_path / "j", options, machine(bench))
+
+
 def test_cpus_that_may_not_be_used_are_not_timed(sysfs, machine, tmp_path) -> None:
     bench = FakeBench(sysfs)
     used = machine(bench)
     narrow = Machine(used.root, used.proc, used.sleep, allowed={1, 7})
     profiled = profile_device(bench, "board", tmp_path / "j", Options(power_s=0.0, rounds=1), narrow)
-    assert profiled.profile.cluster().cpus == (1,)
+    cluster = profiled.profile.cluster()
+    assert cluster.cpus == (1,)
+    # The clock is set all the same, though CPU 0 shares it: otherwise these cycles would be off by the clock.
+    assert cluster.latency[0].cycles_per_kept_mac == pytest.approx(TRUTH.cycles_per_kept_mac, rel=1e-3)
     assert "this program may not use CPU 0: not timed." in profiled.notes
     nothing = Machine(used.root, used.proc, used.sleep, allowed={7})
     with pytest.raises(UserInputError, match="may use none of the CPUs"):
         profile_device(bench, "board", tmp_path / "j2", Options(), nothing)
+
+
+def test_the_limit_of_heat_is_the_processor_s(sysfs) -> None:
+    def zone(place: int, kind: str, trip: int) -> None:
+        folder = sysfs.zone(place, kind, 40_000)
+        (folder / "trip_point_0_type").write_text("passive")
+        (folder / "trip_point_0_temp").write_text(str(trip))
+
+    assert survey(sysfs.root, sysfs.root).limit_c is None
+    zone(0, "battery", 45_000)
+    assert survey(sysfs.root, sysfs.root).limit_c is None
+    zone(1, "skin", 46_000)
+    zone(2, "cpu-0-0", 95_000)
+    zone(3, "cpu-1-0", 85_000)
+    # The hottest of the processor's sensors is what is compared with it.
+    assert survey(sysfs.root, sysfs.root).limit_c == 85.0
 
 
 def test_names_are_checked_before_anything_is_measured(sysfs, machine, tmp_path) -> None:

@@ -237,11 +237,13 @@ def test_limits_of_a_real_kernel_are_drawn_together_and_put_back(machine: Machin
     before = governors.read_text()
     governors.write_text("performance schedutil\n")
     try:
-        source, control = LinuxSource(machine.root), LinuxFrequencyControl(machine.root)
+        control = LinuxFrequencyControl(machine.root)
+        source = LinuxSource(machine.root, drawn=control.drawn)
         for mhz in (400.0, 1400.0):
             assert control.set_mhz("policy0", mhz)
             assert machine.until(lambda mhz=mhz: source.read().freq_mhz == {"policy0": mhz})
-            assert source.read().freq_limit_mhz == {"policy0": mhz}
+            assert _attribute(machine, "scaling_max_freq") == f"{1000 * mhz:.0f}"
+            assert source.read().freq_limit_mhz == {"policy0": 1400.0}
         control.release()
         assert machine.until(lambda: _attribute(machine, "scaling_min_freq") == "400000")
         assert _attribute(machine, "scaling_max_freq") == "1400000"

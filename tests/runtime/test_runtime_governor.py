@@ -111,6 +111,21 @@ def test_the_reason_and_the_choice_of_every_goal() -> None:
     assert decide(Goal(min_score=0.86)).option.choice.level == "M2"
 
 
+def test_a_wait_that_every_real_clock_shows_does_not_end_hysteresis() -> None:
+    governor = Governor(scenario(), Goal(until_h=0.005))
+    held = governor.scenario.option(Choice(400.0, 1, "M4", CLUSTER)).choice
+
+    def level_at(charge_milli: int, **more: object) -> str:
+        state = State(CAPACITY_FJ * charge_milli // 1000, CAPACITY_FJ, 0, **more)
+        return governor.decide(state).option.choice.level
+
+    # Charges that afford a denser level by less than the spare percent.
+    near = [c for c in range(1000) if level_at(c) != level_at(c, current=held)]
+    assert near
+    for charge in near:
+        assert level_at(charge, waited_ns=10_000, current=held) == level_at(charge, current=held)
+
+
 def test_a_charge_that_cannot_last_is_said_and_by_how_much() -> None:
     # The cheapest choice alone spends the whole charge in this time.
     given = scenario()

@@ -1,6 +1,8 @@
 """The governor on simulated devices: three degrees, plug and unplug, heat, lies, and no lost request."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from live_devices import CLUSTER, LEVELS, SLOW, governed, profile, scenario, ser
 
 from lavolta.devices import Accounting
 from lavolta.devices.cell import load_cell
-from lavolta.devices.sources import Degree, NoFrequencyControl, Reading, SimulatedDevice
+from lavolta.devices.sources import Degree, NoFrequencyControl, Reading, SimulatedDevice, Source
 from lavolta.runtime import traffic
 from lavolta.runtime.governor import Goal, Reason
 from lavolta.runtime.governor_loop import LiveGovernor
@@ -88,13 +90,18 @@ def test_plug_and_unplug_change_the_level_between_requests() -> None:
 
 
 def slowly(
-    device: SimulatedDevice, goal: Goal, board_mw: float, count: int, slowdowns: Sequence[float]
+    device: SimulatedDevice,
+    goal: Goal,
+    board_mw: float,
+    count: int,
+    slowdowns: Sequence[float],
+    source: Source | None = None,
 ) -> LiveGovernor:
     """A request of a slow model every 8 s, all in time, by a governor that believes in a board of this power."""
     believed = profile(device.profile.battery.energy_mwh, board_mw)
     slow = Scenario(believed, SLOW, 8000.0, 8000.0, accounting=Accounting.BOARD, gap_ms=0.0)
     runner = SimulatedRunner(device, SLOW, slowdowns=slowdowns)
-    governor = LiveGovernor(slow, goal, runner, device, device, runner.now_s)
+    governor = LiveGovernor(slow, goal, runner, source or device, device, runner.now_s)
     for index in range(count):
         runner.wait_until(8.0 * index)
         assert governor.serve(index, 8.0 * index).in_time
@@ -130,6 +137,21 @@ def test_heat_lowers_the_clock_and_the_level_follows() -> None:
     served = governor.serve("x")
     # M2 takes 72.9 of 80 ms there; M1 does not fit. Time is left to begin at the step below.
     assert (served.level, served.freq_mhz, served.raised_mhz) == ("M2", 600.0, 800.0)
+
+
+def test_an_answer_that_heat_makes_late_says_so() -> None:
+    class Hot:
+        def read(self) -> Reading:
+            return Reading(0.0, temperature_c=100.0)
+
+    device = SimulatedDevice(profile(), load_cell())
+    runner = SimulatedRunner(device, LEVELS)
+    governor = LiveGovernor(scenario(device), Goal(min_score=0.8), runner, Hot(), device, runner.now_s)
+    hot = governor.serve("x")
+    # M3 takes 117 ms at 400 MHz, the only clock that is left.
+    assert (hot.freq_mhz, hot.in_time, hot.reason) == (400.0, False, Reason.LIMITED.value)
+    # This one would be late at any clock.
+    assert governor.serve("x", deadline_ms=10.0).reason == Reason.LATE.value
 
 
 class Refusing:
@@ -172,6 +194,33 @@ def test_a_permission_that_goes_away_lowers_the_degree_and_loses_nothing() -> No
     assert control.released
 
 
+def test_a_clock_of_another_cluster_only_is_not_taken_as_set() -> None:
+    class Elsewhere(Refusing):
+        """Sets the clock of a cluster that nothing runs on."""
+
+        @property
+        def degree(self) -> Degree:
+            return Degree.SETS
+
+        @property
+        def clusters(self) -> dict[str, tuple[float, ...]]:
+            return {"policy0": (400.0, 1400.0)}
+
+        def set_mhz(self, cluster: str, freq_mhz: float) -> bool:
+            return freq_mhz in self.clusters.get(cluster, ())
+
+    device = SimulatedDevice(profile(), load_cell())
+    runner, control = SimulatedRunner(device, LEVELS), Elsewhere(device)
+    governor = LiveGovernor(scenario(device), Goal(), runner, device, control, runner.now_s)
+    assert governor.clock.degree is Degree.SETS
+    # 1400 MHz, at which the device really runs.
+    served = governor.serve("x")
+    assert (served.degree, served.freq_mhz, served.in_time) == ("follows", 1400.0, True)
+    assert served.run_ms == pytest.approx(served.predicted_ms)
+    assert control.released
+    assert governor.clock.why == f"the system did not take 400 MHz as the clock of cluster {CLUSTER}."
+
+
 def test_a_source_that_knows_nothing_still_serves() -> None:
     class Blind:
         time_s = 0.0
@@ -192,6 +241,39 @@ def test_energy_that_is_more_than_predicted_is_learned() -> None:
     device = SimulatedDevice(profile(400.0, board_mw=80.0), load_cell())
     governor = slowly(device, Goal(until_h=10.0), 20.0, 300, [1.0])
     assert governor.memory.energy == pytest.approx(134 / 74, rel=0.1)
+
+
+@pytest.mark.parametrize(("board_mw", "factor"), [(20.0, 1.0), (80.0, 134 / 74)])
+def test_a_gauge_of_whole_percents_teaches_the_same(board_mw: float, factor: float) -> None:
+    class Percents:
+        """Only `capacity` of the battery, as many phones have it."""
+
+        def read(self) -> Reading:
+            reading = device.read()
+            share = (reading.charge_mwh or 0.0) / device.capacity_mwh
+            return Reading(reading.time_s, charge_share=math.floor(100 * share) / 100, on_ac=False)
+
+    device = SimulatedDevice(profile(200.0, board_mw=board_mw), load_cell())
+    governor = slowly(device, Goal(until_h=10.0), 20.0, 500, [1.0], Percents())
+    # Not all of the way in the windows of this charge.
+    assert governor.memory.energy == pytest.approx(factor, rel=0.2)
+    assert (governor.memory.energy == pytest.approx(1.0, abs=0.1)) == (factor == 1.0)
+
+
+def test_a_voltage_that_wavers_teaches_nothing_wrong() -> None:
+    class Wavering:
+        """Charge times the present voltage: 2 % more or less from look to look."""
+
+        looks = 0
+
+        def read(self) -> Reading:
+            self.looks += 1
+            reading = device.read()
+            return replace(reading, charge_mwh=(reading.charge_mwh or 0.0) * (1.0, 1.02, 0.98)[self.looks % 3])
+
+    device = SimulatedDevice(profile(200.0), load_cell())
+    governor = slowly(device, Goal(until_h=10.0), 20.0, 500, [1.0], Wavering())
+    assert governor.memory.energy == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_busy_clock_is_asked_for_after_the_run() -> None:

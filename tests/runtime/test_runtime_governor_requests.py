@@ -14,6 +14,7 @@ from lavolta.runtime.governor_loop import Answer, LiveGovernor
 from lavolta.runtime.governor_memory import TRUSTED
 from lavolta.runtime.governor_menu import Menu
 from lavolta.runtime.governor_simulated import SimulatedRunner
+from lavolta.runtime.raising import raised_options
 from lavolta.runtime.scenario import Scenario
 
 
@@ -49,6 +50,27 @@ def test_what_was_learned_is_planned_before_the_next_request(pinned: bool, monke
     assert answers(prepare=True) == answers(prepare=False)
 
 
+def test_runs_with_a_raise_are_planned_before_the_request_that_waited_a_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    planned = []
+
+    def counted(*args: Any) -> Any:
+        planned.append(args)
+        return raised_options(*args)
+
+    monkeypatch.setattr("lavolta.runtime.governor_menu.raised_options", counted)
+    device = SimulatedDevice(profile(), load_cell(), start_s=100.0)
+    governor, runner = governed(device, Goal(margin=0.2))
+    governor.serve("x")
+    for _ in range(2 * TRUSTED):
+        governor.prepare()
+        before = len(planned)
+        # A thirty-second part of 80 ms is 2.5 ms.
+        assert governor.serve("x", runner.now_s() - 0.001).in_time
+        assert len(planned) == before
+
+
 def test_a_request_that_waited_and_those_behind_it() -> None:
     device = SimulatedDevice(profile(), load_cell(), start_s=100.0)
     governor, runner = governed(device, Goal())
@@ -74,6 +96,27 @@ def test_a_run_that_was_cut_short_does_not_teach_speed() -> None:
     for _ in range(2 * TRUSTED):
         assert not governor.serve("x").kept_level
     assert governor.memory.factor_milli(CLUSTER, "M4", 0.2) >= 1200
+
+
+def test_deadlines_that_a_pinned_level_cannot_keep_teach_nothing() -> None:
+    device = SimulatedDevice(profile(), load_cell())
+    inner = SimulatedRunner(device, LEVELS)
+
+    def cut(request: object, level: str, within_ms: float, /) -> Answer:
+        before_s = device.time_s
+        answer = inner(request, level, within_ms)
+        took_ms = 1e3 * (device.time_s - before_s)
+        return answer if took_ms <= within_ms else Answer(answer.output, kept_level=False)
+
+    governor = LiveGovernor(scenario(device), Goal(margin=0.2), cut, device, device, inner.now_s)
+    governor.pin("M1")
+    for _ in range(150):
+        # M1 takes 59.5 ms at the highest clock.
+        assert not governor.serve("x", deadline_ms=20.0).kept_level
+    assert governor.memory.requests == 150
+    governor.pin(None)
+    device.plug(True)
+    assert governor.serve("x").level == "M1"
 
 
 def test_a_deadline_that_nothing_keeps_is_refused_at_the_start() -> None:

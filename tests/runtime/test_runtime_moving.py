@@ -123,7 +123,7 @@ def test_a_live_run_is_moved_and_teaches_what_it_would_have_taken() -> None:
     assert 5 < len(moved) < 80
     assert {answer.cluster for answer in served} == {LITTLE}
     assert {answer.moved_to for answer in moved} <= {BIG, PRIME}
-    assert all(answer.raised_mhz in governor._control.clusters[answer.moved_to] for answer in moved)
+    assert all(answer.raised_mhz in device.clusters[answer.moved_to] for answer in moved)
     ratios = governor.memory.clusters[LITTLE].ratios_milli
     # Whole thousandths, rounded up; the time of the move, which this device does not take, is thought to be the run's.
     assert 785 <= min(ratios) <= max(ratios) <= 1201

@@ -56,6 +56,18 @@ def test_against_brute_force(deadline_ms: float, spread: float, slow_runs: int) 
     assert most_inferences_unforeseen(two, slowdowns).inferences == pytest.approx(by_hand, rel=0.005, abs=6)
 
 
+@pytest.mark.parametrize("deadline_ms", [60.0, 40.0])
+def test_a_device_with_one_clock_leaves_nothing_to_plan(deadline_ms: float) -> None:
+    one = scenario(0.3, deadline_ms, slice(1, 2))
+    (option,) = one.options.values()
+    idle_uw = one.idle_uw[1]
+    mean_fj = 1.1 * (option.cell_uw - idle_uw) * option.latency_ns + idle_uw * one.period_ns
+    found = most_inferences_unforeseen(one, [1.0, 1.2])
+    assert found.inferences == pytest.approx(to_fj(one.profile.battery.energy_mwh) / mean_fj, abs=2)
+    # 38.9 ms, and 46.7.
+    assert found.misses == (0 if deadline_ms == 60.0 else found.inferences // 2)
+
+
 def test_without_noise_it_is_the_oracle() -> None:
     given_scenario = scenario(0.3, 45.0)
     known, unforeseen = (

@@ -113,6 +113,18 @@ def test_the_battery_pays_for_idle_time_too() -> None:
     assert kept.recent()["drawn_mj_per_answer"] == pytest.approx(720.0)
 
 
+def test_a_count_that_wavers_is_no_draw() -> None:
+    kept, _ = recorder()
+    for index in range(100):
+        kept.observed(Reading(0.0, charge_mwh=100.0 + (0.0, 2.0, -2.0)[index % 3], on_ac=False))
+        kept.answered(served(index), 1.0)
+    kept.observed(Reading(0.0, charge_mwh=90.0, on_ac=False))
+    assert kept.recent()["drawn_mj_per_answer"] == pytest.approx(10 * 3600.0 / 100)
+    # What was drawn before the charger came is kept.
+    kept.observed(Reading(0.0, charge_mwh=95.0, on_ac=True))
+    assert kept.recent()["drawn_mj_per_answer"] == pytest.approx(10 * 3600.0 / 100)
+
+
 def test_a_histogram_by_hand() -> None:
     found = Histogram([1.0, 2.0])
     for value in (0.5, 1.0, 1.5, 9.0):

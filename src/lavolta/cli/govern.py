@@ -7,14 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lavolta.cli import governing
 from lavolta.cli.compress import check_positive
+from lavolta.cli.govern_totals import Totals
 from lavolta.cli.output import JsonOption, cell, plain, say, show, table
+from lavolta.cli.signals import orderly_end
 from lavolta.errors import UserInputError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def govern(
         cluster,
         simulate,
     )
-    with ExitStack() as opened:
+    with orderly_end(), ExitStack() as opened:
         models = governing.models_of(bundle, scenario, threads, cluster is not None, simulate, opened)
         if simulate:
             place = governed.simulated(scenario, goal, models[""], length, seed=seed)
@@ -81,15 +82,18 @@ def govern(
             place = governed.here(scenario, goal, models, length, sysfs, set_clock=not keep_clock)
         vocab = next(iter(models.values())).spec.vocab
         test = [index % vocab for index in range(length)]
-        served: list[Served] = []
+        totals = Totals()
+        answers: list[dict[str, Any]] = []
         told = governing.Told(goal, scenario)
         try:
             for arrived_s, request in _requests(place, test, period_ms, requests):
                 answer = place.governor.serve(request, arrived_s)
-                served.append(answer)
+                totals.add(answer)
                 told(answer)
                 if lines:
-                    print(json.dumps(plain({**answer.facts(), "output": answer.output})), flush=True)
+                    print(json.dumps(plain(_facts(answer))), flush=True)
+                elif as_json:
+                    answers.append(_facts(answer))
                 if place.over():
                     break
                 place.governor.prepare()
@@ -101,14 +105,14 @@ def govern(
         "simulated": simulate,
         "deadline_ms": deadline_ms,
         "goal": goal,
-        **_summary(served),
+        **totals.summary(),
     }
     if as_json:
-        data["answers"] = [{**answer.facts(), "output": answer.output} for answer in served]
+        data["answers"] = answers
     if lines:
         print(json.dumps(plain({"summary": data})), flush=True)
     else:
-        show(as_json, data, lambda console: _draw(console, data, served))
+        show(as_json, data, lambda console: _draw(console, data, totals))
 
 
 def _requests(
@@ -123,8 +127,13 @@ def _requests(
             yield arrival_s, test
         return
     empty = True
-    for number, line in enumerate(sys.stdin, 1):
-        text = line.rstrip("\n")
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            text = line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserInputError(
+                f"line {number} of stdin is not UTF-8 text at byte {error.start}; convert it to UTF-8."
+            ) from error
         if text.strip():
             empty = False
             yield place.now_s(), _text_of(text, number)
@@ -144,50 +153,31 @@ def _text_of(line: str, number: int) -> str:
     return text
 
 
-def _summary(served: list[Served]) -> dict[str, Any]:
-    if not served:
-        return {"requests": 0}
-    last = served[-1]
-    levels: dict[str, int] = {}
-    for answer in served:
-        levels[answer.level] = levels.get(answer.level, 0) + 1
-    return {
-        "requests": len(served),
-        "misses": sum(not answer.in_time for answer in served),
-        "cut_short": sum(not answer.kept_level for answer in served),
-        "mean_score": fmean(answer.score for answer in served),
-        "mean_run_ms": fmean(answer.run_ms for answer in served),
-        "worst_response_ms": max(answer.response_ms for answer in served),
-        "predicted_mj_per_answer": fmean(answer.energy_mj for answer in served),
-        "levels": levels,
-        "degree": last.degree,
-        "charge_share": last.charge_share,
-    }
+def _facts(answer: Served) -> dict[str, Any]:
+    return {**answer.facts(), "output": answer.output}
 
 
-def _draw(console: Console, data: dict[str, Any], served: list[Served]) -> None:
+def _draw(console: Console, data: dict[str, Any], totals: Totals) -> None:
     rows = []
-    for level, cluster in dict.fromkeys((answer.level, answer.cluster) for answer in served):
-        these = [answer for answer in served if (answer.level, answer.cluster) == (level, cluster)]
-        clocks = sorted({answer.freq_mhz for answer in these})
-        span = f"{clocks[0]:g}" if len(clocks) == 1 else f"{clocks[0]:g} to {clocks[-1]:g}"
+    for (level, cluster), group in totals.groups.items():
+        low, high, count = group.low_mhz, group.high_mhz, group.answers
         rows.append(
             [
                 level,
                 cluster,
-                span,
-                cell(len(these)),
-                cell(sum(answer.raised_mhz is not None for answer in these)),
-                cell(sum(not answer.in_time for answer in these)),
-                cell(fmean(answer.run_ms for answer in these), 1),
-                cell(fmean(answer.p99_ms for answer in these), 1),
-                cell(fmean(answer.energy_mj for answer in these), 1),
+                f"{low:g}" if low == high else f"{low:g} to {high:g}",
+                cell(count),
+                cell(group.raised),
+                cell(group.late),
+                cell(group.run_ms / count, 1),
+                cell(group.p99_ms / count, 1),
+                cell(group.energy_mj / count, 1),
             ]
         )
     heads = ["level", "cluster", "MHz", "answers", "raised", "late", "mean ms", "predicted p99 ms", "predicted mJ"]
     where = "simulated" if data["simulated"] else "governed"
     table(console, f"{data['device']}, {where}: due after {data['deadline_ms']:g} ms", heads, rows, text_columns=3)
-    if served:
+    if rows:
         left = data["charge_share"]
         charge = "" if left is None else f", {100 * left:.1f} % of the charge left"
         say(console, f"Clock: {data['degree']}. Mean score {data['mean_score']:.3f}{charge}.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lavolta.cli.output import JsonOption, cell, quiet_stdout, say, show, table
+from lavolta.cli.signals import orderly_end
 from lavolta.errors import UserInputError
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def profile_device(
     """
     if out.suffix != ".toml":
         raise UserInputError(f"--out is {out}; a profile is a .toml file.")
+    if out.is_dir():
+        raise UserInputError(f"--out {out} is a folder; name a file that does not exist, or one to replace.")
     from lavolta.cli.progress import open_progress
     from lavolta.devices.profiler import Machine, Options
     from lavolta.devices.profiling import profile_device as measure
@@ -50,16 +53,19 @@ def profile_device(
     from lavolta.runtime.kernel_timing import KernelBench
 
     make_folder(out.parent)
-    with quiet_stdout(), KernelBench() as bench:
+    journal = out.with_name(f"{out.name}.journal")
+    with orderly_end(), quiet_stdout(), KernelBench() as bench:
         profiled = measure(
             bench,
             name or safe_name(out.stem),
-            out.with_name(f"{out.name}.journal"),
+            journal,
             Options(quick=quick, power_s=power_s, max_threads=threads),
             Machine(root=root),
             open_progress(),
         )
     write_whole(out, render(profiled.profile, "Made by `lavolta device profile`.").encode())
+    # Until the profile is on the disk, an hour of measurements is in the journal alone.
+    journal.unlink(missing_ok=True)
     show(as_json, _data(profiled, out), lambda console: _draw(console, profiled, out))
 
 

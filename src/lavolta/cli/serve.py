@@ -64,7 +64,7 @@ def serve(
 ) -> None:
     """Serve texts over HTTP, on a Unix socket or a port of this computer, under the governor.
 
-    SIGTERM or Ctrl-C: no more requests are taken, those that wait are answered, the clock is given back.
+    SIGTERM, SIGHUP or Ctrl-C: no more requests are taken, those that wait are answered, the clock is given back.
 
     Example: `lavolta serve my.lavolta --deadline-ms 2500 --until 8h --simulate --socket /tmp/lavolta.sock`
     """

@@ -57,11 +57,6 @@ class Journal:
         self._entries[key] = value
         self._append({"key": key, "value": value})
 
-    def close_and_remove(self) -> None:
-        """The work is done: the file is not needed any more."""
-        self._file.close()
-        self._path.unlink(missing_ok=True)
-
     def _append(self, record: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         self._file.flush()

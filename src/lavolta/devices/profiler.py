@@ -172,19 +172,18 @@ class Run:
         self.bench.use(())
 
     def samples(self, cluster: ClusterSurvey) -> list[LatencySample]:
-        """The shortest time of all rounds, for every setting and case."""
+        """The shortest time of all rounds, with the clock of its round, for every setting and case."""
         found = []
         for mhz in cluster.steps_mhz:
             for threads in self._threads(cluster):
-                real_mhz = self.journal.get(f"clock|{cluster.name}|{mhz:g}|{threads}") or mhz
                 rounds = range(self._rounds(cluster, mhz, threads))
+                clocks = [self.journal.get(self._clock_key(cluster, mhz, threads, r)) or mhz for r in rounds]
                 for case in self._cases(cluster, mhz, threads):
                     times = [self.journal.get(self._key(cluster, mhz, threads, r, case)) for r in rounds]
-                    known = [time_ms for time_ms in times if time_ms is not None]
+                    known = [(time_ms, clocks[r]) for r, time_ms in enumerate(times) if time_ms is not None]
                     if known:
-                        found.append(
-                            LatencySample(self.bench.work(case), real_mhz, threads, min(known), case.shape_name)
-                        )
+                        time_ms, real_mhz = min(known)
+                        found.append(LatencySample(self.bench.work(case), real_mhz, threads, time_ms, case.shape_name))
         return found
 
     def power_mw(self, cluster: ClusterSurvey, mhz: float) -> dict[str, Any] | None:
@@ -223,6 +222,9 @@ class Run:
     def _key(self, cluster: ClusterSurvey, mhz: float, threads: int, round_: int, case: BenchCase) -> str:
         return f"time|{cluster.name}|{mhz:g}|{threads}|{round_}|{case.key}"
 
+    def _clock_key(self, cluster: ClusterSurvey, mhz: float, threads: int, round_: int) -> str:
+        return f"clock|{cluster.name}|{mhz:g}|{threads}|{round_}"
+
     def _time(self, cluster: ClusterSurvey, mhz: float, threads: int, round_: int) -> None:
         cases = self._cases(cluster, mhz, threads)
         if all(self.journal.get(self._key(cluster, mhz, threads, round_, case)) is not None for case in cases):
@@ -234,25 +236,27 @@ class Run:
             models.setdefault(case.key.rsplit("/", 2)[0], []).append(case)
         order = sorted(models)
         random.Random(round_).shuffle(order)
-        for model in order:
-            for case in models[model]:
-                key = self._key(cluster, mhz, threads, round_, case)
-                if self.journal.get(key) is None:
-                    self.journal.put(key, self.bench.measure_ms(case, threads))
-        self._note_clock(cluster, mhz, threads)
+        keys = {self._key(cluster, mhz, threads, round_, case): case for model in order for case in models[model]}
+        missing = [key for key in keys if self.journal.get(key) is None]
+        for key in missing:
+            time_ms = self.bench.measure_ms(keys[key], threads)
+            if key == missing[-1]:
+                # Before the last time is kept: no round is whole without its clock.
+                self._note_clock(cluster, mhz, threads, round_)
+            self.journal.put(key, time_ms)
 
     def _settle(self, cluster: ClusterSurvey, mhz: float) -> None:
         self.bench.use(cluster.cpus)
         if mhz in self.control.clusters.get(cluster.name, ()):
             self.control.set_mhz(cluster.name, mhz)
 
-    def _note_clock(self, cluster: ClusterSurvey, mhz: float, threads: int) -> None:
-        """The clock that the system really ran, where it differs: heat and other programs have their say."""
+    def _note_clock(self, cluster: ClusterSurvey, mhz: float, threads: int, round_: int) -> None:
+        """The clock that the system really ran in this round: heat and other programs have their say."""
         real = self.source.read().freq_mhz.get(cluster.name)
-        if real is not None and abs(real / mhz - 1) > _CLOCK_TOLERANCE:
-            self.journal.put(f"clock|{cluster.name}|{mhz:g}|{threads}", real)
-            if self.survey.degree is Degree.SETS:
-                self.notes.append(f"asked for {mhz:g} MHz, cluster {cluster.name} ran at {real:g} MHz.")
+        differs = real is not None and abs(real / mhz - 1) > _CLOCK_TOLERANCE
+        self.journal.put(self._clock_key(cluster, mhz, threads, round_), real if differs else mhz)
+        if differs and self.survey.degree is Degree.SETS:
+            self.notes.append(f"asked for {mhz:g} MHz, cluster {cluster.name} ran at {real:g} MHz in a round.")
 
     def _power(self, cluster: ClusterSurvey, mhz: float, threads: int) -> None:
         key = f"power|{cluster.name}|{mhz:g}"

@@ -22,6 +22,8 @@ from lavolta.progress import Progress, SilentProgress
 _GUESS_MW_PER_MHZ = 1.0
 _MOVE_US = 200.0
 _OWN = "own measurement"
+_JOURNAL_FORMAT = 2
+"""Each round has a clock of its own; one for all rounds would be that of the hottest."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def profile_device(
     Args:
         bench: what is timed.
         name: name of the profile.
-        journal_path: where measurements are kept until the profile is whole; a run that was killed goes on from it.
+        journal_path: where measurements are kept; a run that was killed goes on from it. Remove it when the profile is
+            written, not earlier.
         progress: told what is being done.
 
     Raises:
@@ -70,6 +73,7 @@ def profile_device(
     found = survey(machine.root, machine.proc, options.quick, machine.allowed)
     cases = list(bench.cases(options.quick))
     header = {
+        "format": _JOURNAL_FORMAT,
         "identity": identity.model_dump(mode="json"),
         "clusters": {cluster.name: list(cluster.cpus) for cluster in found.clusters},
         "plan": zlib.crc32("\n".join(case.key for case in cases).encode()),
@@ -81,9 +85,7 @@ def profile_device(
             run.everything()
         finally:
             run.restore()
-        profiled = assemble(run, name, identity)
-    journal_path.unlink(missing_ok=True)
-    return profiled
+        return assemble(run, name, identity)
 
 
 def safe_name(words: str) -> str:
@@ -107,8 +109,8 @@ def assemble(run: Run, name: str, identity: CpuIdentity) -> Profiled:
         read = {mhz: run.power_mw(cluster, mhz) for mhz in cluster.known_mhz}
         for mhz in cluster.known_mhz:
             power = read[mhz]
-            if power is not None:
-                idle.append(power["idle_mw"] or 0.0)
+            if power is not None and power["idle_mw"] is not None:
+                idle.append(power["idle_mw"])
                 power_from.add(str(power["from"]))
             steps.append({"freq_mhz": mhz, "active_mw": _active_mw(power, mhz)})
         clusters.append(
@@ -135,7 +137,10 @@ def assemble(run: Run, name: str, identity: CpuIdentity) -> Profiled:
         "cpu": identity.model_dump(),
     }
     if run.survey.limit_c is not None:
-        data["thermal"] = {"limit_c": run.survey.limit_c, "source": _source("lowest passive trip point in sysfs")}
+        data["thermal"] = {
+            "limit_c": run.survey.limit_c,
+            "source": _source("lowest passive trip point of the processor in sysfs"),
+        }
     profile = validate(data, f"the profile of {name}")
     count = sum(fit.samples for fit in fits.values())
     return Profiled(profile, fits, tuple(dict.fromkeys(run.notes)), count, run.journal.resumed)

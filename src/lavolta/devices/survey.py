@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lavolta.devices.identity import PROC, nominal_mhz
-from lavolta.devices.sources import files, supply
+from lavolta.devices.sources import files, meters, supply
 from lavolta.devices.sources.cpufreq import LinuxFrequencyControl
 from lavolta.devices.sources.files import UnreadableError
 from lavolta.devices.sources.linux import SYSFS
@@ -167,9 +167,9 @@ def _transition_us(root: Path, notes: list[str]) -> float | None:
 
 
 def _limit_c(root: Path, notes: list[str]) -> float | None:
-    """The lowest passive trip point of the thermal zones: where the system itself begins to slow down."""
+    """The lowest passive trip point of the processor's thermal zones: where the system itself begins to slow down."""
     found = []
-    for zone in files.folders(root / "class/thermal", "thermal_zone"):
+    for zone in meters.processor_zones(root):
         for kind in sorted(zone.glob("trip_point_*_type")):
             if _text(kind) == "passive":
                 try:
@@ -178,7 +178,7 @@ def _limit_c(root: Path, notes: list[str]) -> float | None:
                     continue
     usable = [value for value in found if 30 < value < 150]
     if not usable:
-        notes.append("no thermal zone has a passive trip point: the thermal limit is not known.")
+        notes.append("no thermal zone of the processor has a passive trip point: the thermal limit is not known.")
         return None
     return min(usable)
 

@@ -110,15 +110,19 @@ def here(
         require_same_cpu(scenario.profile, read_identity(instruction_sets()))
     clusters = cluster_cpus(scenario.profile)
     runner = EngineRunner(models, tokens, clusters if scenario.threads == (1,) else None)
-    control = LinuxFrequencyControl(sysfs, clusters, allowed=set_clock)
+    used = [cluster.name for cluster in scenario.used_clusters]
+    control = LinuxFrequencyControl(sysfs, clusters, allowed=set_clock, used=used)
     # A fuel gauge on a slow bus must not delay a request.
     source = Background(
-        Checked(LinuxSource(sysfs, clusters=clusters), capacity_mwh=scenario.profile.battery.energy_mwh)
+        Checked(
+            LinuxSource(sysfs, clusters=clusters, drawn=control.drawn),
+            capacity_mwh=scenario.profile.battery.energy_mwh,
+        )
     )
     try:
         source.wait(_FIRST_LOOK_S)
         busy = LinuxClocks(sysfs, clusters=clusters)
-        governor = LiveGovernor(scenario, goal, runner, source, control, time.monotonic, busy)
+        governor = LiveGovernor(scenario, goal, runner, source.reader(), control, time.monotonic, busy)
     except BaseException:
         source.close()
         raise

@@ -14,7 +14,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from lavolta.devices.profile import Cluster
@@ -102,6 +102,7 @@ class Reason(str, Enum):
     MEAN = "lowest energy for the wanted mean score"
     MAINS = "best score, on mains power"
     LATE = "fastest: nothing meets the deadline"
+    LIMITED = "fastest that heat or the system allows: nothing meets the deadline"
     PINNED = "level set by the operator"
 
 
@@ -120,6 +121,11 @@ class Decision:
     p99_ns: int
     price: float
     short_h: float | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether the answer is expected to be late."""
+        return self.reason in (Reason.LATE, Reason.LIMITED)
 
 
 class Governor:
@@ -146,6 +152,7 @@ class Governor:
     ) -> None:
         self.scenario, self.goal, self.demand = scenario, goal or Goal(), demand
         self._raises, self._moves = raises, raises and moves
+        self._step_ns = max(1, scenario.deadline_ns // QUEUE_STEPS)
         self._menus: dict[tuple[object, ...], Menu] = {}
         floor = self.goal.min_score
         self._places = [
@@ -165,17 +172,21 @@ class Governor:
         menu = self._menu(state, memory)
         price, reason = self._price(menu, state, memory)
         short_h = self._short_h(menu, state, memory) if reason is Reason.SHORT else None
-        if state.waited_ns > 0 or state.behind_ns:
-            option = self._in_queue(menu, state, price)
-        else:
-            option = self._steady(menu, state, price, memory)
+        queued = state.waited_ns > 0 or state.behind_ns
+        option = (
+            self._in_queue(menu, state, price, memory)
+            if queued
+            else self._steady(menu, menu.hull, menu.slopes, state, price, memory)
+        )
         if option is None or not menu.in_time:
-            option, reason = menu.fastest, Reason.LATE
+            option, reason = menu.fastest, Reason.LIMITED if self._limited(state, memory) else Reason.LATE
         return Decision(option, reason, menu.p99_ns[option.choice], price, short_h)
 
     def plan_ahead(self, state: State, memory: Memory) -> None:
-        """Make the plan that a decision in this state needs, so that the decision itself takes little time."""
-        self._menu(state, memory)
+        """Make the plans that a decision in this state needs, so that the decision itself takes little time: for a
+        request that is taken up at once, and for one that waited less than a step of a deadline.
+        """
+        self._menu(state, memory).raised((QUEUE_STEPS - 1) * self._step_ns)
 
     def stay(self) -> None:
         """From now on the rest of a run cannot be moved to another cluster."""
@@ -223,6 +234,15 @@ class Governor:
         least = min(options, key=lambda o: (o.load_uw, o.choice)).choice
         return [o for o in options if (o.choice.cluster, o.choice.freq_mhz) == (least.cluster, least.freq_mhz)]
 
+    def _limited(self, state: State, memory: Memory) -> bool:
+        """Whether only the limits of the clocks make a request late."""
+        limits = state.limit_mhz
+        if not any(choice.freq_mhz > limits.get(choice.cluster, math.inf) for choice in self.scenario.options):
+            return False
+        free = replace(state, limit_mhz={})
+        menu = self._menu(free, memory)
+        return menu.in_time and self._in_queue(menu, free, math.inf, memory) is not None
+
     def _price(self, menu: Menu, state: State, memory: Memory) -> tuple[float, Reason]:
         goal = self.goal
         if state.on_ac:
@@ -240,17 +260,23 @@ class Governor:
             return _price_of(menu, index), Reason.PLAN
         return math.inf, Reason.CHEAPEST if goal.until_ns is None else Reason.SHORT
 
-    def _steady(self, menu: Menu, state: State, price: float, memory: Memory) -> Option:
-        """The choice of a request that did not wait, with hysteresis."""
-        index = _pick(menu.slopes, price)
-        if not 0.0 < price < math.inf or self.goal.until_ns is None or state.current is None:
-            return menu.hull[index]
-        # Scores rise along the hull, so a level is on it once; its clock may have been raised meanwhile.
-        present = next((i for i, o in enumerate(menu.hull) if o.choice.level == state.current.level), None)
-        sure = max(0, self._affordable(menu, state, memory, HYSTERESIS_MILLI))
-        return menu.hull[sure if present is None else min(index, max(present, sure))]
+    def _steady(
+        self, menu: Menu, hull: Sequence[Option], slopes: Sequence[float], state: State, price: float, memory: Memory
+    ) -> Option:
+        """The choice of a request that did not wait, with hysteresis.
 
-    def _in_queue(self, menu: Menu, state: State, price: float) -> Option | None:
+        Args:
+            hull, slopes: of what is in time for it.
+        """
+        index = _pick(slopes, price)
+        if not 0.0 < price < math.inf or self.goal.until_ns is None or state.current is None:
+            return hull[index]
+        # Scores rise along the hull, so a level is on it once; its clock may have been raised meanwhile.
+        present = next((i for i, o in enumerate(hull) if o.choice.level == state.current.level), None)
+        sure = _pick(slopes, _price_of(menu, max(0, self._affordable(menu, state, memory, HYSTERESIS_MILLI))))
+        return hull[sure if present is None else min(index, max(present, sure))]
+
+    def _in_queue(self, menu: Menu, state: State, price: float, memory: Memory) -> Option | None:
         """The choice of a request that has waited, or has others behind it; none where it comes too late anyway."""
         deadline_ns, switch_ns = self.scenario.deadline_ns, self.scenario.full_switch_ns
         quickest_ns = menu.p99_ns[menu.fastest.choice] + switch_ns
@@ -265,9 +291,11 @@ class Governor:
         if not in_time:
             return None
         # Steps of what is left, so that plans are found again.
-        step_ns = max(1, deadline_ns // QUEUE_STEPS)
-        hull, slopes = menu.hull_of([*in_time, *menu.raised(room_ns // step_ns * step_ns)])
-        return hull[_pick(slopes, price)]
+        hull, slopes = menu.hull_of([*in_time, *menu.raised(room_ns // self._step_ns * self._step_ns)])
+        if state.behind_ns or state.waited_ns >= self._step_ns:
+            return hull[_pick(slopes, price)]
+        # On a real clock every request has waited a little when it is taken up.
+        return self._steady(menu, hull, slopes, state, price, memory)
 
     def _affordable(self, menu: Menu, state: State, memory: Memory, spare_milli: int) -> int:
         """The last hull option that the charge can carry to the end, with something to spare; -1 where none can."""

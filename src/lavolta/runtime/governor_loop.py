@@ -17,6 +17,8 @@ from lavolta.devices.charge import to_fj, to_ns
 from lavolta.devices.sources import Degree, FrequencyControl, Reading, Source
 from lavolta.errors import UserInputError
 from lavolta.runtime.governor import Decision, Goal, Governor, Reason
+from lavolta.runtime.governor_clock import GovernedClock
+from lavolta.runtime.governor_energy import EnergyWindow
 from lavolta.runtime.governor_memory import Memory
 from lavolta.runtime.policy import Outcome, State
 from lavolta.runtime.raising import slowdown_of
@@ -24,8 +26,6 @@ from lavolta.runtime.runners import Answer as Answer
 from lavolta.runtime.runners import Mover, Raiser, RunMover, Runner
 from lavolta.runtime.scenario import Choice, Option, Scenario
 
-ENERGY_WINDOW = 0.005
-"""Share of the capacity that must be predicted as spent before it is compared with the battery's own count."""
 CLOCK_GRID_MHZ = 10.0
 """Clocks of the system that differ by less are taken as one."""
 
@@ -92,6 +92,9 @@ class LiveGovernor:
         now_s: the clock of arrivals and runs, in seconds.
         busy: asked for the clock right after a run, where ``source`` answers with an earlier look (`Background`).
 
+    Attributes:
+        clock: how far the clock is controlled, and why not more.
+
     Raises:
         InfeasibleError: no level keeps the deadline.
         UserInputError: several clusters, and a runner that stays on one.
@@ -115,7 +118,8 @@ class LiveGovernor:
         self._run_mover = runner if isinstance(runner, RunMover) and runner.moves_runs else None
         self._governor = self._governor_of(scenario, goal)
         self._pinned: tuple[str, Governor] | None = None
-        self._runner, self._source, self._control, self._now_s = runner, source, control, now_s
+        self._runner, self._source, self._now_s = runner, source, now_s
+        self.clock = GovernedClock(control)
         self._busy = source if busy is None else busy
         self._served = 0
         self._current: Choice | None = None
@@ -124,9 +128,7 @@ class LiveGovernor:
         self._busy_mhz: dict[str, float] = {}
         self._raised_s: float | None = None
         self._move_refused = False
-        # Predicted energy since the battery was last looked at, and what it held then.
-        self._predicted_fj = 0
-        self._anchor_fj: int | None = None
+        self._window = EnergyWindow()
         self._last_s: float | None = None
 
     @property
@@ -196,7 +198,7 @@ class LiveGovernor:
         decision, state = self._decide(governor, reading, start_s, counted_s, behind_s)
         self._state_seen = state
         option, choice = decision.option, decision.option.choice
-        degree = self._control.degree
+        degree = self.clock.degree
         within_ms = allowed_ms - 1e3 * (self._now_s() - arrived_s)
         run_start_s = self._now_s()
         answer = self._run(request, choice, within_ms)
@@ -204,11 +206,14 @@ class LiveGovernor:
         run_ns = max(1, round(1e9 * (end_s - run_start_s)))
         response_ns = max(0, round(1e9 * (end_s - arrived_s)))
         alone_ns, run_fj = self._as_begun(option, run_start_s, run_ns)
-        # A run that was cut short says only that the level would have taken longer.
+        # A run that was cut short says only that the level would have taken longer; one that nobody expected to end in
+        # the time it was given, not even that.
         seen_ns = alone_ns if answer.kept_level else max(alone_ns, decision.p99_ns)
+        hopeless = decision.late and 1e6 * within_ms < decision.p99_ns
         share = self._energy_share(reading, state, run_start_s, end_s, run_fj)
         deadline_ns = to_ns(allowed_ms)
-        outcome = Outcome(option, state.time_ns, seen_ns, response_ns, deadline_ns, share)
+        timed = answer.kept_level or not hopeless
+        outcome = Outcome(option, state.time_ns, seen_ns, response_ns, deadline_ns, share, timed)
         self.memory = governor.learn(self.memory, outcome)
         if self._move_refused:
             self._stay()
@@ -254,7 +259,7 @@ class LiveGovernor:
 
     def close(self) -> None:
         """Give the clock back to the system."""
-        self._control.release()
+        self.clock.release()
 
     def _decide(
         self, governor: Governor, reading: Reading, now_s: float, arrived_s: float, behind_s: Sequence[float]
@@ -263,26 +268,14 @@ class LiveGovernor:
         while True:
             state = self._state(reading, now_s, arrived_s, behind_s)
             decision = governor.decide(state, self.memory)
-            if self._control.degree is not Degree.SETS:
+            if self.clock.degree is not Degree.SETS:
                 return decision, state
             choice = decision.option.choice
-            if self._set(choice.cluster, choice.freq_mhz) or self._control.degree is Degree.SETS:
+            if self.clock.set(choice.cluster, choice.freq_mhz):
                 left = None if self._current is None else self._current.cluster
                 if left is not None and left != choice.cluster:
-                    self._park(left)
+                    self.clock.park(left)
                 return decision, state
-
-    def _set(self, cluster: str, wanted_mhz: float) -> bool:
-        steps = self._control.clusters.get(cluster, ())
-        # The profile's steps and the system's may differ a little: never slower than was decided.
-        step = next((mhz for mhz in steps if mhz >= wanted_mhz - 0.5), steps[-1] if steps else wanted_mhz)
-        return self._control.set_mhz(cluster, step)
-
-    def _park(self, cluster: str) -> None:
-        """Let a cluster that is left idle at its lowest clock: a high one may keep its voltage up."""
-        steps = self._control.clusters.get(cluster, ())
-        if steps:
-            self._control.set_mhz(cluster, steps[0])
 
     def _run(self, request: Any, choice: Choice, within_ms: float) -> Answer:
         self._raised_s = None
@@ -293,10 +286,10 @@ class LiveGovernor:
 
         def then() -> None:
             moment_s, after = self._now_s(), choice.raised
-            if not self._set(after.cluster, after.freq_mhz):
+            if not self.clock.set(after.cluster, after.freq_mhz):
                 return
             if after.cluster != choice.cluster and not (self._run_mover and self._run_mover.move_run(after.cluster)):
-                self._park(after.cluster)
+                self.clock.park(after.cluster)
                 self._move_refused = True
                 return
             self._raised_s = moment_s
@@ -349,7 +342,7 @@ class LiveGovernor:
 
     def _clocks_mhz(self, reading: Reading) -> dict[str, float]:
         """The clocks to predict for; none where they can be chosen."""
-        degree = self._control.degree
+        degree = self.clock.degree
         if degree is Degree.SETS:
             return {}
         clocks = {cluster.name: cluster.max_mhz for cluster in self.scenario.used_clusters}
@@ -365,18 +358,14 @@ class LiveGovernor:
         return {name: mhz for name, mhz in clocks_mhz.items() if mhz}
 
     def _energy_share(self, reading: Reading, state: State, start_s: float, end_s: float, run_fj: int) -> float | None:
-        """Measured over predicted energy, once enough was predicted; none before, on mains, or without a battery."""
+        """Measured over predicted energy, once a window ends; none before, on mains, or without a battery."""
         if state.on_ac or not state.charge_known or reading.slept_s > 0:
-            self._anchor_fj, self._last_s = None, None
+            self._window.forget()
+            self._last_s = None
             return None
-        share = None
-        if self._anchor_fj is not None and self._last_s is not None:
-            self._predicted_fj += self.scenario.idle_uw[1] * max(0, round(1e9 * (start_s - self._last_s)))
-            if self._predicted_fj >= ENERGY_WINDOW * state.capacity_fj:
-                share = (self._anchor_fj - state.charge_fj) / self._predicted_fj
-                self._anchor_fj = None
-        if self._anchor_fj is None:
-            self._anchor_fj, self._predicted_fj = state.charge_fj, 0
-        self._predicted_fj += run_fj
+        if self._last_s is not None:
+            self._window.spend(self.scenario.idle_uw[1] * max(0, round(1e9 * (start_s - self._last_s))))
+        share = self._window.look(state.charge_fj, state.capacity_fj, reading.charge_mwh is not None)
+        self._window.spend(run_fj)
         self._last_s = end_s
-        return share if share is None or (math.isfinite(share) and share > 0) else None
+        return share

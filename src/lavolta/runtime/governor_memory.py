@@ -106,8 +106,10 @@ class Memory:
         """
         choice, predicted_ns = outcome.option.choice, outcome.option.latency_ns
         place = choice.cluster, choice.level
-        own = self.levels.get(place, Correction()).seen(predicted_ns, outcome.run_ns)
-        near = self.clusters.get(choice.cluster, Correction()).seen(predicted_ns, outcome.run_ns)
+        overall = self.overall
+        own, near = self.levels.get(place, Correction()), self.clusters.get(choice.cluster, Correction())
+        if outcome.timed:
+            overall, own, near = (known.seen(predicted_ns, outcome.run_ns) for known in (overall, own, near))
         energy = self.energy
         share = outcome.energy_share
         if share is not None and math.isfinite(share):
@@ -118,7 +120,7 @@ class Memory:
             generous = credit < rich if generous else credit < poor
         return replace(
             self,
-            overall=self.overall.seen(predicted_ns, outcome.run_ns),
+            overall=overall,
             clusters={**self.clusters, choice.cluster: near},
             levels={**self.levels, place: own},
             energy=energy,

@@ -82,6 +82,7 @@ class Outcome:
         response_ns: from the arrival of the request to its result.
         deadline_ns: how long it was allowed to take.
         energy_share: measured over predicted energy since the last outcome that had one; none where nothing measures.
+        timed: false where ``run_ns`` says nothing: a run that was cut short before it could take what was predicted.
     """
 
     option: Option
@@ -90,6 +91,7 @@ class Outcome:
     response_ns: int
     deadline_ns: int
     energy_share: float | None = None
+    timed: bool = True
 
 
 @runtime_checkable

@@ -67,17 +67,13 @@ def _plan(scenario: Scenario, options: Sequence[Option], ordered: Numbers, left:
     # Every piece of a run may be made quicker, from one option to the next. What a saved nanosecond costs rises along
     # the hull, and falls with the runs that are left: the cheapest savings first is the optimum of this linear program.
     steps = list(itertools.pairwise(reversed(hull)))
-    saved_ns = np.array([[slow.latency_ns - quick.latency_ns] for slow, quick in steps]) * pieces
-    dearer_fj = (
-        np.array(
-            [
-                [(quick.cell_uw - idle_uw) * quick.latency_ns - (slow.cell_uw - idle_uw) * slow.latency_ns]
-                for slow, quick in steps
-            ],
-            dtype=np.float64,
-        )
-        * pieces
-    )
+    saved = [slow.latency_ns - quick.latency_ns for slow, quick in steps]
+    dearer = [
+        (quick.cell_uw - idle_uw) * quick.latency_ns - (slow.cell_uw - idle_uw) * slow.latency_ns
+        for slow, quick in steps
+    ]
+    # One row for each step, also where there is none.
+    saved_ns, dearer_fj = (np.array(each, dtype=np.float64).reshape(-1, 1) * pieces for each in (saved, dearer))
     if steps and missing_ns > 0:
         order = np.argsort((left * dearer_fj / np.maximum(saved_ns, 1e-300)).ravel(), kind="stable")
         before_ns = np.concatenate(([0.0], np.cumsum(saved_ns.ravel()[order])[:-1]))

@@ -104,8 +104,10 @@ class Recorder:
         self._device = Series(POINTS_KEPT)
         self._reading: Reading | None = None
         self._energy_factor = 1.0
-        # What the battery gave while it alone fed the device, and the answers of that time.
-        self._drawn_mj, self._drawn_answers, self._answers_before = 0.0, 0, 0
+        # What the battery gave while it alone fed the device, and the answers of that time, in ended stretches.
+        self._drawn_mwh, self._drawn_answers = 0.0, 0
+        # The present stretch: charge and answers at its begin and at the last look.
+        self._stretch: tuple[tuple[float, int], tuple[float, int]] | None = None
 
     def answered(self, served: Served, energy_factor: float) -> None:
         """One answer more.
@@ -138,10 +140,8 @@ class Recorder:
     def observed(self, reading: Reading) -> None:
         """One look at the device."""
         with self._lock:
-            before, self._reading = self._reading, reading
-            if before is not None:
-                self._draw(before, reading)
-            self._answers_before = self._answers
+            self._reading = reading
+            self._draw(reading)
             self._device.add(
                 {
                     "time_s": self.uptime_s,
@@ -178,8 +178,9 @@ class Recorder:
         """Medians, means and tails of the last answers; all none before the first."""
         with self._lock:
             answers = list(self._recent)
-            drawn = self._drawn_mj / self._drawn_answers if self._drawn_answers else None
+            drawn_mwh, drawn_answers = self._drawn()
             factor = self._energy_factor
+        drawn = _MJ_PER_MWH * drawn_mwh / drawn_answers if drawn_answers else None
         found: dict[str, Any] = {"answers": len(answers), "drawn_mj_per_answer": drawn}
         names = ("response_ms_p50", "response_ms_p99", "run_ms_p50", "energy_mj", "run_over_predicted", "within_p99")
         found.update(dict.fromkeys(names))
@@ -217,8 +218,18 @@ class Recorder:
                 found.append(point)
         return found[::-1]
 
-    def _draw(self, before: Reading, now: Reading) -> None:
-        if now.on_ac or before.on_ac or now.charge_mwh is None or before.charge_mwh is None:
+    def _draw(self, now: Reading) -> None:
+        """The first and the last look of a stretch count: a count that wavers in between is no draw."""
+        if now.on_ac or now.charge_mwh is None:
+            self._drawn_mwh, self._drawn_answers = self._drawn()
+            self._stretch = None
             return
-        self._drawn_mj += max(0.0, before.charge_mwh - now.charge_mwh) * _MJ_PER_MWH
-        self._drawn_answers += self._answers - self._answers_before
+        here = now.charge_mwh, self._answers
+        self._stretch = (here if self._stretch is None else self._stretch[0]), here
+
+    def _drawn(self) -> tuple[float, int]:
+        """Energy and answers of all stretches, the present one included."""
+        if self._stretch is None:
+            return self._drawn_mwh, self._drawn_answers
+        (first_mwh, first), (last_mwh, last) = self._stretch
+        return self._drawn_mwh + max(0.0, first_mwh - last_mwh), self._drawn_answers + last - first

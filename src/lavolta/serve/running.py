@@ -56,7 +56,7 @@ def run(
     stop: Stop | None = None,
     notifier: Notifier | None = None,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or `stop`; then the service is closed.
+    """Serve until SIGTERM, SIGHUP, SIGINT or `stop`; then the service is closed.
 
     Args:
         started: called when requests are accepted.
@@ -126,8 +126,10 @@ async def _tell(
 
 @contextlib.contextmanager
 def _signals(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> Iterator[None]:
-    """Act on SIGTERM and SIGINT where this is the main thread."""
-    handled = (signal.SIGTERM, signal.SIGINT)
+    """Act on SIGTERM, SIGINT and SIGHUP where this is the main thread; under `nohup` the last one stays ignored."""
+    handled = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        handled.append(signal.SIGHUP)
     try:
         for number in handled:
             loop.add_signal_handler(number, act)

@@ -15,7 +15,6 @@ def status(service: Service) -> dict[str, Any]:
     profile, totals = governor.scenario.profile, recorder.totals()
     reading = recorder.reading or Reading(0.0)
     last = recorder.last()
-    control = service.governed.control
     return {
         "model": service.model.spec.name,
         "device": {
@@ -39,8 +38,8 @@ def status(service: Service) -> dict[str, Any]:
         "freq_mhz": dict(reading.freq_mhz),
         "freq_limit_mhz": dict(reading.freq_limit_mhz),
         "unknown": reading.words(),
-        "clock": control.degree.value,
-        "clock_why": control.why,
+        "clock": governor.clock.degree.value,
+        "clock_why": governor.clock.why,
         "level": None if last is None else last["level"],
         "levels": [level.name for level in governor.scenario.levels],
         "pinned": governor.pinned,

@@ -31,6 +31,10 @@ class Plausible:
     max_power_mw: float = MOST_POWER_MW
 
 
+_DISAGREES = 0.5
+"""Share by which two counts of a charge may differ, beside `Plausible.jump`: an aged battery holds less than new."""
+
+
 class Checked:
     """Removes lies from the readings of another source.
 
@@ -38,6 +42,7 @@ class Checked:
     * A charge that jumps; it is believed again when `Plausible.settle` looks agree (a changed battery, a gauge that
       learned).
     * A charge that does not move although energy is drawn; it is believed again when it moves.
+    * A charge in energy that does all this, or is far from the share, which a device may read from another gauge.
     * Time that falls: the last time is kept.
 
     Args:
@@ -51,11 +56,7 @@ class Checked:
         self._limits = plausible or Plausible()
         self._capacity_mwh = capacity_mwh
         self._time_s = -math.inf
-        self._trusted: tuple[float, float] | None = None
-        self._candidate: tuple[float, float, int] | None = None
-        self._value: float | None = None
-        self._unmoved_mwh = 0.0
-        self._unmoved_s = 0.0
+        self._share, self._energy = _Gauge(self._limits), _Gauge(self._limits)
 
     def read(self) -> Reading:
         """The reading of the source without what cannot be true."""
@@ -65,10 +66,37 @@ class Checked:
             reading = replace(reading, time_s=self._time_s, missing={**reading.missing, "time_s": words})
         passed_s = max(reading.time_s - self._time_s, 0.0) if math.isfinite(self._time_s) else 0.0
         self._time_s = reading.time_s
-        if reading.charge_share is None:
-            return reading
-        reason = self._jumped(reading.charge_share, reading.time_s) or self._stuck(reading, passed_s)
-        return _without(reading, ("charge_share", "charge_mwh"), reason) if reason else reading
+        capacity_mwh = reading.capacity_mwh or self._capacity_mwh
+        energy = None if reading.charge_mwh is None or not capacity_mwh else reading.charge_mwh / capacity_mwh
+        share = reading.charge_share
+        wrong_share = None if share is None else self._share.lie(share, reading, passed_s, capacity_mwh)
+        wrong_energy = None if energy is None else self._energy.lie(energy, reading, passed_s, capacity_mwh)
+        if wrong_share is not None:
+            return _without(reading, ("charge_share", "charge_mwh"), wrong_share)
+        if wrong_energy is None and share is not None and energy is not None:
+            wrong_energy = self._disagreement(share, energy)
+        return reading if wrong_energy is None else _without(reading, ("charge_mwh",), wrong_energy)
+
+    def _disagreement(self, share: float, energy: float) -> str | None:
+        if abs(share - energy) <= self._limits.jump + _DISAGREES * max(share, energy):
+            return None
+        return f"the battery claims {100 * share:.1f} % of a charge, and {100 * energy:.1f} % in energy."
+
+
+class _Gauge:
+    """One count of the charge over time, as shares of a full one."""
+
+    def __init__(self, limits: Plausible) -> None:
+        self._limits = limits
+        self._trusted: tuple[float, float] | None = None
+        self._candidate: tuple[float, float, int] | None = None
+        self._value: float | None = None
+        self._unmoved_mwh = 0.0
+        self._unmoved_s = 0.0
+
+    def lie(self, share: float, reading: Reading, passed_s: float, capacity_mwh: float | None) -> str | None:
+        """Why the next value is not believed; none where it is."""
+        return self._jumped(share, reading.time_s) or self._stuck(share, reading, passed_s, capacity_mwh)
 
     def _jumped(self, share: float, time_s: float) -> str | None:
         if self._trusted is None or self._near(share, time_s, self._trusted):
@@ -88,16 +116,15 @@ class Checked:
         allowed = self._limits.jump + self._limits.share_per_h * (time_s - before[1]) / 3600
         return abs(share - before[0]) <= allowed
 
-    def _stuck(self, reading: Reading, passed_s: float) -> str | None:
-        share = reading.charge_share
-        if share != self._value or reading.on_ac is not False:
+    def _stuck(self, share: float, reading: Reading, passed_s: float, capacity_mwh: float | None) -> str | None:
+        # Where nothing tells of a charger, the battery counts as what feeds the device.
+        if share != self._value or reading.on_ac:
             self._value, self._unmoved_mwh, self._unmoved_s = share, 0.0, 0.0
             return None
         awake_s = max(passed_s - reading.slept_s, 0.0)
         self._unmoved_s += awake_s
         self._unmoved_mwh += (reading.power_mw or 0.0) * awake_s / 3600
-        capacity_mwh = reading.capacity_mwh or self._capacity_mwh
-        percent = 100 * (share or 0.0)
+        percent = 100 * share
         if capacity_mwh and self._unmoved_mwh > self._limits.stuck * capacity_mwh:
             drawn = 100 * self._unmoved_mwh / capacity_mwh
             return f"the charge stays at {percent:.1f} % although {drawn:.1f} % of the battery was drawn meanwhile."

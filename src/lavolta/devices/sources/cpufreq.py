@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from lavolta.devices.sources import files
+from lavolta.devices.sources.drawn import DrawnLimits
 from lavolta.devices.sources.files import UnreadableError
 from lavolta.devices.sources.linux import SYSFS
 from lavolta.devices.sources.reading import Degree
@@ -17,36 +18,39 @@ _MADE_STEPS = 8
 """Steps between the lowest and the highest clock where the driver has no list of its own."""
 
 
-@dataclass(frozen=True)
-class _Before:
-    """How a policy was found."""
-
-    governor: str | None
-    min_khz: str | None
-    max_khz: str | None
-
-
 class LinuxFrequencyControl:
     """Sets clocks through the userspace governor where the kernel has it, else by drawing both limits together.
 
-    The governor that was found is put back by `release`; limits are put back as well. Nothing is written before the
-    first `set_mhz`.
+    What was written is put back by `release` as it was found: the governor, or the limits as somebody set them, without
+    what heat took from them at that moment. Nothing is written before the first `set_mhz`.
 
     Args:
         root: where sysfs is mounted, or a folder that looks like it.
         clusters: names of clusters and their CPUs; others are called as in sysfs.
         allowed: false only follows, whatever the permissions are.
+        used: clusters whose clock will be set; those of ``clusters`` where not given. One without a policy of its own
+            means that the clock is only followed.
+
+    Attributes:
+        drawn: the limits that it draws; a `LinuxSource` of the same device needs them to know those of the system.
     """
 
-    def __init__(self, root: Path = SYSFS, clusters: ClusterCpus | None = None, *, allowed: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path = SYSFS,
+        clusters: ClusterCpus | None = None,
+        *,
+        allowed: bool = True,
+        used: Collection[str] | None = None,
+    ) -> None:
         self._root = Path(root)
-        self._names = clusters
+        self.drawn = DrawnLimits(self._root)
         self._groups: dict[str, list[Policy]] = {}
         for policy in policies(self._root, clusters):
             self._groups.setdefault(policy.cluster, []).append(policy)
         self._steps = {name: _steps_of(group) for name, group in self._groups.items()}
-        self._before: dict[Path, _Before] = {}
-        self._degree, self._why = self._find_degree(allowed)
+        self._governors: dict[Path, str] = {}
+        self._degree, self._why = self._find_degree(allowed, tuple(clusters or ()) if used is None else used)
 
     @property
     def degree(self) -> Degree:
@@ -74,23 +78,21 @@ class LinuxFrequencyControl:
         return True
 
     def release(self) -> None:
-        """Put governors and limits back as they were found; what is gone by now is passed over."""
-        for folder, before in self._before.items():
-            now_min = _text(folder / "scaling_min_freq")
-            # The kernel refuses a minimum above the maximum, so the one that widens comes first.
-            order = [("scaling_max_freq", before.max_khz), ("scaling_min_freq", before.min_khz)]
-            if now_min is not None and before.max_khz is not None and _below(before.max_khz, now_min):
-                order.reverse()
-            for name, content in [*order, ("scaling_governor", before.governor)]:
-                if content is not None and _text(folder / name) != content:
-                    _try_to_write(folder / name, content)
-        self._before = {}
+        """Put back what was written, as it was found: governors or limits; what is gone by now is passed over."""
+        for folder, governor in self._governors.items():
+            with contextlib.suppress(UnreadableError):
+                files.write(folder / "scaling_governor", governor)
+        self._governors = {}
+        self.drawn.put_back()
 
-    def _find_degree(self, allowed: bool) -> tuple[Degree, str]:
+    def _find_degree(self, allowed: bool, used: Collection[str]) -> tuple[Degree, str]:
         if not self._groups:
             return Degree.NONE, f"{self._root} has no cpufreq: the clock is neither known nor set."
         if not allowed:
             return Degree.FOLLOWS, "the clock is left to the system, as was asked."
+        for name in used:
+            if name not in self._groups:
+                return Degree.FOLLOWS, f"cpufreq has no policy for cluster {name}: its clock cannot be set."
         for name, group in self._groups.items():
             if len(self._steps[name]) < 2:
                 return Degree.FOLLOWS, f"cpufreq names no clocks to choose from for cluster {name}."
@@ -101,22 +103,14 @@ class LinuxFrequencyControl:
         return Degree.SETS, ""
 
     def _set(self, folder: Path, khz: int) -> None:
-        if folder not in self._before:
-            self._before[folder] = _Before(
-                _text(folder / "scaling_governor"),
-                _text(folder / "scaling_min_freq"),
-                _text(folder / "scaling_max_freq"),
-            )
-        if _has_userspace(folder):
-            if files.text(folder / "scaling_governor") != "userspace":
-                files.write(folder / "scaling_governor", "userspace")
-            files.write(folder / "scaling_setspeed", str(khz))
+        if not _has_userspace(folder):
+            self.drawn.draw(folder, khz)
             return
-        order = ("scaling_min_freq", "scaling_max_freq")
-        if khz > files.number(folder / "scaling_max_freq"):
-            order = ("scaling_max_freq", "scaling_min_freq")
-        for name in order:
-            files.write(folder / name, str(khz))
+        governor = files.text(folder / "scaling_governor")
+        if governor != "userspace":
+            self._governors.setdefault(folder, governor)
+            files.write(folder / "scaling_governor", "userspace")
+        files.write(folder / "scaling_setspeed", str(khz))
 
 
 def _needed(folder: Path) -> tuple[Path, ...]:
@@ -160,17 +154,3 @@ def _text(path: Path) -> str | None:
         return files.text(path)
     except UnreadableError:
         return None
-
-
-def _below(left: str, right: str) -> bool:
-    try:
-        return float(left) < float(right)
-    except ValueError:
-        return False
-
-
-def _try_to_write(path: Path, content: str) -> None:
-    try:
-        files.write(path, content)
-    except UnreadableError:
-        return

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from lavolta.devices.sources import files, meters, supply
 from lavolta.devices.sources.clocks import Clocks, Timeline
+from lavolta.devices.sources.drawn import DrawnLimits
 from lavolta.devices.sources.files import Findings, UnreadableError
 from lavolta.devices.sources.reading import Reading
 from lavolta.devices.sources.topology import ClusterCpus, policies
 
 SYSFS = Path("/sys")
-_FILES = {"freq_mhz": ("scaling_cur_freq", "cpuinfo_cur_freq"), "freq_limit_mhz": ("scaling_max_freq",)}
-"""Where cpufreq shows the clock and its limit; the first file that answers counts."""
+_CLOCK_FILES = ("scaling_cur_freq", "cpuinfo_cur_freq")
+"""Where cpufreq shows the clock; the first file that answers counts."""
 
 
 class LinuxSource:
@@ -26,12 +27,20 @@ class LinuxSource:
         root: where sysfs is mounted, or a folder that looks like it.
         clocks: where time comes from.
         clusters: names of clusters and their CPUs, such as `cluster_cpus(profile)`; others are called as in sysfs.
+        drawn: of the control that sets this device's clock: a limit that it drew is not the system's.
     """
 
-    def __init__(self, root: Path = SYSFS, clocks: Clocks | None = None, clusters: ClusterCpus | None = None) -> None:
+    def __init__(
+        self,
+        root: Path = SYSFS,
+        clocks: Clocks | None = None,
+        clusters: ClusterCpus | None = None,
+        drawn: DrawnLimits | None = None,
+    ) -> None:
         self._root = Path(root)
         self._timeline = Timeline(clocks or Clocks())
         self._clusters = clusters
+        self._drawn = drawn or DrawnLimits(self._root)
         self._rapl = meters.Rapl(self._root)
 
     def read(self) -> Reading:
@@ -51,11 +60,19 @@ class LinuxSource:
             power_mw=power[0] if power else None,
             power_from=power[1] if power else None,
             on_ac=findings.take("on_ac", lambda: supply.on_ac(supplies)),
-            freq_mhz=_clocks_mhz(self._root, self._clusters, "freq_mhz", findings),
-            freq_limit_mhz=_clocks_mhz(self._root, self._clusters, "freq_limit_mhz", findings),
+            freq_mhz=_clocks_mhz(self._root, self._clusters, "freq_mhz", _clock_mhz, findings),
+            freq_limit_mhz=_clocks_mhz(
+                self._root, self._clusters, "freq_limit_mhz", partial(self._limit_mhz, moment.time_s), findings
+            ),
             temperature_c=findings.take("temperature_c", lambda: meters.temperature_c(self._root)),
             missing=findings.missing,
         )
+
+    def _limit_mhz(self, time_s: float, folder: Path) -> float:
+        value = self._drawn.system_khz(folder, time_s) / 1e3
+        if value > 0:
+            return value
+        raise UnreadableError(f"{folder / 'scaling_max_freq'} claims {value:g} MHz.")
 
     def _power(self, supplies: supply.Supplies, time_s: float, slept_s: float) -> tuple[float, str]:
         """The battery's word, else a meter's on the board, else the processor's counters."""
@@ -88,16 +105,18 @@ class LinuxClocks:
     def read(self) -> Reading:
         """The clocks now; nothing else is looked at."""
         moment, findings = self._timeline.now(), Findings()
-        found = _clocks_mhz(self._root, self._clusters, "freq_mhz", findings)
+        found = _clocks_mhz(self._root, self._clusters, "freq_mhz", _clock_mhz, findings)
         return Reading(moment.time_s, moment.slept_s, freq_mhz=found, missing=findings.missing)
 
 
-def _clocks_mhz(root: Path, clusters: ClusterCpus | None, field: str, findings: Findings) -> dict[str, float]:
+def _clocks_mhz(
+    root: Path, clusters: ClusterCpus | None, field: str, look: Callable[[Path], float], findings: Findings
+) -> dict[str, float]:
     """Clock by cluster: the highest where a cluster has several clocks, since the busy core is the fast one."""
     found: dict[str, float] = {}
     groups = policies(root, clusters)
     for policy in groups:
-        value = findings.take(f"{field}.{policy.cluster}", partial(_first_mhz, policy.folder, _FILES[field]))
+        value = findings.take(f"{field}.{policy.cluster}", partial(look, policy.folder))
         if value is not None:
             found[policy.cluster] = max(value, found.get(policy.cluster, 0.0))
     for cluster in clusters or {}:
@@ -110,9 +129,9 @@ def _clocks_mhz(root: Path, clusters: ClusterCpus | None, field: str, findings: 
     return found
 
 
-def _first_mhz(folder: Path, names: tuple[str, ...]) -> float:
+def _clock_mhz(folder: Path) -> float:
     reason = ""
-    for name in names:
+    for name in _CLOCK_FILES:
         try:
             value = files.number(folder / name) / 1e3
         except UnreadableError as error:

@@ -22,10 +22,22 @@ def temperature_c(root: Path) -> float:
     Raises:
         UnreadableError: there is none, or none gives a temperature that can be.
     """
-    ranked = _thermometers(root)
+    return max(_of_processor(root).values())
+
+
+def processor_zones(root: Path) -> list[Path]:
+    """The thermal zones that `temperature_c` tells the hottest of; their trip points may be compared with it."""
+    try:
+        return [path.parent for path in _of_processor(root) if path.parent.name.startswith("thermal_zone")]
+    except UnreadableError:
+        return []
+
+
+def _of_processor(root: Path) -> dict[Path, float]:
+    """Temperatures of the thermometers that are nearest to the processor, at least one, by their files."""
     reason = f"no thermometer of the processor is listed below {root / 'class'}."
-    for paths in ranked:
-        values = []
+    for paths in _thermometers(root):
+        values = {}
         for path in paths:
             try:
                 value = files.number(path) / 1e3
@@ -33,11 +45,11 @@ def temperature_c(root: Path) -> float:
                 reason = str(error)
                 continue
             if _COLDEST_C < value < _HOTTEST_C:
-                values.append(value)
+                values[path] = value
             else:
                 reason = f"{path} claims {value:g} degrees Celsius, which cannot be."
         if values:
-            return max(values)
+            return values
     raise UnreadableError(reason)
 
 

@@ -44,7 +44,8 @@ def online_cpus(root: Path) -> tuple[int, ...]:
 def policies(root: Path, clusters: ClusterCpus | None = None) -> list[Policy]:
     """The groups of CPUs that share a clock, in the order of their numbers.
 
-    A group takes the name of the cluster that has all its CPUs, else the name of its folder (``policy0``).
+    A group takes the name of the cluster that has most of its CPUs, else the name of its folder (``policy0``). More
+    CPUs may share a clock than a cluster has: those that a program may not use are no part of it.
     """
     found = []
     for folder in files.folders(root / "devices/system/cpu/cpufreq", "policy"):
@@ -56,8 +57,9 @@ def policies(root: Path, clusters: ClusterCpus | None = None) -> list[Policy]:
                 continue
             if cpus:
                 break
-        owners = [name for name, members in (clusters or {}).items() if cpus and set(cpus) <= set(members)]
-        found.append(Policy(folder, owners[0] if owners else folder.name, cpus))
+        shared = {name: len({*cpus} & {*members}) for name, members in (clusters or {}).items()}
+        owner = max(shared, key=lambda name: shared[name], default="")
+        found.append(Policy(folder, owner if shared.get(owner) else folder.name, cpus))
     return found
 
 
