@@ -91,8 +91,12 @@ def test_layers_may_have_targets_of_their_own(tiny_folder: Path, tiny_glue: Path
         run(tiny_folder, tiny_glue, tmp_path / "two.lavolta", ratios=ratios, sparsity=0.5)
     with pytest.raises(UserInputError, match="neither a sparsity nor ratios"):
         run(tiny_folder, tiny_glue, tmp_path / "none.lavolta", sparsity=None)
-    with pytest.raises(UserInputError, match="give one for every layer"):
+    with pytest.raises(
+        UserInputError, match=r"layers\.0\.attention\.key has no target sparsity; give one for every layer"
+    ):
         run(tiny_folder, tiny_glue, tmp_path / "few.lavolta", ratios={"layers.0.ffn.up": 0.5})
+    with pytest.raises(UserInputError, match=r"layers\.9\.ffn\.up is no layer of the model"):
+        run(tiny_folder, tiny_glue, tmp_path / "few.lavolta", ratios={**ratios, "layers.9.ffn.up": 0.5})
     # Refused before anything was trained.
     assert not (tmp_path / "few.lavolta.work").exists()
 

@@ -202,8 +202,13 @@ def check_targets(names: Iterable[str], targets: Mapping[str, float]) -> dict[st
     Raises:
         UserInputError: a layer without a target, an unknown layer, a target outside 0 to below 1.
     """
-    if different := sorted(set(targets) ^ set(names)):
-        raise UserInputError(f"{different[0]} has a target sparsity or is a layer, not both; give one for every layer.")
+    wanted = set(names)
+    if missing := sorted(wanted - set(targets)):
+        raise UserInputError(f"{missing[0]} has no target sparsity; give one for every layer.")
+    if unknown := sorted(set(targets) - wanted):
+        raise UserInputError(
+            f"{unknown[0]} is no layer of the model; its layers are {', '.join(sorted(wanted)[:3])}, ..."
+        )
     for name, target in targets.items():
         if not 0.0 <= target < 1.0:
             raise UserInputError(f"the sparsity of {name} is {target:g}; give a number from 0 to below 1.")
