@@ -1,4 +1,4 @@
-"""Find where to prune: candidates under one budget, ranked by a proxy on slices of the training data that grow."""
+"""Find where to prune: candidates under one budget, ranked by a proxy on growing slices of held-out rows."""
 
 from __future__ import annotations
 
