@@ -108,10 +108,12 @@ def gains(rows: list[dict[str, Any]], other: str) -> dict[str, list[float]]:
 
 
 def search_cost_share(rows: list[dict[str, Any]]) -> float | None:
-    """Seconds of a search by the default proxy over those of the fine-tuning that follows, of the longest ones."""
+    """Seconds of a search by the default proxy over those of the fine-tuning that follows, of the longest ones; of
+    several the largest, since other work beside a row may have slowed either part."""
     searched = [r for r in rows if r["row"] == f"{CHOSEN}{DEFAULT_PROXY}" and r["fine_tuning_seconds"]]
     steps = max((r["steps"] for r in searched), default=0)
-    return _mean(r["search"]["seconds"] / r["fine_tuning_seconds"] for r in searched if r["steps"] == steps)
+    shares = [r["search"]["seconds"] / r["fine_tuning_seconds"] for r in searched if r["steps"] == steps]
+    return _round(max(shares)) if shares else None
 
 
 def _setting(row: dict[str, Any]) -> tuple[float, int, int]:

@@ -72,7 +72,8 @@ def test_gains_compare_equal_ratio_seed_and_steps() -> None:
     assert summary["gain_over_uniform"] == 3.5
     # Student's t for one degree of freedom: 12.706 standard errors of 1.5.
     assert summary["interval"] == pytest.approx([3.5 - 12.706 * 1.5, 3.5 + 12.706 * 1.5], abs=1e-2)
-    assert summary["search_cost_share"] == pytest.approx(0.1)
+    # The larger of 5 and 15 seconds in 100.
+    assert summary["search_cost_share"] == pytest.approx(0.15)
     assert "+3.50 points" in SUMMARY["render"](summary, rows)
     # After a longer training a seed counts once, and its search is held against that training.
     longer = [*rows, row("chosen-kl", 90.0, 1.0, steps=99, search={"seconds": 5.0}, fine_tuning_seconds=500.0)]

@@ -34,6 +34,13 @@ def test_correlations_equal_scipy(data: st.DataObject) -> None:
     assert pearson(a, b) == pytest.approx(want_pearson, abs=limit / max(spread, 1e-300))
 
 
+def test_equal_predictions_whose_mean_is_rounded_correlate_with_nothing() -> None:
+    constant = np.full(3, 8.454874977136706e-253)
+    # Three of them add up to a number that a third of is another one.
+    assert constant.mean() != constant[0]
+    assert pearson(constant, np.array([0.0, 0.0, 1.0])) == pearson(np.array([0.0, 0.0, 1.0]), constant) == 0.0
+
+
 @given(scores)
 def test_average_ranks_equal_scipy(values: list[float]) -> None:
     array = np.array(values)

@@ -25,6 +25,9 @@ def f1(predicted: NDArray[np.integer], truth: NDArray[np.generic], positive: int
 def pearson(predicted: NDArray[np.floating], truth: NDArray[np.generic]) -> float:
     """Linear correlation of two ``(n,)`` arrays, -1 to 1; 0 where one of them is constant."""
     _check(predicted, truth)
+    # The mean of equal numbers may be another one by a rounding: they are told by themselves, not by their distance.
+    if (predicted == predicted[0]).all() or (truth == truth[0]).all():
+        return 0.0
     a = predicted.astype(np.float64) - predicted.mean(dtype=np.float64)
     b = truth.astype(np.float64) - truth.astype(np.float64).mean()
     # Scaling by the largest value keeps the squares of tiny or huge predictions from under- or overflowing.
