@@ -8,6 +8,9 @@ from pathlib import Path
 from lavolta.errors import UserInputError
 from lavolta.files import write_whole
 
+TEACHERS = "teachers"
+"""Folder in it of fine-tuned dense models, by what each depends on: other options of the work need no other one."""
+
 NOTE = "made-for"
 """File in the folder that holds the mark of the work."""
 

@@ -26,15 +26,12 @@ def pearson(predicted: NDArray[np.floating], truth: NDArray[np.generic]) -> floa
     """Linear correlation of two ``(n,)`` arrays, -1 to 1; 0 where one of them is constant."""
     _check(predicted, truth)
     # The mean of equal numbers may be another one by a rounding: they are told by themselves, not by their distance.
-    if (predicted == predicted[0]).all() or (truth == truth[0]).all():
+    a, b = predicted.astype(np.float64), truth.astype(np.float64)
+    if (a == a[0]).all() or (b == b[0]).all():
         return 0.0
-    a = predicted.astype(np.float64) - predicted.mean(dtype=np.float64)
-    b = truth.astype(np.float64) - truth.astype(np.float64).mean()
+    a, b = a - predicted.mean(dtype=np.float64), b - b.mean()
     # Scaling by the largest value keeps the squares of tiny or huge predictions from under- or overflowing.
-    a_max, b_max = np.abs(a).max(), np.abs(b).max()
-    if a_max == 0.0 or b_max == 0.0:
-        return 0.0
-    a, b = a / a_max, b / b_max
+    a, b = a / np.abs(a).max(), b / np.abs(b).max()
     return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
 
 

@@ -44,15 +44,13 @@ from lavolta.training.joint import JointConfig, train_joint
 from lavolta.training.levels import RankedLevels
 from lavolta.training.masking import MaskedLinears
 from lavolta.training.oneshot import gradual_rankings
-from lavolta.unfinished import begin_work, remove_work
+from lavolta.unfinished import TEACHERS, begin_work, remove_work
 
 DEFAULT_CELL_ROWS = 4
 CALIBRATION_TEXTS = 256
 PROBE_TEXTS = 64
 TRAIN_TOKENS = 64
 CHECKPOINT_EVERY = 50
-TEACHERS = "teachers"
-"""Folder of fine-tuned dense models in that of unfinished work."""
 
 
 @dataclass

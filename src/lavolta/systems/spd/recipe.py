@@ -43,15 +43,13 @@ from lavolta.training.schedules import RestartedDecay
 from lavolta.training.sparse import SparseConfig, SparseRun, train_sparse
 from lavolta.training.task_data import TaskSplits, at_chance, split_task, task_score
 from lavolta.training.teacher import TeacherTraining, fine_tune, looks, teacher_steps, untrained
-from lavolta.unfinished import begin_work, remove_work
+from lavolta.unfinished import TEACHERS, begin_work, remove_work
 
 LOOKS = 8
 """How often the scores are taken along a training."""
 
 CHECKPOINT_EVERY = 50
 CALIBRATION_ROWS = 256
-TEACHERS = "teachers"
-"""Folder of dense models in that of unfinished work."""
 
 
 @dataclass
