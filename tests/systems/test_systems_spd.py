@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -319,42 +318,6 @@ def test_chance_is_the_most_frequent_class_and_no_correlation(tiny_folder: Path,
     splits.held_out.labels[:] = predict(loaded, splits.held_out).argmax(axis=1)
     if len(set(splits.held_out.labels.tolist())) > 1:
         assert at_chance(loaded, splits) is None
-
-
-def test_a_place_that_holds_something_else_is_left_alone(tiny_folder: Path, tiny_glue: Path, tmp_path: Path) -> None:
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "diary.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(UserInputError, match="is no result of prune"):
-        run(tiny_folder, tiny_glue, tmp_path / "notes")
-    with pytest.raises(UserInputError, match="a folder that exists"):
-        run(tiny_folder, tiny_glue, tmp_path / "absent" / "out")
-    assert [p.name for p in (tmp_path / "notes").iterdir()] == ["diary.txt"]
-    for place in (".", ".."):
-        with pytest.raises(UserInputError, match="is no name for a result"):
-            run(tiny_folder, tiny_glue, Path(place))
-
-
-def test_an_end_while_a_result_is_replaced_leaves_nothing_that_cannot_be_repeated(
-    tiny_folder: Path, tiny_glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, moved = tmp_path / "out", list[Path]()
-    run(tiny_folder, tiny_glue, out)
-
-    def ending(source: Path, target: Path) -> None:
-        if target == out:
-            raise ReachedError
-        moved.append(source)
-        os.rename(source, target)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(
-            "lavolta.systems.spd.output.os", SimpleNamespace(replace=ending, access=os.access, W_OK=os.W_OK)
-        )
-        with pytest.raises(ReachedError):
-            run(tiny_folder, tiny_glue, out, seed=1)
-    assert (moved, out.exists()) == ([out], False)
-    assert run(tiny_folder, tiny_glue, out, seed=1)["options"]["seed"] == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
 def test_the_rows_of_the_experiment_run_and_are_not_run_again(
