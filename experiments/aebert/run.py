@@ -2,8 +2,8 @@
 
 A row is one ratio vector under the overall ratio: it is scored by every proxy, then truly fine-tuned under fixed masks
 of `lavolta prune --method magnitude`, then scored on the development split. `uniform`, `global-magnitude` and
-`sensitivity` are the fixed candidates, `random-1` ... are drawn, and `chosen-kl`, `chosen-loss`, `chosen-ladder`,
-`chosen-reconstruction` are what a search by that proxy chose. The result is
+`sensitivity` are the fixed candidates, `random-1` ... are drawn, and `chosen-hidden`, `chosen-kl`, `chosen-loss`,
+`chosen-ladder`, `chosen-reconstruction` are what a search by that proxy chose. The result is
 `experiments/aebert/results/<task>-<ratio>-<row>-<steps>-<seed>.json`; a row that is there is not run again, and an
 interrupted one continues from its checkpoint in `runs/spd`, where the dense models of `experiments/spd` are too.
 """
@@ -183,7 +183,7 @@ def rescore(target: Path, bench: Bench) -> None:
     """Give a row the proxies' present opinion of it; its fine-tuning stays as it is."""
     result = json.loads(target.read_text(encoding="utf-8"))
     kept = kept_of(result, bench)
-    result["proxies"] = {proxy: float(score(kept)[0]) for proxy, score in bench.proxies.items()}
+    result["proxies"] |= {proxy: float(score(kept)[0]) for proxy, score in bench.proxies.items()}
     write_whole(target, f"{json.dumps(result, indent=1)}\n".encode())
 
 
@@ -196,7 +196,9 @@ def main() -> int:
     parser.add_argument("--teacher-seed", type=int, default=0, help="of the dense model and the held-out rows")
     parser.add_argument("--steps", type=int, default=STEPS, help="of fine-tuning, with 8 pairs each")
     parser.add_argument("--candidates", type=int, default=100, help="of a search")
-    parser.add_argument("--rescore", action="store_true", help="ask the proxies again about rows that are there")
+    parser.add_argument(
+        "--rescore", nargs="+", choices=PROXIES, help="ask these proxies again about rows that are there"
+    )
     parser.add_argument("--slice", type=int, default=SLICE, help="held-out rows that the proxies look at")
     parser.add_argument("--source", default=SOURCE)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -219,7 +221,7 @@ def main() -> int:
     keep_freed_memory()
     results.mkdir(parents=True, exist_ok=True)
     try:
-        bench = prepare(args)
+        bench = prepare(args, args.rescore or PROXIES)
         if args.rescore:
             for row in targets.keys() - missing.keys():
                 rescore(targets[row], bench)

@@ -7,7 +7,8 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tiny_families import tiny_model
+import transformers
+from tiny_families import tiny_config, tiny_model
 
 from lavolta.errors import UserInputError
 from lavolta.models.batching import Encoded
@@ -40,8 +41,8 @@ def dense() -> LoadedModel:
     return from_transformers(tiny_model("bert", 3), name="m")
 
 
-def by_hand(dense: LoadedModel, kept: dict[str, int], data: Encoded) -> torch.Tensor:
-    """Outputs with the largest weights alone and every bias corrected by what its layer lost on average."""
+def cut_by_hand(dense: LoadedModel, kept: dict[str, int], data: Encoded) -> LoadedModel:
+    """The largest weights alone, and every bias corrected by what its layer lost on average."""
     batch = data.batch(range(len(data)))
     stats = calibrate(dense, [batch], 1).stats
     student = copy.deepcopy(dense)
@@ -53,7 +54,13 @@ def by_hand(dense: LoadedModel, kept: dict[str, int], data: Encoded) -> torch.Te
             lost = linear.weight * ~mask.view_as(linear.weight)
             linear.weight -= lost
             linear.bias += lost @ stats[name].mean.float()
-        output = run_module(student, batch).output
+    return student
+
+
+def by_hand(dense: LoadedModel, kept: dict[str, int], data: Encoded) -> torch.Tensor:
+    """Outputs of that model."""
+    with torch.no_grad():
+        output = run_module(cut_by_hand(dense, kept, data), data.batch(range(len(data)))).output
     assert output is not None
     return output
 
@@ -76,6 +83,54 @@ def test_kl_and_loss_are_those_of_the_cut_and_corrected_model(dense: LoadedModel
     assert ForwardProxy(calibration, batches, "loss")(kept)[0] == pytest.approx(-loss, abs=1e-5)
     for name, tensor in dense.module.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_hidden_states_are_compared_layer_by_layer(dense: LoadedModel) -> None:
+    data = encoded()
+    calibration = calibrate(dense, [data.batch(range(24))], 1)
+    kept = {name: grid.cells // 2 for name, grid in calibration.grids.items()}
+    whole = {name: grid.cells for name, grid in calibration.grids.items()}
+    student = cut_by_hand(dense, kept, data)
+    shares = []
+    batch = data.batch(range(24))
+    with torch.no_grad():
+        before, after = (run_module(model, batch).all_hidden for model in (dense, student))
+    for layer in (1, 2):
+        rows = []
+        for row in range(24):
+            tokens = batch.attention_mask[row].bool()
+            rows.append([states[layer][row][tokens].double().mean(0) for states in (before, after)])
+        mean = torch.stack([a for a, _ in rows]).mean(0)
+        lost = sum(float((a - b).square().sum()) for a, b in rows)
+        shares.append(lost / sum(float((a - mean).square().sum()) for a, _ in rows))
+    wanted = -sum(shares) / 2
+    # Float32 states of size 1 whose differences are a tenth of that.
+    for parts in ([range(24)], [range(5), range(5, 24)]):
+        proxy = ForwardProxy(calibration, [data.batch(rows) for rows in parts], "hidden")
+        assert proxy(kept)[0] == pytest.approx(wanted, rel=1e-4)
+        assert proxy(whole)[0] == pytest.approx(0.0, abs=1e-9)
+    assert proxy.on([data.batch(range(12))])(kept)[0] < 0.0
+    assert proxy(kept)[0] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_equal_rows_make_a_finite_distance(dense: LoadedModel) -> None:
+    one = encoded(1)
+    batch = Encoded(one.ids * 2, None if one.types is None else one.types * 2, np.zeros(2, np.int64), 0).batch(range(2))
+    calibration = calibrate(dense, [batch], 1)
+    proxy = ForwardProxy(calibration, [batch], "hidden")
+    scores = [proxy({n: round(s * g.cells) for n, g in calibration.grids.items()})[0] for s in (1.0, 0.5)]
+    assert np.isfinite(scores).all() and scores[1] < scores[0]
+
+
+def test_outputs_of_tokens_are_compared_by_their_hidden_states_alone() -> None:
+    theirs = transformers.AutoModelForTokenClassification.from_config(tiny_config("bert", num_labels=3)).eval()
+    model = from_transformers(theirs, name="m")
+    batches = [encoded(labels=None).batch(range(24))]
+    calibration = calibrate(model, batches, 1)
+    half = {name: grid.cells // 2 for name, grid in calibration.grids.items()}
+    assert ForwardProxy(calibration, batches, "hidden")(half)[0] < 0.0
+    with pytest.raises(UserInputError, match="one output per token.*choose 'hidden'"):
+        ForwardProxy(calibration, batches, "kl")
 
 
 def test_scores_are_compared_up_to_a_shift_and_a_scale() -> None:

@@ -63,7 +63,8 @@ def prune(
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="aebert: tokens of that inference.")] = defaults.TOKENS,
     threads: Annotated[int, typer.Option("--threads", min=1, help="aebert: threads of the device that run it.")] = 1,
     proxy: Annotated[
-        str, typer.Option("--proxy", help="aebert: how candidates are ranked: kl, loss, ladder or reconstruction.")
+        str,
+        typer.Option("--proxy", help="aebert: how candidates are ranked: kl, hidden, loss, ladder or reconstruction."),
     ] = defaults.PROXY,
     candidates: Annotated[
         int, typer.Option("--candidates", min=1, help="aebert: ratio vectors that are looked at.")

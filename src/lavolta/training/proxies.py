@@ -1,4 +1,5 @@
-"""What a pruned candidate is worth, told without training it: output distance, task loss, or layers' output errors.
+"""What a pruned candidate is worth, told without training it: distances of what it says or of what it thinks on the
+way, its task loss, or its layers' output errors.
 
 A batch norm's statistics can be refreshed by forward passes (EagleEye, ECCV 2020); a Transformer has layer norms and
 nothing to refresh. What takes that place here is the correction of every bias by the mean of what its layer lost, in
@@ -28,7 +29,7 @@ from lavolta.training.masking import expanded_rank
 from lavolta.training.oneshot import compensate_linears, gradual_rankings
 from lavolta.training.saliency import LinearStats, collect_stats
 
-PROXIES = ("kl", "loss", "ladder", "reconstruction")
+PROXIES = ("hidden", "kl", "loss", "ladder", "reconstruction")
 RUNGS = (0.0, 0.2, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.98)
 """Ratios at which a layer's output error is computed; between them it is interpolated."""
 LADDER = (0.3, 0.5, 0.65, 0.8, 0.9)
@@ -149,26 +150,31 @@ def unexplained(scores: Tensor, dense: Tensor) -> float:
 
 
 class ForwardProxy:
-    """Cuts a copy of the model, corrects its biases, and compares its outputs on a slice of held-out batches.
+    """Cuts a copy of the model, corrects its biases, and compares its answers on a slice of held-out batches.
 
-    Outputs are remembered: a batch that a candidate has seen costs nothing when it belongs to another slice.
+    Answers are remembered: a batch that a candidate has seen costs nothing when it belongs to another slice.
 
     Args:
         calibration: of the dense model.
         batches: the slice; with labels for ``loss``.
         kind: ``"kl"`` (distance to the dense outputs: KL divergence of classes, for scores what `unexplained` says,
-            cosine of embeddings; cells by magnitude), ``"loss"`` (the task's own loss; cells by magnitude) or
-            ``"ladder"`` (distance, with the rankings and the shared weights that make up for several levels at once).
+            cosine of embeddings; cells by magnitude), ``"hidden"`` (distance to the dense hidden states of every layer,
+            averaged over a sequence's tokens, as a share of how far those of the slice lie from their mean; mean over
+            layers; cells by magnitude), ``"loss"`` (the task's own loss; cells by magnitude) or ``"ladder"`` (distance
+            of outputs, with the rankings and the shared weights that make up for several levels at once).
     """
 
     def __init__(self, calibration: Calibration, batches: Sequence[Batch], kind: str) -> None:
-        if kind not in ("kl", "loss", "ladder"):
+        if kind not in ("hidden", "kl", "loss", "ladder"):
             raise UserInputError(f"the proxy {kind!r} is unknown; choose one of {', '.join(PROXIES)}.")
         if kind == "loss" and any(batch.labels is None for batch in batches):
             raise UserInputError("the proxy 'loss' needs labels; choose 'kl', which needs none.")
         dense = calibration.dense
-        if dense.spec.pooling == "none":
-            raise UserInputError(f"{dense.spec.name} has one output per token; the proxies compare one per sequence.")
+        if dense.spec.pooling == "none" and kind != "hidden":
+            raise UserInputError(
+                f"{dense.spec.name} has one output per token, and the proxy {kind!r} compares one per sequence; choose "
+                "'hidden'."
+            )
         self._kind, self._batches = kind, list(batches)
         self._grids = calibration.grids
         self._dense = {name: linear.weight.detach().clone() for name, linear in dense.linears.items()}
@@ -190,38 +196,45 @@ class ForwardProxy:
             rankings = calibration.by_magnitude
         self._ranks = {name: expanded_rank(ranking).to(self._device) for name, ranking in rankings.items()}
         self._remembered: dict[tuple[tuple[int, ...], bytes], Tensor] = {}
-        self._targets = self._dense_outputs()
+        self._targets = self._dense_answers()
 
     def on(self, batches: Sequence[Batch]) -> ForwardProxy:
         """The same proxy on another slice; weights, rankings and what was seen are shared."""
         other = copy.copy(self)
         other._batches = list(batches)
-        other._targets = other._dense_outputs()
+        other._targets = other._dense_answers()
         return other
 
     def __call__(self, kept: Mapping[str, int]) -> list[float]:
         """The score of a candidate, given as kept cells per layer; higher is better."""
-        outputs = self._outputs_of(tuple(kept[name] for name in self._grids), lambda: self._cut(kept))
+        answers = self._answers_of(tuple(kept[name] for name in self._grids), lambda: self._cut(kept), self._targets)
+        if self._kind == "hidden":
+            dense = torch.cat(self._targets, dim=1).double()
+            spread = (dense - dense.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
+            apart = torch.cat(answers, dim=1).double().sum(dim=1)
+            return [-float((apart / spread.clamp(min=torch.finfo(torch.float32).tiny)).mean())]
         if self._kind != "loss" and self._student.spec.task == "regression":
-            return [-unexplained(torch.cat(outputs), torch.cat(self._targets))]
+            return [-unexplained(torch.cat(answers), torch.cat(self._targets))]
         total, rows = 0.0, 0
-        for output, target, batch in zip(outputs, self._targets, self._batches, strict=True):
-            total += len(batch.rows) * self._distance(output, target, batch)
+        for answer, target, batch in zip(answers, self._targets, self._batches, strict=True):
+            total += len(batch.rows) * self._distance(answer, target, batch)
             rows += len(batch.rows)
         return [-total / rows]
 
-    def _dense_outputs(self) -> list[Tensor]:
-        return self._outputs_of((), self._restore)
+    def _dense_answers(self) -> list[Tensor]:
+        return self._answers_of((), self._restore, [None] * len(self._batches))
 
-    def _outputs_of(self, candidate: tuple[int, ...], prepare: Callable[[], None]) -> list[Tensor]:
-        """Outputs on every batch, of a student that ``prepare`` makes ready if one of them has not been seen."""
+    def _answers_of(
+        self, candidate: tuple[int, ...], prepare: Callable[[], None], targets: Sequence[Tensor | None]
+    ) -> list[Tensor]:
+        """Answers on every batch, of a student that ``prepare`` makes ready if one of them has not been seen."""
         keys = [(candidate, batch.rows.numpy().tobytes()) for batch in self._batches]
         with torch.no_grad():
             if any(key not in self._remembered for key in keys):
                 prepare()
-            for key, batch in zip(keys, self._batches, strict=True):
+            for key, batch, target in zip(keys, self._batches, targets, strict=True):
                 if key not in self._remembered:
-                    self._remembered[key] = self._output(batch)
+                    self._remembered[key] = self._answer(batch, target)
         return [self._remembered[key] for key in keys]
 
     def _cut(self, kept: Mapping[str, int]) -> None:
@@ -236,11 +249,18 @@ class ForwardProxy:
             linear.weight.copy_(self._dense[name])
             linear.bias.copy_(self._bias[name])
 
-    def _output(self, batch: Batch) -> Tensor:
-        output = run_module(self._student, batch.to(self._device)).output
-        if output is None:
+    def _answer(self, batch: Batch, target: Tensor | None) -> Tensor:
+        """Outputs ``(rows, outputs)``. For ``hidden`` the states of the dense model ``(layers, rows, hidden)``, and of a
+        candidate their squared distances from those alone, ``(layers, rows)``: there are many candidates."""
+        moved = batch.to(self._device)
+        found = run_module(self._student, moved)
+        if self._kind == "hidden":
+            mask = moved.attention_mask.unsqueeze(-1)
+            states = torch.stack([(layer * mask).sum(dim=1) / mask.sum(dim=1) for layer in found.all_hidden[1:]])
+            return states if target is None else (states - target).square().sum(dim=2)
+        if found.output is None:
             raise UserInputError(f"{self._student.spec.name} has no output to compare; give it a head.")
-        return output
+        return found.output
 
     def _distance(self, output: Tensor, target: Tensor, batch: Batch) -> float:
         task = self._student.spec.task

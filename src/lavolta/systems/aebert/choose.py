@@ -97,7 +97,7 @@ def choose_ratios(
         held_out: rows that it was not trained on: what it learnt by heart is no measure of a candidate.
         overall_ratio: share of the prunable weights that goes; or else ``device`` with one or both limits.
         device: profile name or file; ``deadline_ms`` and ``energy_mj`` limit one inference of ``tokens`` tokens.
-        proxy: ``"kl"``, ``"loss"``, ``"ladder"`` or ``"reconstruction"``; see `lavolta.training.proxies`.
+        proxy: ``"kl"``, ``"hidden"``, ``"loss"``, ``"ladder"`` or ``"reconstruction"``; see `lavolta.training.proxies`.
         candidates: ratio vectors of the first round.
         workers: processes that share the candidates.
         storage: SQLite file of the study: a call that was cut off continues there. ``None`` keeps nothing.
