@@ -119,7 +119,8 @@ def test_equal_rows_make_a_finite_distance(dense: LoadedModel) -> None:
     calibration = calibrate(dense, [batch], 1)
     proxy = ForwardProxy(calibration, [batch], "hidden")
     scores = [proxy({n: round(s * g.cells) for n, g in calibration.grids.items()})[0] for s in (1.0, 0.5)]
-    assert np.isfinite(scores).all() and scores[1] < scores[0]
+    assert np.isfinite(scores).all()
+    assert scores[1] < scores[0]
 
 
 def test_outputs_of_tokens_are_compared_by_their_hidden_states_alone() -> None:
@@ -129,7 +130,7 @@ def test_outputs_of_tokens_are_compared_by_their_hidden_states_alone() -> None:
     calibration = calibrate(model, batches, 1)
     half = {name: grid.cells // 2 for name, grid in calibration.grids.items()}
     assert ForwardProxy(calibration, batches, "hidden")(half)[0] < 0.0
-    with pytest.raises(UserInputError, match="one output per token.*choose 'hidden'"):
+    with pytest.raises(UserInputError, match=r"one output per token.*choose 'hidden'"):
         ForwardProxy(calibration, batches, "kl")
 
 

@@ -250,8 +250,8 @@ class ForwardProxy:
             linear.bias.copy_(self._bias[name])
 
     def _answer(self, batch: Batch, target: Tensor | None) -> Tensor:
-        """Outputs ``(rows, outputs)``. For ``hidden`` the states of the dense model ``(layers, rows, hidden)``, and of a
-        candidate their squared distances from those alone, ``(layers, rows)``: there are many candidates."""
+        """Outputs ``(rows, outputs)``. For ``hidden`` the states of the dense model, ``(layers, rows, hidden)``, and of
+        a candidate the squared distances from them alone, ``(layers, rows)``: there are many candidates."""
         moved = batch.to(self._device)
         found = run_module(self._student, moved)
         if self._kind == "hidden":
