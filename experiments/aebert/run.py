@@ -26,26 +26,18 @@ import torch
 
 from lavolta.errors import LavoltaError
 from lavolta.files import make_folder, write_whole
-from lavolta.models.batching import Encoded
 from lavolta.search.ratios import RatioSpace, ratios_of
 from lavolta.stages import Clock
 from lavolta.systems.aebert import choose_ratios
 from lavolta.systems.aebert.budget import ratio_budget
-from lavolta.systems.aebert.choose import (
-    FIXED,
-    Proxy,
-    batches_of,
-    bounds_of,
-    drawn_rows,
-    fixed_candidates,
-    objective_of,
-)
+from lavolta.systems.aebert.judge import Judge, Proxy
 from lavolta.systems.aebert.ratios import magnitude_masks
+from lavolta.systems.aebert.space import FIXED, bounds_of, fixed_candidates
 from lavolta.systems.spd.recipe import Teacher, prune_teacher
 from lavolta.systems.spd.rows import SOURCE, TEACHERS, Lines, row_options, row_teacher
 from lavolta.training.masking import MaskedLinears
 from lavolta.training.memory import keep_freed_memory
-from lavolta.training.proxies import PROXIES, calibrate, layer_errors
+from lavolta.training.proxies import PROXIES
 from lavolta.training.task_data import task_score
 
 HERE = Path(__file__).parent
@@ -62,15 +54,11 @@ RANDOM = "random-"
 
 @dataclass
 class Bench:
-    """The dense model of a task with what all its rows share.
-
-    Args:
-        compared: rows for the proxies, in the order in which slices take them.
-    """
+    """The dense model of a task with what all its rows share."""
 
     teacher: Teacher
     space: RatioSpace
-    compared: Encoded
+    judge: Judge
     fixed: dict[str, tuple[float, ...]]
     proxies: dict[str, Proxy]
 
@@ -82,12 +70,10 @@ def prepare(args: argparse.Namespace, wanted: Sequence[str] = PROXIES) -> Bench:
     dense = teacher.loaded
     budget = ratio_budget(dense.grids(1), args.ratio)
     space = RatioSpace(budget.parts, budget.limit, *bounds_of(budget))
-    seen, compared = drawn_rows(teacher.splits.train, teacher.splits.held_out, args.seed)
-    calibration = calibrate(dense, batches_of(seen), 1)
-    errors = layer_errors(calibration, calibration.by_magnitude)
-    fixed = dict(zip(FIXED, fixed_candidates(calibration, errors, space), strict=True))
-    proxies = {proxy: objective_of(proxy, calibration, errors, compared)(args.slice) for proxy in wanted}
-    return Bench(teacher, space, compared, fixed, proxies)
+    judge = Judge.of(dense, teacher.splits.train, teacher.splits.held_out, 1, args.seed)
+    fixed = dict(zip(FIXED, fixed_candidates(judge.calibration, judge.errors, space), strict=True))
+    proxies = {proxy: judge.objective(proxy)(args.slice) for proxy in wanted}
+    return Bench(teacher, space, judge, fixed, proxies)
 
 
 def vector(row: str, bench: Bench, args: argparse.Namespace) -> tuple[dict[str, int], dict[str, Any]]:

@@ -21,7 +21,7 @@ from summarize import load
 
 from lavolta.files import make_folder, write_whole
 from lavolta.models.metrics import spearman
-from lavolta.systems.aebert.choose import Proxy, batches_of
+from lavolta.systems.aebert.judge import Proxy, batches_of
 from lavolta.systems.spd.rows import SOURCE, TEACHERS
 from lavolta.training.memory import keep_freed_memory
 from lavolta.training.proxies import PROXIES, ForwardProxy
@@ -75,7 +75,7 @@ def main() -> int:
         )
         return 2
     bench = prepare(args, (args.proxy,))
-    compared = bench.compared
+    compared = bench.judge.compared
     base = bench.proxies[args.proxy]
     found = []
     for size in SIZES:

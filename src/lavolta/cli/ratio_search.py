@@ -94,7 +94,8 @@ def ratio_search(method: str, options: SearchOptions) -> RatioSearch:
     """AE-BERT's ratios as a step of the pruning; a search that was cut off continues."""
     from lavolta.devices import load
     from lavolta.systems.aebert import choose_ratios
-    from lavolta.systems.aebert.choose import budget_of, compared_space
+    from lavolta.systems.aebert.budget import budget_of
+    from lavolta.systems.aebert.space import compared_space
     from lavolta.systems.spd.output import FoundRatios, RatioSearch
 
     arguments: dict[str, Any] = asdict(options)

@@ -8,8 +8,10 @@ from typing import Any
 
 from lavolta.devices.energy import run_mw
 from lavolta.devices.latency import latency_ms, max_kept_share
+from lavolta.devices.loading import load as load_device
 from lavolta.devices.profile import DeviceProfile
 from lavolta.errors import InfeasibleError, UserInputError
+from lavolta.models.loaded import LoadedModel
 from lavolta.runtime.spec import ModelSpec
 from lavolta.runtime.work import dense_cells, work_of
 from lavolta.search.ratios import Part
@@ -29,6 +31,27 @@ class Budget:
     parts: tuple[Part, ...]
     limit: float
     asked: dict[str, Any]
+
+
+def budget_of(
+    dense: LoadedModel,
+    overall_ratio: float | None,
+    device: str | None,
+    deadline_ms: float | None,
+    energy_mj: float | None,
+    tokens: int,
+    threads: int,
+    cell_rows: int,
+) -> Budget:
+    """What `choose_ratios` is asked to meet, by its arguments of these names.
+
+    Raises:
+        InfeasibleError, UserInputError: as `ratio_budget` and `device_budget` do.
+    """
+    if overall_ratio is not None:
+        return ratio_budget(dense.grids(cell_rows), overall_ratio)
+    profile = load_device(str(device))
+    return device_budget(profile, dense.spec, cell_rows, tokens, deadline_ms, energy_mj, threads)
 
 
 def ratio_budget(grids: dict[str, CellGrid], overall_ratio: float) -> Budget:

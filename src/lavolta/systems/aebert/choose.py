@@ -5,60 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lavolta.devices.loading import load as load_device
 from lavolta.errors import UserInputError
 from lavolta.models.batching import Encoded
-from lavolta.models.loaded import Batch, LoadedModel
+from lavolta.models.loaded import LoadedModel
 from lavolta.progress import Progress, SilentProgress
-from lavolta.search import Option, RatioSpace, ScoreReward, ShortList, StudyConfig, allocate, run_study
+from lavolta.search import RatioSpace, ScoreReward, ShortList, StudyConfig, run_study
 from lavolta.search.ratios import ratios_of, thinned
 from lavolta.search.spaces import Actions
 from lavolta.sparsity.ranking import model_sparsity
-from lavolta.systems.aebert.budget import Budget, device_budget, ratio_budget
+from lavolta.systems.aebert.budget import budget_of
+from lavolta.systems.aebert.judge import SLICES, Judge
 from lavolta.systems.aebert.ratios import Candidate, Ratios
-from lavolta.training.proxies import (
-    PROXIES,
-    RUNGS,
-    Calibration,
-    ForwardProxy,
-    ReconstructionProxy,
-    calibrate,
-    global_ratios,
-    layer_errors,
-)
+from lavolta.systems.aebert.space import FIXED, compared_space, fixed_candidates
+from lavolta.training.proxies import PROXIES
 
-CALIBRATION_ROWS = 128
-SLICES = (24, 64, 256)
-"""Rows of the held-out slice in each round, which begin with those of the round before it: the table of
-`experiments/aebert` has how well so many rows rank."""
 SHORT_LIST = 8
 """One candidate in so many goes on to the second round."""
 FINALISTS = 3
-BELOW, ABOVE = 0.35, 0.25
-"""How far a layer's ratio may be below and above the overall one by default."""
-HIGHEST = 0.98
-"""No layer loses more by default."""
-COMPARED = 0.6
-"""Sparser candidates are compared at this ratio: far beyond it nothing is left of an output without training, and no
-proxy tells one candidate from another."""
-FIXED = ("uniform", "global-magnitude", "sensitivity")
 SEARCHED = "searched"
-SENSITIVITY_STEPS = 33
-BATCH_ROWS = 16
-"""Of similar length: a slice of 32 rows in one batch would be padding by half."""
 LEAST_ROWS, LEAST_COMPARED = 8, 2
 """To calibrate on, and to compare candidates on."""
-
-Proxy = Callable[[Mapping[str, int]], Sequence[float]]
 
 
 def choose_ratios(
@@ -114,16 +85,14 @@ def choose_ratios(
     progress = progress or SilentProgress()
     budget = budget_of(dense, overall_ratio, device, deadline_ms, energy_mj, tokens, threads, cell_rows)
     space = compared_space(budget, low, high)
-    seen, compared = drawn_rows(train, held_out, seed)
     with progress.stage("calibrate"):
-        calibration = calibrate(dense, batches_of(seen), cell_rows)
-        errors = layer_errors(calibration, calibration.by_magnitude)
-        firsts = fixed_candidates(calibration, errors, space)
+        judge = Judge.of(dense, train, held_out, cell_rows, seed)
+        firsts = fixed_candidates(judge.calibration, judge.errors, space)
         space = replace(space, firsts=firsts)
-        objective = objective_of(proxy, calibration, errors, compared)
+        objective = judge.objective(proxy)
     calibrated = time.perf_counter() - started
     name = _study_name(dense, (train, held_out), proxy, seed, cell_rows)
-    uniform, size = space.first_children[0], min(SLICES[0], len(compared))
+    uniform, size = space.first_children[0], min(SLICES[0], len(judge.compared))
     file = None if storage is None else Path(storage)
 
     def rank(label: str, over: RatioSpace | ShortList, rows: int, count: int, kind: str) -> list[tuple[Any, float]]:
@@ -136,9 +105,9 @@ def choose_ratios(
 
     ranked = rank("first", space, size, max(candidates, len(firsts)), sampler)
     for place, wanted in enumerate(SLICES[1:]):
-        if size >= len(compared) or proxy == "reconstruction":
+        if size >= len(judge.compared) or proxy == "reconstruction":
             break
-        size = min(wanted, len(compared))
+        size = min(wanted, len(judge.compared))
         count = max(FINALISTS, len(ranked) // SHORT_LIST) if place == 0 else FINALISTS
         short = ShortList(space, _with([child for child, _ in ranked[:count]], uniform))
         again = rank(f"round {place + 2}", short, size, len(short.children), "random")
@@ -150,12 +119,12 @@ def choose_ratios(
         return thinned(space.decode(child), budget.parts, budget.limit)
 
     kept, share = settled(finalists[0][0]), budget.limit / space.limit
-    masks = {name: ranking.keep(kept[name]) for name, ranking in calibration.by_magnitude.items()}
+    masks = {name: ranking.keep(kept[name]) for name, ranking in judge.calibration.by_magnitude.items()}
     return Ratios(
         per_linear=ratios_of(kept, budget.parts),
         kept_cells=kept,
         cell_rows=cell_rows,
-        overall_ratio=model_sparsity(calibration.grids, masks),
+        overall_ratio=model_sparsity(judge.calibration.grids, masks),
         compared_ratio=space.mean,
         score=finalists[0][1],
         origin=named.get(finalists[0][0], SEARCHED),
@@ -170,119 +139,6 @@ def choose_ratios(
         seconds=round(time.perf_counter() - started, 2),
         calibration_seconds=round(calibrated, 2),
         seed=seed,
-    )
-
-
-def budget_of(
-    dense: LoadedModel,
-    overall_ratio: float | None,
-    device: str | None,
-    deadline_ms: float | None,
-    energy_mj: float | None,
-    tokens: int,
-    threads: int,
-    cell_rows: int,
-) -> Budget:
-    """What `choose_ratios` is asked to meet.
-
-    Raises:
-        InfeasibleError, UserInputError: as there.
-    """
-    if overall_ratio is not None:
-        return ratio_budget(dense.grids(cell_rows), overall_ratio)
-    profile = load_device(str(device))
-    return device_budget(profile, dense.spec, cell_rows, tokens, deadline_ms, energy_mj, threads)
-
-
-def objective_of(
-    proxy: str,
-    calibration: Calibration,
-    errors: Mapping[str, NDArray[np.float64]],
-    compared: Encoded,
-) -> Callable[[int], Proxy]:
-    """A proxy that can be asked for the first so many of the compared rows, or all.
-
-    The batches of a round are among those of the next one, since a proxy remembers what a candidate said to a batch.
-    """
-    if proxy == "reconstruction":
-        layers = ReconstructionProxy(errors, {name: grid.cells for name, grid in calibration.grids.items()})
-        return lambda _rows: layers
-    made = ForwardProxy(calibration, [], proxy)
-
-    def on(rows: int) -> Proxy:
-        last = min(rows, len(compared))
-        ends = [0, *(size for size in SLICES if size < last), last]
-        return made.on([batch for a, b in pairwise(ends) for batch in batches_of(compared, np.arange(a, b))])
-
-    return on
-
-
-def fixed_candidates(
-    calibration: Calibration, errors: Mapping[str, NDArray[np.float64]], space: RatioSpace
-) -> tuple[tuple[float, ...], ...]:
-    """The vectors named in `FIXED`, in that order: all layers alike, one threshold, least sum of output errors."""
-    mean = space.mean
-    alike = global_ratios(calibration.dense, calibration.grids, mean)
-    tables: dict[str, list[Option]] = {}
-    for part in space.parts:
-        grid = np.linspace(space.low, space.high, SENSITIVITY_STEPS)
-        losses = np.interp(grid, RUNGS, errors[part.name])
-        tables[part.name] = [
-            Option(place, float(loss), (1.0 - float(ratio)) * part.cost)
-            for place, (ratio, loss) in enumerate(zip(grid, losses, strict=True))
-        ]
-    plan = allocate(tables, max(space.limit, sum(min(o.cost_ms for o in t) for t in tables.values()) * (1 + 1e-9)))
-    steps = np.linspace(space.low, space.high, SENSITIVITY_STEPS)
-    return (
-        (mean,) * len(space.parts),
-        tuple(alike[part.name] for part in space.parts),
-        tuple(float(steps[plan.cuts[part.name]]) for part in space.parts),
-    )
-
-
-def batches_of(encoded: Encoded, rows: NDArray[np.int64] | None = None) -> list[Batch]:
-    """Rows, all where none are named, in batches of similar length."""
-    rows = np.arange(len(encoded)) if rows is None else rows
-    by_length = rows[np.argsort(encoded.lengths[rows], kind="stable")]
-    return [encoded.batch(by_length[start : start + BATCH_ROWS]) for start in range(0, len(rows), BATCH_ROWS)]
-
-
-def drawn_rows(train: Encoded, held_out: Encoded, seed: int) -> tuple[Encoded, Encoded]:
-    """Rows that calibrate, and rows that candidates are compared on, in the order in which rounds take them."""
-    chance = np.random.default_rng(seed)
-    seen, compared = (chance.permutation(len(part)) for part in (train, held_out))
-    return train.take(seen[:CALIBRATION_ROWS]), held_out.take(compared[: SLICES[-1]])
-
-
-def bounds_of(budget: Budget, low: float | None = None, high: float | None = None) -> tuple[float, float]:
-    """The bounds of every ratio: those given, and around the overall ratio where none is."""
-    mean = 1.0 - budget.limit / sum(part.cost for part in budget.parts)
-    least = max(0.0, mean - BELOW) if low is None else low
-    most = max(mean, min(HIGHEST, mean + ABOVE)) if high is None else high
-    return least, most
-
-
-def compared_space(budget: Budget, low: float | None = None, high: float | None = None) -> RatioSpace:
-    """The candidates: under the budget itself, or where that asks for more than `COMPARED`, under that.
-
-    Thinned to the budget, a candidate is within the bounds that are given, or usual, for the budget.
-
-    Raises:
-        InfeasibleError, UserInputError: bounds that the budget cannot be met with.
-    """
-    least, most = bounds_of(budget, low, high)
-    wanted = RatioSpace(budget.parts, budget.limit, least, most)
-    if wanted.mean <= COMPARED:
-        return wanted
-    relaxed = replace(budget, limit=(1.0 - COMPARED) * wanted.total)
-    usual = bounds_of(relaxed)
-    share = budget.limit / relaxed.limit
-    lower, upper = (1.0 - (1.0 - bound) / share for bound in (least, most))
-    return replace(
-        wanted,
-        limit=relaxed.limit,
-        low=max(usual[0] if low is None else 0.0, lower),
-        high=upper if high is not None else min(usual[1], upper),
     )
 
 
