@@ -83,9 +83,12 @@ def test_the_page_says_where_it_was_pruned_and_under_which_budget() -> None:
 
 
 def test_names_cannot_break_the_page() -> None:
-    page = render_training(result(task="</script><script>alert(1)</script>", teacher_doubt="<b>doubt</b>"))
+    page = render_training(
+        result(task="</script><script>alert(1)</script>", teacher_doubt="<b>doubt</b>", doubt="chance")
+    )
     assert "<script>alert" not in page
     assert "<b>doubt" not in page
+    assert "<li>chance.</li>" in page
 
 
 def test_other_files_are_left_to_others(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from lavolta.systems.spd.recipe import make_teacher, prune, prune_teacher
 from lavolta.training.encoder import encoder_statistics
 from lavolta.training.grafting import GraftingObjective
 from lavolta.training.saliency import LinearStats
-from lavolta.training.task_data import at_chance, chance, split_task
+from lavolta.training.task_data import at_chance, chance, split_task, task_scores
 from lavolta.training.teacher import TeacherTraining, untrained
 
 STEPS = 6
@@ -63,6 +63,8 @@ def test_every_method_leaves_a_bundle_at_the_sparsity_asked_for(
     assert result["teacher_curve"]
     # The engine's classes are those that were scored: on ten pairs one is ten points.
     task = load_task("rte", tiny_glue)
+    assert result["scores"] == {"accuracy": result["score"]}
+    assert (result["doubt"] is None) == (result["score"] > chance(task, task.dev.labels)[2])
     pairs = list(zip(task.dev.first, task.dev.second, strict=True))
     with lavolta.open(out / "model.lavolta") as model:
         outputs = model.encode(pairs)
@@ -311,13 +313,15 @@ def test_chance_is_the_most_frequent_class_and_no_correlation(tiny_folder: Path,
     assert chance(task, labels) == ("accuracy", 60.0, pytest.approx(68.06, abs=0.01))
     loaded, _ = untrained(str(tiny_folder), task, TeacherTraining(), 0)
     splits = split_task(loaded, task, 0)
-    told = at_chance(loaded, splits)
+    held_out = splits.held_out
+    found = task_scores(loaded, task, held_out)
+    assert found["accuracy"] == 100.0 * np.mean(predict(loaded, held_out).argmax(axis=1) == held_out.labels)
+    told = at_chance(task, held_out, found, "the model", "held-out")
     assert told is not None
-    assert "held-out rows of rte" in told
-    # A model that is right everywhere is none that knows nothing.
-    splits.held_out.labels[:] = predict(loaded, splits.held_out).argmax(axis=1)
-    if len(set(splits.held_out.labels.tolist())) > 1:
-        assert at_chance(loaded, splits) is None
+    assert f"the model has accuracy {found['accuracy']:.1f} on {len(held_out)} held-out rows of rte" in told
+    _, _, limit = chance(task, held_out.labels)
+    assert at_chance(task, held_out, {"accuracy": limit}, "the model", "held-out") is not None
+    assert at_chance(task, held_out, {"accuracy": limit + 0.01}, "the model", "held-out") is None
 
 
 def test_the_rows_of_the_experiment_run_and_are_not_run_again(

@@ -103,8 +103,7 @@ def _head(result: Mapping[str, Any]) -> str:
     points = [f"{result['method']}: {result['title']}.", gap_sentence(result)]
     if result.get("search"):
         points.append(search_sentence(result["search"]))
-    if result.get("teacher_doubt"):
-        points.append(f"{result['teacher_doubt']}.")
+    points += [f"{result[doubt]}." for doubt in ("teacher_doubt", "doubt") if result.get(doubt)]
     items = "\n".join(f"<li>{escape(point)}</li>" for point in points)
     kicker = escape(f"La Volta · {result['task']}")
     title = f'<p class="kicker">{kicker}</p>\n<h1>{escape(headline)}</h1>'

@@ -81,7 +81,21 @@ def split_task(
 
 def task_score(loaded: LoadedModel, task: TaskData, encoded: Encoded, device: torch.device | str = "cpu") -> float:
     """The task's own metric on tokenised rows, 0 to 100."""
-    return 100.0 * _scores(loaded, task, encoded, device)[task.metric]
+    return task_scores(loaded, task, encoded, device)[task.metric]
+
+
+def task_scores(
+    loaded: LoadedModel, task: TaskData, encoded: Encoded, device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """Every metric of the task on tokenised rows, 0 to 100.
+
+    Raises:
+        UserInputError: rows without labels, or outputs that are not finite.
+    """
+    if encoded.labels is None:
+        raise UserInputError(f"the rows of {task.name} have no labels to score against; give a task with labels.")
+    found = task.score(predict(loaded, encoded, device=device), encoded.labels)
+    return {metric: 100.0 * value for metric, value in found.items()}
 
 
 def chance(task: TaskData, labels: NDArray[np.generic]) -> tuple[str, float, float]:
@@ -97,22 +111,18 @@ def chance(task: TaskData, labels: NDArray[np.generic]) -> tuple[str, float, flo
     return "accuracy", 100.0 * share, 100.0 * (share + NORMAL_95 * math.sqrt(share * (1.0 - share) / count))
 
 
-def at_chance(loaded: LoadedModel, splits: TaskSplits, device: torch.device | str = "cpu") -> str | None:
-    """One sentence if the model's score on the held-out rows is what chance gives; ``None`` for a fine-tuned model."""
-    labels = splits.held_out.labels
-    if labels is None:
-        raise UserInputError(f"the rows of {splits.task.name} have no labels; give a task with labels.")
-    metric, expected, limit = chance(splits.task, labels)
-    found = 100.0 * _scores(loaded, splits.task, splits.held_out, device)[metric]
-    if found > limit:
+def at_chance(task: TaskData, encoded: Encoded, scores: Mapping[str, float], who: str, rows: str) -> str | None:
+    """One sentence, without its stop, if a model's scores on labelled rows are what chance gives; ``None`` if better.
+
+    Args:
+        scores: what `task_scores` gave for these rows.
+        who, rows: what the sentence calls the model and the rows.
+    """
+    assert encoded.labels is not None
+    metric, expected, limit = chance(task, encoded.labels)
+    if scores[metric] > limit:
         return None
     return (
-        f"the teacher's {metric} on {len(labels)} held-out rows of {splits.task.name} is {found:.1f}, and knowing "
-        f"nothing gives {expected:.1f} (up to {limit:.1f} by chance): it is not fine-tuned for this task"
+        f"{who} has {metric} {scores[metric]:.1f} on {len(encoded)} {rows} rows of {task.name}, and knowing nothing "
+        f"gives {expected:.1f} (up to {limit:.1f} by chance)"
     )
-
-
-def _scores(loaded: LoadedModel, task: TaskData, encoded: Encoded, device: torch.device | str) -> dict[str, float]:
-    if encoded.labels is None:
-        raise UserInputError(f"the rows of {task.name} have no labels to score against; give a task with labels.")
-    return task.score(predict(loaded, encoded, device=device), encoded.labels)

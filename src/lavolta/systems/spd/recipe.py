@@ -41,7 +41,7 @@ from lavolta.training.masking import MaskedLinears
 from lavolta.training.pruning import GradualMagnitude, Pruning, apply_masks, check_targets
 from lavolta.training.schedules import RestartedDecay
 from lavolta.training.sparse import SparseConfig, SparseRun, train_sparse
-from lavolta.training.task_data import TaskSplits, at_chance, split_task, task_score
+from lavolta.training.task_data import TaskSplits, at_chance, split_task, task_score, task_scores
 from lavolta.training.teacher import TeacherTraining, fine_tune, looks, teacher_steps, untrained
 from lavolta.unfinished import TEACHERS, begin_work, remove_work
 
@@ -173,7 +173,9 @@ def make_teacher(
         total = teacher_steps(len(splits.train), training)
         with clock.stage(progress, "fine-tune the teacher", total) as stage:
             curve = fine_tune(loaded, splits, training, opts.seed, saved, identity, opts.accelerator, teller(stage))
-    doubt = at_chance(loaded, splits, opts.accelerator)
+    known = task_scores(loaded, task, splits.held_out, opts.accelerator)
+    told = at_chance(task, splits.held_out, known, "the teacher", "held-out")
+    doubt = told and f"{told}: it is not fine-tuned for this task"
     if doubt is not None and not (opts.force or opts.quick):
         raise UserInputError(f"{doubt}; give a fine-tuned model, train the teacher longer, or insist with --force.")
     if doubt is not None:
@@ -257,8 +259,13 @@ def prune_teacher(
         for entry, level in zip(info, masks, strict=True):
             if len(masks) > 1:
                 apply_masks(masked, level)
-            entry["score"] = task_score(student, splits.task, splits.dev, opts.accelerator)
+            scores = task_scores(student, splits.task, splits.dev, opts.accelerator)
+            entry["score"] = scores[splits.task.metric]
             stage.advance()
+    told = at_chance(splits.task, splits.dev, scores, "the sparsest level", "development")
+    doubt = told and f"{told}: nothing of the task is left"
+    if doubt is not None:
+        progress.say(doubt)
     # The densest level of a ladder needs the weights that the sparsest drops.
     if len(masks) > 1:
         masked.detach()
@@ -268,6 +275,7 @@ def prune_teacher(
         parameter.requires_grad_(True)
     student.module.to("cpu")
     facts = _facts(opts, method, teacher, run, student, masked, masks, info, steps, targets)
+    facts |= {"scores": scores, "doubt": doubt}
     return Pruned(student, masks, info, facts)
 
 
