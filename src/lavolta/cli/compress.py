@@ -46,7 +46,7 @@ def compress(
         ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option("--task", help="A task with labels instead of text, such as stsb.")
+        str | None, typer.Option("--task", help="A task with labels instead of text: those of `prune`.")
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="The folder that holds the task's files.")] = None,
     device: Annotated[

@@ -27,8 +27,10 @@ METHOD_WORDS = (
 def prune(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A model folder, or the name of a model that is installed.")],
-    task: Annotated[str, typer.Option("--task", help="The task: rte, mrpc or stsb.")],
-    data: Annotated[Path, typer.Option("--data", help="The folder that holds the task's files.")],
+    task: Annotated[
+        str, typer.Option("--task", help="rte, mrpc or stsb; or for files of your own: classification, regression.")
+    ],
+    data: Annotated[Path, typer.Option("--data", help="The folder that holds the task's files: train and dev.")],
     out: Annotated[
         Path,
         typer.Option(

@@ -82,9 +82,8 @@ def encode_texts(
 
 
 def encode_pairs(loaded: LoadedModel, split: Split, max_tokens: int | None = None) -> Encoded:
-    """Tokenise the pairs of a task's split with their labels; the longer sentence of a pair is truncated first."""
-    pairs = list(zip(split.first, split.second, strict=True))
-    return _encode(loaded, pairs, max_tokens, split.labels)
+    """Tokenise the texts or pairs of a task's split with their labels; the longer text of a pair is truncated first."""
+    return _encode(loaded, split.texts, max_tokens, split.labels)
 
 
 def random_batches(encoded: Encoded, batch_size: int, seed: int) -> Iterator[Batch]:

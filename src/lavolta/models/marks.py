@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lavolta.errors import UserInputError
 from lavolta.models.hf_files import find_model
+from lavolta.models.own_tasks import COLUMNS
 from lavolta.models.tasks import TaskData
 
 
@@ -30,6 +31,8 @@ def model_mark(source: str) -> str:
 
 
 def task_mark(task: TaskData) -> str:
-    """A digest of a task's training and development rows."""
+    """A digest of a task's training and development rows and of the names of its classes."""
     rows = [[split.first, split.second, split.labels.tolist()] for split in (task.train, task.dev)]
-    return hashlib.sha256(json.dumps([task.name, rows]).encode()).hexdigest()
+    # The classes of the GLUE tasks follow from their names.
+    own = [task.labels] if task.name in COLUMNS else []
+    return hashlib.sha256(json.dumps([task.name, rows, *own]).encode()).hexdigest()

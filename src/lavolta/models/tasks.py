@@ -1,30 +1,37 @@
-"""The GLUE tasks RTE, STS-B and MRPC in their official TSV layout, and the scores that belong to them."""
+"""Tasks with labels: the GLUE tasks RTE, STS-B and MRPC in their official TSV layout, or files of one's own; and the
+scores that belong to them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lavolta.errors import UserInputError
-from lavolta.models import metrics
+from lavolta.models import metrics, own_tasks
 
 
 @dataclass(frozen=True)
 class Split:
-    """Sentence pairs with their labels.
+    """Texts or pairs of texts with their labels.
 
     Args:
-        first, second: ``n`` sentences each.
+        first, second: ``n`` texts each; ``second`` is ``None`` where there are no pairs.
         labels: ``(n,)``, int64 classes or float32 scores.
     """
 
     first: tuple[str, ...]
-    second: tuple[str, ...]
+    second: tuple[str, ...] | None
     labels: NDArray[np.int64] | NDArray[np.float32]
+
+    @property
+    def texts(self) -> list[str] | list[tuple[str, str]]:
+        """What a model reads: ``n`` texts, or pairs of them."""
+        return list(self.first) if self.second is None else list(zip(self.first, self.second, strict=True))
 
     def __len__(self) -> int:
         return len(self.first)
@@ -35,9 +42,9 @@ class TaskData:
     """One task.
 
     Args:
-        name: ``"rte"``, ``"stsb"`` or ``"mrpc"``.
+        name: ``"rte"``, ``"stsb"`` or ``"mrpc"``; ``"classification"`` or ``"regression"`` for files of one's own.
         test: labelled test pairs, ``None`` where the folder has none.
-        metric: the score that the paper reports for the task: ``"accuracy"``, ``"spearman"`` or ``"f1"``.
+        metric: the score that is reported for the task: ``"accuracy"``, ``"spearman"`` or ``"f1"``.
         outputs: of the model's head.
         kind: ``"classification"`` or ``"regression"``.
         labels: names of the classes in order; empty for a regression.
@@ -67,7 +74,34 @@ class TaskData:
         found = {"accuracy": metrics.accuracy(predicted, truth)}
         if self.metric == "f1":
             found["f1"] = metrics.f1(predicted, truth)
+        if self.name in own_tasks.COLUMNS:
+            found["macro_f1"] = float(np.mean([metrics.f1(predicted, truth, place) for place in np.unique(truth)]))
         return found
+
+    def ordered_like(self, names: list[str]) -> TaskData:
+        """The same task with its classes numbered as a head numbers them, which may be in another order.
+
+        Args:
+            names: of the head's outputs. Those that are numbers, or that transformers gave for want of better ones,
+                keep the order of the files.
+
+        Raises:
+            UserInputError: the names are those of other classes.
+        """
+        if self.kind != "classification" or names == self.labels or all(_UNNAMED.fullmatch(name) for name in names):
+            return self
+        if sorted(names) != sorted(self.labels):
+            raise UserInputError(
+                f"the classes of {self.name} are {_listed(self.labels)}, and those of the model {_listed(names)}; name "
+                "them alike in the files, or in id2label of the model's config.json."
+            )
+        moved = np.array([names.index(label) for label in self.labels], dtype=np.int64)
+
+        def renumbered(split: Split) -> Split:
+            return replace(split, labels=moved[split.labels.astype(np.int64)])
+
+        test = None if self.test is None else renumbered(self.test)
+        return replace(self, train=renumbered(self.train), dev=renumbered(self.dev), test=test, labels=list(names))
 
 
 @dataclass(frozen=True)
@@ -102,21 +136,28 @@ LAYOUTS = {
     "mrpc": _Layout("MRPC", "#1 String", "#2 String", "Quality", "f1", ("0", "1"), ("not_equivalent", "equivalent")),
 }
 ALIASES = {"sts-b": "stsb"}
+_UNNAMED = re.compile(r"(LABEL_)?\d+")
+MOST_LISTED = 6
 
 
 def load_task(name: str, folder: str | Path) -> TaskData:
     """Read one task.
 
     Args:
-        name: ``rte``, ``stsb`` (or ``sts-b``) or ``mrpc``, in any case.
+        name: ``rte``, ``stsb`` (or ``sts-b``) or ``mrpc``; ``classification`` or ``regression`` for ``train`` and
+            ``dev`` files as `own_tasks.read_own` takes them. In any case.
         folder: the task's own folder, or the folder above it (then ``RTE``, ``STS-B`` or ``MRPC`` inside it is read).
 
     Raises:
         UserInputError: an unknown task, a missing file or column, a row that does not fit, a label outside its set.
     """
     key = ALIASES.get(name.lower(), name.lower())
+    if key in own_tasks.COLUMNS:
+        return _own_task(key, Path(folder))
     if key not in LAYOUTS:
-        raise UserInputError(f"the task {name!r} is unknown; choose one of {', '.join(LAYOUTS)}.")
+        known = ", ".join(LAYOUTS)
+        own = " or ".join(own_tasks.COLUMNS)
+        raise UserInputError(f"the task {name!r} is unknown; choose one of {known}, or {own} for files of your own.")
     layout, root = LAYOUTS[key], Path(folder)
     if (root / layout.folder).is_dir():
         root = root / layout.folder
@@ -134,6 +175,29 @@ def load_task(name: str, folder: str | Path) -> TaskData:
         "classification" if layout.names else "regression",
         list(layout.names),
     )
+
+
+def _own_task(kind: str, folder: Path) -> TaskData:
+    train, dev = (own_tasks.read_own(folder, split, kind) for split in ("train", "dev"))
+    if (train.second is None) != (dev.second is None):
+        raise UserInputError(
+            f"one of {train.path} and {dev.path} has pairs of texts and the other none; give both the same columns."
+        )
+    if kind == "regression":
+        truths: list[NDArray[np.int64] | NDArray[np.float32]] = [
+            np.array(own_tasks.scores_of(rows), dtype=np.float32) for rows in (train, dev)
+        ]
+        names, metric = [], "spearman"
+    else:
+        names, metric = own_tasks.class_names(train), "accuracy"
+        truths = [np.array(own_tasks.class_places(rows, names), dtype=np.int64) for rows in (train, dev)]
+    first, second = (Split(rows.first, rows.second, truth) for rows, truth in zip((train, dev), truths, strict=True))
+    return TaskData(kind, first, second, None, metric, len(names) or 1, kind, names)
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:MOST_LISTED])
+    return f"{shown} and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else shown
 
 
 def _read(path: Path, layout: _Layout, header: bool = True) -> Split:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from lavolta import __version__
 from lavolta.devices.loading import load as load_device
 from lavolta.errors import UserInputError
-from lavolta.models.marks import model_mark
+from lavolta.models.marks import model_mark, task_mark
 from lavolta.models.tasks import load_task
 from lavolta.models.text import TextData, builtin_text, user_text
 from lavolta.runtime.packed_tensors import PRECISIONS
@@ -91,8 +91,7 @@ def fingerprint(options: CompressOptions) -> str:
     """
     digest = hashlib.sha256(json.dumps([__version__, asdict(options)], sort_keys=True).encode())
     if options.task is not None and options.data is not None:
-        task = load_task(options.task, options.data)
-        learned: object = [[split.first, split.second, split.labels.tolist()] for split in (task.train, task.dev)]
+        learned: object = task_mark(load_task(options.task, options.data))
     else:
         text = text_of(options)
         learned = [text.train, text.held_out]

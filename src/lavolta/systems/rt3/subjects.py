@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -210,7 +210,7 @@ def glue_subject(
     extra = None
     if extra_tasks:
         splits = [load_task(name, data).train for name in extra_tasks]
-        texts = [pair for split in splits for pair in zip(split.first, split.second, strict=True)]
+        texts: list[Any] = [text for split in splits for text in split.texts]
         extra = encode_texts(loaded, texts, EXTRA_TOKENS)
     subject = GlueSubject(
         task.name, loaded, task, train, dev, training.batch_size, weights or LossWeights(1.0, 1.0, 10.0), extra

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,8 +105,8 @@ class Upstream:
 
 def pair_text(data: Path, tasks: Sequence[str]) -> list[tuple[str, str]]:
     """Sentence pairs of GLUE training splits, without labels; a pair stands once."""
-    splits = [load_task(name, data).train for name in tasks]
-    return list(dict.fromkeys(pair for split in splits for pair in zip(split.first, split.second, strict=True)))
+    pairs: list[Any] = [pair for name in tasks for pair in load_task(name, data).train.texts]
+    return list(dict.fromkeys(pairs))
 
 
 def upstream_ladder(

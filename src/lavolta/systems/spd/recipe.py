@@ -153,6 +153,8 @@ def make_teacher(
     with clock.stage(progress, "read the model and the data"):
         loaded, ready = untrained(opts.source, task, training, opts.seed)
         loaded.module.to(opts.accelerator)
+        if ready:
+            task = task.ordered_like(loaded.spec.labels)
         splits = split_task(
             loaded,
             task,
