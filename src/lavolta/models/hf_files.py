@@ -67,7 +67,7 @@ def load_model(folder: str, source: str, kind: str) -> tuple[Any, frozenset[str]
 
     auto = getattr(transformers, AUTO_CLASSES[kind])
     try:
-        with _quiet():
+        with quiet_transformers():
             model, info = auto.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except _load_errors() as error:
         raise UserInputError(_not_found(source, error)) from error
@@ -122,7 +122,7 @@ def load_tokenizer(folder: str, max_tokens: int) -> Any:
             raise UserInputError(f"{found} is not a tokenizer: {error}; copy it again.") from error
     elif _find_file(folder, "vocab.txt") or _find_file(folder, "vocab.json"):
         try:
-            with _quiet():
+            with quiet_transformers():
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
             raise UserInputError(
@@ -161,7 +161,7 @@ def _max_sequence(folder: str) -> int:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Without the progress bars and notes of transformers; what matters is checked here and raised."""
     from transformers.utils import logging
 

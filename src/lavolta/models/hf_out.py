@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lavolta.errors import UserInputError
 from lavolta.models.hf_families import FAMILIES, Family, family_name
+from lavolta.models.hf_files import quiet_transformers
 from lavolta.models.hf_sentence import DenseModule, SentenceModules, write_modules
 from lavolta.models.loaded import LoadedModel, masked_linears
 from lavolta.sparsity.ranking import LevelMasks
@@ -80,7 +81,8 @@ def save_pretrained(
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
-        model.save_pretrained(temporary)
+        with quiet_transformers():
+            model.save_pretrained(temporary)
         _save_tokenizer(loaded, family, temporary)
         if kind is None and loaded.spec.pooling != "none":
             write_modules(temporary, _modules(loaded, weights), loaded.spec.hidden, loaded.text_tokens)
