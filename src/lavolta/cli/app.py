@@ -116,7 +116,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except _UsageError as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "lavolta"
-        message = str(error.format_message()).strip()
+        # Typer checks with pydantic, which puts the kind of an error before its words.
+        message = str(error.format_message()).strip().replace(": Value error, ", ": ")
         if not message:
             # Called without anything: the help has been shown already.
             return REFUSED
