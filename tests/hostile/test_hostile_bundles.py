@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import runpy
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from make_bundles import hostile_bundles, main
+from valid_bundles import write_tiny
 
 from lavolta.errors import BundleError
 from lavolta.runtime.bundle import BundleFile
 from lavolta.runtime.container import KINDS
 
-MAKER = runpy.run_path(str(Path(__file__).with_name("make_bundles.py")))
-FILES: dict[str, bytes] = MAKER["hostile_bundles"]()
+FILES = hostile_bundles()
 
 
 def kind_of(name: str) -> str:
@@ -30,7 +30,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["encoder", "decoder"])
 def valid(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("valid") / "valid.lavolta"
-    MAKER["write_tiny"](path, decoder=request.param == "decoder")
+    write_tiny(path, decoder=request.param == "decoder")
     return path.read_bytes()
 
 
@@ -54,7 +54,7 @@ def test_every_kind_has_a_broken_file() -> None:
 
 
 def test_the_script_writes_the_same_files(tmp_path: Path, valid: bytes) -> None:
-    MAKER["main"](tmp_path)
+    main(tmp_path)
     assert valid in {(tmp_path / f"{name}.lavolta").read_bytes() for name in ("valid", "valid-decoder")}
     assert len(list(tmp_path.iterdir())) == len(FILES) + 2
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import runpy
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from make_bundles import hostile_bundles
 from numpy.typing import NDArray
 
 from lavolta import _native
@@ -265,8 +265,7 @@ def test_manifest_and_spec(small: tuple[RandomModel, Path], engine: Model) -> No
     assert engine.manifest["levels"][3]["name"] == "L3"
 
 
-HOSTILE = runpy.run_path(str(Path(__file__).parents[1] / "hostile" / "make_bundles.py"))
-HOSTILE_FILES: dict[str, bytes] = HOSTILE["hostile_bundles"]()
+HOSTILE_FILES = hostile_bundles()
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE_FILES if not name.startswith("strict.")])
