@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import lavolta
+from fake_sysfs import Sysfs
 
 if TYPE_CHECKING:
     from .conftest import Invoke
@@ -108,9 +109,7 @@ def test_a_system_that_shows_nothing_is_served_all_the_same(invoke: Invoke, bund
 
 
 def test_a_fuel_gauge_that_never_answers_delays_no_request(invoke: Invoke, bundle: Path, tmp_path: Path) -> None:
-    battery = tmp_path / "class/power_supply/BAT0"
-    battery.mkdir(parents=True)
-    (battery / "type").write_text("Battery\n", encoding="utf-8")
+    battery = Sysfs(tmp_path).put("class/power_supply/BAT0", type="Battery")
     # Whoever opens it waits for a writer, as for a device on a bus that hangs.
     os.mkfifo(battery / "capacity")
     outcome = invoke(
@@ -126,16 +125,7 @@ def test_a_fuel_gauge_that_never_answers_delays_no_request(invoke: Invoke, bundl
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_gives_the_clock_back(bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
-    policy = tmp_path / "devices/system/cpu/cpufreq/policy0"
-    policy.mkdir(parents=True)
-    for name, content in {
-        "related_cpus": "0 1 2 3",
-        "scaling_available_frequencies": "200000 800000 1400000",
-        "scaling_available_governors": "schedutil userspace",
-        "scaling_governor": "schedutil",
-        "scaling_setspeed": "<unsupported>",
-    }.items():
-        (policy / name).write_text(content)
+    policy = Sysfs(tmp_path).policy(0, "0 1 2 3")
     words = ("govern", bundle, "--deadline-ms", 60_000, "--device", "odroid-xu3-a7", "--sysfs", tmp_path, "--lines")
     # Tests that run under `nohup` ignore SIGHUP, and programs inherit that.
     heard = f"import signal, sys; signal.signal({number:d}, signal.SIG_DFL)"
@@ -151,10 +141,10 @@ def test_a_signal_gives_the_clock_back(bundle: Path, tmp_path: Path, number: sig
         program.stdin.write("a cat\n")
         program.stdin.flush()
         assert json.loads(program.stdout.readline())["degree"] == "sets"
-        assert (policy / "scaling_governor").read_text() == "userspace"
+        assert (policy / "scaling_governor").read_text().strip() == "userspace"
         program.send_signal(number)
         assert program.wait(120.0) == 128 + number
-    assert (policy / "scaling_governor").read_text() == "schedutil"
+    assert (policy / "scaling_governor").read_text().strip() == "schedutil"
 
 
 def test_a_profile_measured_on_another_processor_is_refused(invoke: Invoke, bundle: Path, tmp_path: Path) -> None:

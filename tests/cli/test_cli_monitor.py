@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from fake_sysfs import Sysfs
 from lavolta.cli.monitor import AGAIN_S, follow_server
 from lavolta.cli.monitor_view import Seen, bar, spark
 from lavolta.errors import UserInputError
@@ -172,10 +173,7 @@ def test_a_bar_is_as_wide_as_its_place(share: float, width: int) -> None:
 
 
 def test_a_device_without_a_server(invoke: Invoke, tmp_path: Path) -> None:
-    folder = tmp_path / "class/power_supply/BAT0"
-    folder.mkdir(parents=True)
-    for name, value in {"type": "Battery", "status": "Discharging", "capacity": 42}.items():
-        (folder / name).write_text(f"{value}\n", encoding="utf-8")
+    Sysfs(tmp_path).put("class/power_supply/BAT0", type="Battery", status="Discharging", capacity=42)
     outcome = invoke("monitor", "--sysfs", tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     assert "La Volta  this device  live" in outcome.out

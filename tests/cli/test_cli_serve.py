@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import lavolta
+from fake_sysfs import Sysfs
 
 if TYPE_CHECKING:
     from .conftest import Invoke
@@ -120,21 +121,7 @@ def test_a_named_cluster_is_served_on(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_the_clock_is_given_back_at_a_signal(bundle: Path, tmp_path: Path) -> None:
-    policy = tmp_path / "sys/devices/system/cpu/cpufreq/policy0"
-    policy.mkdir(parents=True)
-    for name, value in {
-        "related_cpus": "0 1 2 3",
-        "scaling_available_frequencies": "400000 800000 1400000",
-        "scaling_available_governors": "userspace schedutil",
-        "scaling_governor": "schedutil",
-        "scaling_setspeed": "<unsupported>",
-        "scaling_cur_freq": "800000",
-        "scaling_min_freq": "400000",
-        "scaling_max_freq": "1400000",
-        "cpuinfo_min_freq": "400000",
-        "cpuinfo_max_freq": "1400000",
-    }.items():
-        (policy / name).write_text(f"{value}\n", encoding="utf-8")
+    policy = Sysfs(tmp_path / "sys").policy(0, "0 1 2 3")
     path = tmp_path / "s.sock"
     given = ("--device", "odroid-xu3-a7", "--deadline-ms", 60_000, "--socket", path, "--sysfs", tmp_path / "sys")
     with running(bundle, *given) as (program, _):

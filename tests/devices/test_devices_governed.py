@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fake_sysfs import Sysfs
 from lavolta import devices
 from lavolta.devices import Accounting, Work
 from lavolta.devices.sources import Checked, LinuxFrequencyControl, LinuxSource, cluster_cpus
@@ -16,7 +17,7 @@ from lavolta.runtime.governor_loop import Answer, LiveGovernor
 from lavolta.runtime.scenario import LevelWork, Scenario
 
 if TYPE_CHECKING:
-    from .conftest import ManualClock, Sysfs
+    from .conftest import ManualClock
 
 PROFILE = devices.load("odroid-xu3-a7")
 # At 1400 MHz: 59.5 and 16.7 ms.
