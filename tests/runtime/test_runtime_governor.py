@@ -197,9 +197,9 @@ def test_a_clock_that_the_battery_cannot_supply_is_no_crash() -> None:
 def test_corrections_are_bounded_and_shrug_off_an_outlier() -> None:
     exact = Correction((1000,) * WINDOW)
     assert exact.factor_milli(0.2) == 1200
-    assert exact.seen(1000, 50_000).factor_milli(0.2) == 1200
-    assert exact.seen(1000, 50_000).seen(1000, 50_000).factor_milli(0.2) == HIGHEST_MILLI
-    assert Correction((1,) * 2).seen(10**9, 1).ratios_milli[-1] == LOWEST_MILLI
+    assert exact.seen(1000, 50_000, 0).factor_milli(0.2) == 1200
+    assert exact.seen(1000, 50_000, 0).seen(1000, 50_000, 1).factor_milli(0.2) == HIGHEST_MILLI
+    assert Correction((1,) * 2).seen(10**9, 1, 0).ratios_milli[-1] == LOWEST_MILLI
     # A median of 16 runs that is 10 % low may be chance; one of 128 is not.
     assert Correction((900,) * TRUSTED).factor_milli(0.2) == 1200
     assert Correction((900,) * WINDOW).factor_milli(0.2) == 1080

@@ -22,6 +22,13 @@ DEAD_BAND_ONE_RUN_MILLI = 800
 """A median that may be chance is no reason to correct the prediction: margins stay what they were set to. The band is
 four standard deviations of the median of so many runs under uniform noise of 20 %: this, over the root of their number.
 """
+UNTESTED = 1024
+"""Requests after which a correction that no run has tested is not believed to be slower than all runs of late.
+
+What once was slow may never be chosen again, so no run of its own would show that it is quick now. Where it is slow
+still, two answers that may be late show it again: with five such levels, the one in a hundred that a 99th percentile
+leaves.
+"""
 EXPECTED_REQUESTS = 8
 """Requests that the expected rhythm weighs against the measured one."""
 ENERGY_STEP = 1 / 16
@@ -31,15 +38,32 @@ ONE_MILLI = 1000
 
 @dataclass(frozen=True)
 class Correction:
-    """Measured over predicted time of the last `WINDOW` runs, in thousandths, oldest first."""
+    """Measured over predicted time of the last `WINDOW` runs, in thousandths, oldest first.
+
+    Attributes:
+        tested: requests that had been served before the last run of its own.
+    """
 
     ratios_milli: tuple[int, ...] = ()
+    tested: int = 0
 
-    def seen(self, predicted_ns: int, run_ns: int) -> Correction:
-        """With one run more."""
+    def seen(self, predicted_ns: int, run_ns: int, served: int) -> Correction:
+        """With one run more, after so many requests."""
         ratio = -(-run_ns * ONE_MILLI // max(1, predicted_ns))
         ratio = min(HIGHEST_MILLI, max(LOWEST_MILLI, ratio))
-        return Correction((*self.ratios_milli, ratio)[-WINDOW:])
+        return Correction((*self.ratios_milli, ratio)[-WINDOW:], served)
+
+    def believed(self, served: int, present: Correction) -> Correction:
+        """What is left of it after so many requests: untested for long, it is as predicted, or as slow as all others.
+
+        Args:
+            present: of all runs of late.
+        """
+        if served - self.tested < UNTESTED or self.factor_milli(0.0) <= max(ONE_MILLI, present.factor_milli(0.0)):
+            return self
+        # Not forgotten: a new correction is believed after `TRUSTED` runs, a full window shows two slow ones at once.
+        # Nor quicker than predicted: that others are, on another cluster perhaps, is no promise.
+        return replace(self, ratios_milli=tuple(max(ONE_MILLI, ratio) for ratio in present.ratios_milli))
 
     def factor_milli(self, margin: float) -> int:
         """What to multiply a prediction with to get its 99th percentile, in thousandths.
@@ -68,7 +92,8 @@ class Memory:
     Attributes:
         overall: correction of the time of every run.
         clusters: the same of each cluster's runs.
-        levels: the same for each cluster and level. The most particular one that is trusted is used.
+        levels: the same for each cluster and level. The most particular one that is trusted is used; what no run has
+            tested for long is not believed to be slower than the rest.
         energy: measured over predicted energy; bounded by a quarter and four.
         requests, first_ns, last_ns: how many were served, and when the first and the last was taken up.
         credit: sum of ``score - wanted mean score`` over the served requests.
@@ -106,10 +131,12 @@ class Memory:
         """
         choice, predicted_ns = outcome.option.choice, outcome.option.latency_ns
         place = choice.cluster, choice.level
-        overall = self.overall
+        overall, served = self.overall, self.requests
         own, near = self.levels.get(place, Correction()), self.clusters.get(choice.cluster, Correction())
         if outcome.timed:
-            overall, own, near = (known.seen(predicted_ns, outcome.run_ns) for known in (overall, own, near))
+            overall, own, near = (known.seen(predicted_ns, outcome.run_ns, served) for known in (overall, own, near))
+        clusters = {name: known.believed(served, overall) for name, known in self.clusters.items()}
+        levels = {name: known.believed(served, overall) for name, known in self.levels.items()}
         energy = self.energy
         share = outcome.energy_share
         if share is not None and math.isfinite(share):
@@ -121,10 +148,10 @@ class Memory:
         return replace(
             self,
             overall=overall,
-            clusters={**self.clusters, choice.cluster: near},
-            levels={**self.levels, place: own},
+            clusters={**clusters, choice.cluster: near},
+            levels={**levels, place: own},
             energy=energy,
-            requests=self.requests + 1,
+            requests=served + 1,
             first_ns=self.first_ns if self.requests else outcome.start_ns,
             last_ns=outcome.start_ns,
             credit=credit,
