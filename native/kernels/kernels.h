@@ -184,13 +184,6 @@ struct NormArgs {
     bool rms;
 };
 
-// values = activation(values), elementwise.
-struct ActivationArgs {
-    float* values;  // (count,)
-    size_t count;
-    Activation activation;
-};
-
 // values = activation(gate) * values, elementwise: the gated feed-forward part.
 struct GateArgs {
     const float* gate;  // (count,)
@@ -293,7 +286,6 @@ using DenseKernel = void(const DenseArgs&);
 using AttentionKernel = void(const AttentionArgs&);
 using CachedAttentionKernel = void(const CachedAttentionArgs&);
 using NormKernel = void(const NormArgs&);
-using ActivationKernel = void(const ActivationArgs&);
 using GateKernel = void(const GateArgs&);
 using RotateKernel = void(const RotateArgs&);
 using TokenLinearKernel = void(const TokenLinearArgs&);
@@ -314,7 +306,6 @@ using PeakKernel = uint64_t(uint64_t rounds);
     OP(attention, AttentionKernel) \
     OP(cached_attention, CachedAttentionKernel) \
     OP(norm, NormKernel)          \
-    OP(activation, ActivationKernel) \
     OP(gate, GateKernel)          \
     OP(rotate, RotateKernel)      \
     OP(token_linear, TokenLinearKernel) \

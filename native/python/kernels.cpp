@@ -244,14 +244,6 @@ Output test_norm(const std::string& isa, const Matrix& x, const Vector& weight, 
     return in.take(x.shape(0), x.shape(1));
 }
 
-Output test_activation(const std::string& isa, const Matrix& x, const std::string& activation) {
-    const lavolta::KernelSet kernels = kernels_of(isa);
-    Output out = make_output(x.shape(0), x.shape(1));
-    std::memcpy(out.data(), x.data(), x.size() * sizeof(float));
-    kernels.activation({out.data(), x.size(), activation_of(activation)});
-    return out;
-}
-
 Output test_gate(const std::string& isa, const Matrix& gate, const Matrix& values, const std::string& activation) {
     const lavolta::KernelSet kernels = kernels_of(isa);
     Output out = make_output(values.shape(0), values.shape(1));
@@ -371,7 +363,6 @@ void bind_kernels(nb::module_& m) {
     m.def("cached_attention", &test_cached_attention, nb::arg("isa"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("scale"));
     m.def("norm", &test_norm, nb::arg("isa"), nb::arg("x"), nb::arg("weight"), nb::arg("bias").none(),
           nb::arg("eps"));
-    m.def("activation", &test_activation, nb::arg("isa"), nb::arg("x"), nb::arg("activation"));
     m.def("gate", &test_gate, nb::arg("isa"), nb::arg("gate"), nb::arg("values"), nb::arg("activation"));
     m.def("rotate", &test_rotate, nb::arg("isa"), nb::arg("x"), nb::arg("cos"), nb::arg("sin"));
     m.def("token_linear", &test_token_linear, nb::arg("isa"), nb::arg("values"), nb::arg("columns"), nb::arg("sizes"),
