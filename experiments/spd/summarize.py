@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tables import render
 from lavolta.report.generated import summary_command
 
 TASKS = ("rte", "mrpc", "stsb")
-HEADLINE = 0.9
+HEADLINE, HALF = 0.9, 0.5
 COMBINATION = "aebert"
 """Methods whose ratios were searched begin so."""
 SAME_MASKS = (("sparsegpt+spd", "sparsegpt"), ("gradual-sparsegpt+spd", "gradual-sparsegpt"))
@@ -56,13 +56,16 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
         "gap_reduction_interval": interval(gaps),
         "combination_at_90": _mean([found["ahead"] for found in combined.values()]),
         "combinations_at_90": combined,
+        "combinations_at_50": losses_at_half(results),
         "by_task": by_task,
         "gain_over_gmp_kd_layers_at_90": _mean(_gains(_pairs(results, "spd", "gmp-kd-layers").values())),
         "claims": {
             "pruning on labels (`gmp`) raises the train-dev gap of the dense model": _gap_raised(results, "gmp"),
             "pruning with the teacher's outputs (`gmp-kd`) raises it": _gap_raised(results, "gmp-kd"),
             "SPD raises it": _gap_raised(results, "spd"),
-            "SPD's gap is smaller than that of `gmp-kd`": verdict(gaps, _dense_models(pairs.values())),
+            "SPD's gap is smaller than that of `gmp-kd`": _claim(
+                list(pairs.values()), lambda spd, gmp: end_gap(gmp) - end_gap(spd)
+            ),
         },
         "same_masks": [_same_masks(results, ours, theirs) for ours, theirs in SAME_MASKS],
         "rows": _rows(results),
@@ -92,6 +95,30 @@ def combinations(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
                 ahead = round(mean - others[other], 3)
                 found[task] = {"method": best, "other": other, "ahead": ahead, "seeds": sorted(seeds)}
                 break
+    return found
+
+
+def losses_at_half(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """By task, what the best method with searched ratios loses against the dense model where half of the weights go,
+    after the longest training that there is."""
+    found = {}
+    for task in TASKS:
+        mine = [
+            r for r in results if r["task"] == task and r["method"].startswith(COMBINATION) and _sparsity(r) == HALF
+        ]
+        longest = [r for r in mine if _length(r) == max(map(_length, mine))]
+        losses: dict[str, dict[int, float]] = {}
+        for r in longest:
+            losses.setdefault(r["method"], {})[r["options"]["seed"]] = r["dense_score"] - r["score"]
+        if losses:
+            best = min(losses, key=lambda method: statistics.fmean(losses[method].values()))
+            points = list(losses[best].values())
+            found[task] = {
+                "method": best,
+                "loss_points": _mean(points),
+                "interval": interval(points),
+                "seeds": sorted(losses[best]),
+            }
     return found
 
 
@@ -167,7 +194,19 @@ def _gap_raised(results: Sequence[Result], method: str) -> dict[str, Any]:
         for dense in results
         if dense["method"] == "dense" and _teacher(dense) == _teacher(result)
     ]
-    return verdict([end_gap(result) - end_gap(dense) for result, dense in pairs], _dense_models(pairs))
+    return _claim(pairs, lambda result, dense: end_gap(result) - end_gap(dense))
+
+
+def _claim(pairs: Sequence[tuple[Result, Result]], difference: Callable[[Result, Result], float]) -> dict[str, Any]:
+    """The verdict over all pairs, and over those of each task where there are several: a task that a model has lost
+    altogether has another gap than one that it has learned by heart."""
+
+    def over(some: Sequence[tuple[Result, Result]]) -> dict[str, Any]:
+        return verdict([difference(*pair) for pair in some], _dense_models(some))
+
+    tasks = [task for task in TASKS if any(first["task"] == task for first, _ in pairs)]
+    by_task = {task: over([pair for pair in pairs if pair[0]["task"] == task]) for task in tasks}
+    return over(pairs) | {"by_task": by_task if len(by_task) > 1 else {}}
 
 
 def _longest(results: Sequence[Result], method: str) -> dict[tuple[str, int], Result]:
@@ -272,6 +311,7 @@ def grid(points: Sequence[Result], results: Sequence[Result]) -> list[dict[str, 
             "method": result["method"],
             "steps": result["steps"],
             "batch_size": _batch(result),
+            "sparsity": _sparsity(result),
             "lr": result["lr"],
             "held_out": round(result["held_out_score"], 2),
             "score": round(result["score"], 2),

@@ -43,14 +43,19 @@ def _answers(summary: dict[str, Any]) -> str:
             f"* Searched ratios at 90 %, {task}: `{found['method']}` is {best}, {found['ahead']:+.2f} points to "
             f"`{found['other']}` ({_seeds(found['seeds'])})."
         )
+    for task, found in summary["combinations_at_50"].items():
+        met = found["loss_points"] <= 0.0
+        lines.append(
+            f"* Searched ratios at 50 %, {task}: `{found['method']}` loses {found['loss_points']:.2f} points against "
+            f"the dense model ({_seeds(found['seeds'])}; {_interval(found['interval'])}; target: none, "
+            f"{'met' if met else 'missed'})."
+        )
     for claim, answer in summary["claims"].items():
         if answer["points"] is None:
             lines.append(f"* {claim}: not run yet.")
             continue
-        lines.append(
-            f"* {claim}: {answer['verdict']} ({answer['points']:+.2f} points over {_pairs(answer)}, "
-            f"{_interval(answer['interval'])})."
-        )
+        lines.append(f"* {claim}: {_verdict(answer)}.")
+        lines += [f"  * {task}: {_verdict(found)}." for task, found in answer["by_task"].items()]
     for twins in summary["same_masks"]:
         gain, gap = twins["gain"], twins["gap_reduction"]
         if gain["points"] is not None:
@@ -60,6 +65,12 @@ def _answers(summary: dict[str, Any]) -> str:
                 f"({_interval(gap['interval'], -1)}), over {_pairs(gain)}."
             )
     return "\n".join(lines)
+
+
+def _verdict(answer: dict[str, Any]) -> str:
+    return (
+        f"{answer['verdict']} ({answer['points']:+.2f} points over {_pairs(answer)}, {_interval(answer['interval'])})"
+    )
 
 
 def _interval(found: list[float] | None, sign: int = 1) -> str:
@@ -88,12 +99,12 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def _grid(points: list[dict[str, Any]]) -> str:
     lines = [
-        "| task | method | steps x rows | peak learning rate | held-out | score | train-dev gap |",
-        "|---|---|---|---|---|---|---|",
+        "| task | method | sparsity | steps x rows | peak learning rate | held-out | score | train-dev gap |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {point['task']} | {point['method']} | {_length(point)} | {point['lr']:g} | {point['held_out']:.2f} | "
-        f"{point['score']:.2f} | {point['end_gap']:.2f} |"
+        f"| {point['task']} | {point['method']} | {point['sparsity']:g} | {_length(point)} | {point['lr']:g} | "
+        f"{point['held_out']:.2f} | {point['score']:.2f} | {point['end_gap']:.2f} |"
         for point in points
     ]
     return "\n".join(lines)

@@ -66,7 +66,7 @@ def test_the_rows_of_spd_are_at_the_rates_of_their_methods() -> None:
         result = json.loads(path.read_text(encoding="utf-8"))
         if result["method"] != "dense":
             method = result["method"].removeprefix("aebert+").replace("aebert", "magnitude")
-            assert result["lr"] == METHODS[method].lr, path
+            assert result["lr"] == METHODS[method].peak_lr(round(result["encoder_sparsity"], 3)), path
 
 
 def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,12 +133,28 @@ def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch)
         "ahead": 2.0,
         "seeds": [0, 1],
     }
+    assert summary["combinations_at_50"] == {}
+    half = [*two, result("rte", "aebert+gmp", 0, 69.0, 9.0, 0.5), result("rte", "aebert+gmp", 1, 69.5, 9.0, 0.5)]
+    half += [result("rte", "aebert+spd", 0, 60.0, 9.0, 0.5), result("rte", "aebert+spd", 0, 99.0, 9.0, 0.5, steps=2)]
+    found = module["losses_at_half"](half)["rte"]
+    assert (found["method"], found["loss_points"], found["seeds"]) == ("aebert+gmp", 0.75, [0, 1])
+    # Two losses, 1.0 and 0.5: half of their distance by t(0.975, 1) = 12.706.
+    assert found["interval"] == pytest.approx([0.75 - 0.25 * 12.706, 0.75 + 0.25 * 12.706], abs=1e-2)
+    assert "`aebert+gmp` loses 0.75 points against the dense model (seeds 0, 1; 95 % interval -2.43 to +3.93" in (
+        module["render"]({**summary, "combinations_at_50": {"rte": found}})
+    )
     claims = {claim: answer["verdict"] for claim, answer in summary["claims"].items()}
     assert list(claims.values()) == ["confirmed", "confirmed", "confirmed", "undecided"]
     assert module["verdict"]([-3.0, -3.1, -2.9], 1)["verdict"] == "contradicted"
     assert module["verdict"]([5.0], 1)["verdict"] == "undecided"
     assert "+2.00 points over 3 pairs of 3 dense models, rte (95 % interval" in module["render"](summary)
     assert [twins["gain"]["points"] for twins in summary["same_masks"]] == [None, None]
+    # A task whose gap is another one has a verdict of its own.
+    other = module["summarize"]([*results, result("mrpc", "gmp-kd", 0, 60.0, -30.0)])
+    (gap,) = (answer for claim, answer in other["claims"].items() if claim.startswith("SPD's gap"))
+    assert gap["points"] == pytest.approx((-30.0 + sum(found["points"] for found in [gap["by_task"]["rte"]] * 3)) / 4)
+    assert [gap["by_task"][task]["pairs"] for task in ("mrpc", "rte")] == [1, 3]
+    assert "  * mrpc: undecided (-30.00 points over 1 pair of 1 dense model, too few" in module["render"](other)
     # Rows of other steps are rows of their own; a seed counts once, after the most steps that both methods have.
     results += [result("rte", "spd", 0, 80.0, 0.0, steps=9), result("rte", "gmp-kd", 0, 70.0, 4.0, steps=9)]
     results += [result("rte", "spd", 1, 99.0, 0.0, steps=9), result("rte", "gmp-kd", 2, 1.0, 0.0, steps=9)]

@@ -29,6 +29,9 @@ FIRST_PROBABILITY = 0.8
 PRUNE_SHARE, RISE_SHARE = 1 / 2, 1 / 6
 """Of the steps: SPD prunes in 30 of 60 epochs, and its probability rises to 1 in the next 10."""
 
+HALF, MOST = 0.5, 0.9
+"""Sparsities at which learning rates were chosen."""
+
 EVENTS, COMPENSATED_EVENTS = 12, 8
 """Cuts of gradual pruning; one that compensates costs as much as a dozen steps of training."""
 
@@ -46,13 +49,15 @@ class Method:
             labels and, where ``soft`` says so, the teacher's outputs.
         soft: weight of the teacher's outputs beside the labels.
         grafting: ``"progressive"``, ``"constant"`` or ``"none"``.
-        lr: peak learning rate, chosen on held-out data as `experiments/spd/README.md` says.
+        lr: peak learning rate at 90 % and more, chosen on held-out data as `experiments/spd/README.md` says.
+        lr_half: the same at 50 % and less.
         begin: share of the target sparsity that the first step jumps.
         restart: whether the learning rate restarts where the pruning ends.
     """
 
     criterion: Criterion
     lr: float
+    lr_half: float
     layers_only: bool = False
     layer_losses: bool = False
     soft: float = 0.0
@@ -60,6 +65,16 @@ class Method:
     grafting: Literal["progressive", "constant", "none"] = "none"
     begin: float = 0.0
     restart: bool = True
+
+    def peak_lr(self, sparsity: float) -> float:
+        """The peak learning rate where so much of all layers together goes: geometric between half and 90 %.
+
+        What few cuts have broken needs small steps to mend; a rate for 90 % breaks more than they did.
+        """
+        if sparsity >= MOST:
+            return self.lr
+        share = max(0.0, (sparsity - HALF) / (MOST - HALF))
+        return float(self.lr_half * (self.lr / self.lr_half) ** share)
 
     def terms(self, kind: str, mask_padding: bool) -> LossTerms:
         """The loss for a task of this kind."""
@@ -79,27 +94,27 @@ class Method:
         return MixedReplacing(FIRST_PROBABILITY, pruned, max(1, round(RISE_SHARE * steps)))
 
 
-_SPD_LR, _GMP_LR, _SOFT = 1.2e-3, 3.2e-4, 4.0
+_SPD_LR, _GMP_LR, _SOFT = (1.2e-3, 3.2e-4), (3.2e-4, 3.2e-4), 4.0
 _JUMP = 0.75
 """Of the target, before any training: what compensation makes up for alone needs no steps to recover."""
 
 METHODS = {
-    "spd": Method("gradual", _SPD_LR, layers_only=True, layer_losses=True, grafting="progressive"),
-    "spd-constant": Method("gradual", _SPD_LR, layers_only=True, layer_losses=True, grafting="constant"),
-    "layer-kd-frozen": Method("gradual", _SPD_LR, layers_only=True, layer_losses=True),
-    "gmp-kd-layers": Method("gradual", _SPD_LR, layer_losses=True),
-    "gmp-kd": Method("gradual", _GMP_LR, soft=_SOFT),
-    "gmp": Method("gradual", _GMP_LR),
-    "gradual-sparsegpt": Method("gradual-sparsegpt", _GMP_LR, soft=_SOFT, begin=_JUMP),
+    "spd": Method("gradual", *_SPD_LR, layers_only=True, layer_losses=True, grafting="progressive"),
+    "spd-constant": Method("gradual", *_SPD_LR, layers_only=True, layer_losses=True, grafting="constant"),
+    "layer-kd-frozen": Method("gradual", *_SPD_LR, layers_only=True, layer_losses=True),
+    "gmp-kd-layers": Method("gradual", *_SPD_LR, layer_losses=True),
+    "gmp-kd": Method("gradual", *_GMP_LR, soft=_SOFT),
+    "gmp": Method("gradual", *_GMP_LR),
+    "gradual-sparsegpt": Method("gradual-sparsegpt", *_GMP_LR, soft=_SOFT, begin=_JUMP),
     "gradual-sparsegpt+spd": Method(
-        "gradual-sparsegpt", _SPD_LR, layers_only=True, layer_losses=True, grafting="progressive", begin=_JUMP
+        "gradual-sparsegpt", *_SPD_LR, layers_only=True, layer_losses=True, grafting="progressive", begin=_JUMP
     ),
-    "movement": Method("movement", _GMP_LR, soft=_SOFT),
-    "magnitude": Method("magnitude", _GMP_LR, soft=_SOFT, restart=False),
-    "wanda": Method("wanda", _GMP_LR, soft=_SOFT, restart=False),
-    "sparsegpt": Method("sparsegpt", _GMP_LR, soft=_SOFT, restart=False),
+    "movement": Method("movement", *_GMP_LR, soft=_SOFT),
+    "magnitude": Method("magnitude", *_GMP_LR, soft=_SOFT, restart=False),
+    "wanda": Method("wanda", *_GMP_LR, soft=_SOFT, restart=False),
+    "sparsegpt": Method("sparsegpt", *_GMP_LR, soft=_SOFT, restart=False),
     "sparsegpt+spd": Method(
-        "sparsegpt", _SPD_LR, layers_only=True, layer_losses=True, grafting="progressive", restart=False
+        "sparsegpt", *_SPD_LR, layers_only=True, layer_losses=True, grafting="progressive", restart=False
     ),
 }
 SCORE_LR = 2e-2

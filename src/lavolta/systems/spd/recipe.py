@@ -237,7 +237,9 @@ def prune_teacher(
         opts.seed,
         opts.accelerator,
     )
-    rate = RestartedDecay(opts.lr or method.lr, rate_ends(steps, pruned, method.restart))
+    # Cells are whole: ratios that were found come to an overall one but for a rounding.
+    peak = opts.lr or method.peak_lr(round(overall_sparsity(teacher.loaded.linear_shapes, targets), 3))
+    rate = RestartedDecay(peak, rate_ends(steps, pruned, method.restart))
     config = SparseConfig(
         rate,
         score_rate=SCORE_LR / rate.peak,
@@ -276,7 +278,7 @@ def prune_teacher(
     for parameter in student.module.parameters():
         parameter.requires_grad_(True)
     student.module.to("cpu")
-    facts = _facts(opts, method, teacher, run, student, masked, masks, info, steps, targets)
+    facts = _facts(opts, method, teacher, run, student, masked, masks, info, steps, targets, peak)
     facts |= {"scores": scores, "doubt": doubt}
     return Pruned(student, masks, info, facts)
 
@@ -356,6 +358,7 @@ def _facts(
     info: list[dict[str, Any]],
     steps: int,
     targets: Mapping[str, float],
+    lr: float,
 ) -> dict[str, Any]:
     removed = [model_sparsity(masked.grids, level) for level in masks]
     linear = sum(grid.out_features * grid.in_features for grid in masked.grids.values())
@@ -372,7 +375,7 @@ def _facts(
         "method": opts.method,
         "title": defaults.METHODS[opts.method],
         "settings": asdict(method),
-        "lr": opts.lr or method.lr,
+        "lr": lr,
         "steps": steps,
         "train_rows": len(teacher.splits.train),
         "dense_score": teacher.score,
