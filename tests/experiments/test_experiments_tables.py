@@ -66,7 +66,7 @@ def test_the_rows_of_spd_are_at_the_rates_of_their_methods() -> None:
         result = json.loads(path.read_text(encoding="utf-8"))
         if result["method"] != "dense":
             method = result["method"].removeprefix("aebert+").replace("aebert", "magnitude")
-            assert result["lr"] == METHODS[method].peak_lr(round(result["encoder_sparsity"], 3)), path
+            assert result["lr"] == METHODS[method].peak_lr(round(result["encoder_sparsity"], 3), 384), path
 
 
 def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,19 @@ def test_a_quick_command_on_a_real_slice(shared_data: Path, tmp_path: Path, caps
     assert out.exists()
 
 
+def test_learning_rates_fall_with_sparsity_and_with_width() -> None:
+    spd = METHODS["spd"]
+    rates = [spd.peak_lr(sparsity, 384) for sparsity in (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)]
+    assert rates[0] == rates[1] == spd.lr_half
+    assert rates[-1] == rates[-2] == spd.lr
+    # Halfway between, the geometric mean.
+    assert rates[3] == pytest.approx((spd.lr * spd.lr_half) ** 0.5)
+    assert rates == sorted(rates)
+    # SPD's published example for BERT-base, confirmed in the authors' code: 6.4e-4.
+    assert spd.peak_lr(0.9, 768) == pytest.approx(6.4e-4, rel=0.1)
+    assert spd.peak_lr(0.9, 16) == spd.peak_lr(0.9, 384)
+
+
 def test_the_table_of_methods_has_the_names_of_the_command() -> None:
     assert list(METHODS) == list(defaults.METHODS)
 

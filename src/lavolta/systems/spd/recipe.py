@@ -238,7 +238,8 @@ def prune_teacher(
         opts.accelerator,
     )
     # Cells are whole: ratios that were found come to an overall one but for a rounding.
-    peak = opts.lr or method.peak_lr(round(overall_sparsity(teacher.loaded.linear_shapes, targets), 3))
+    overall = round(overall_sparsity(teacher.loaded.linear_shapes, targets), 3)
+    peak = opts.lr or method.peak_lr(overall, teacher.loaded.spec.hidden)
     rate = RestartedDecay(peak, rate_ends(steps, pruned, method.restart))
     config = SparseConfig(
         rate,
