@@ -324,6 +324,16 @@ def test_the_tokenizer_truncates_and_does_not_pad(tmp_path: Path) -> None:
     assert len(carried.encode("a " * 100).ids) == loaded.spec.max_tokens == 24
     (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
     assert len(load_encoder(folder).tokenizer.encode("a " * 100).ids) == 5
+    config = tmp_path / "tokenizer_config.json"
+    for length, tokens in ((4, 4), (7, 5), (10**30, 5), (1e30, 5)):
+        config.write_text(json.dumps({"model_max_length": length}))
+        assert len(load_encoder(folder).tokenizer.encode("a " * 100).ids) == tokens
+    config.write_text("{}")
+    assert len(load_encoder(folder).tokenizer.encode("a " * 100).ids) == 5
+    for wrong in ('{"model_max_length": "many"}', '{"model_max_length": 0}', '{"model_max_length": NaN}', "[]", "{"):
+        config.write_text(wrong)
+        with pytest.raises(UserInputError, match=r"tokenizer_config\.json has"):
+            load_encoder(folder)
 
 
 def test_a_broken_tokenizer_is_one_sentence(tmp_path: Path) -> None:

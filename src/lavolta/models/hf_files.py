@@ -22,6 +22,8 @@ AUTO_CLASSES = {
     "causal-lm": "AutoModelForCausalLM",
 }
 """Kind of model to the class of transformers that loads it."""
+LENGTHS = (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length"))
+"""Files that may say where texts are cut, and their words for it; the smallest counts."""
 
 
 def find_model(source: str) -> str:
@@ -150,14 +152,22 @@ def _find_file(folder: str, name: str) -> str | None:
 
 
 def _max_sequence(folder: str) -> int:
-    """The length that a sentence-transformers folder was trained with; no limit where it says nothing."""
-    path = Path(folder) / "sentence_bert_config.json"
-    if not path.is_file():
-        return 1 << 30
-    try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["max_seq_length"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserInputError(f"{path} has no readable max_seq_length ({error}); repair or delete it.") from error
+    """The length that texts were cut at when the model was trained; no limit where its files say nothing."""
+    limit = 1 << 30
+    for name, key in LENGTHS:
+        found = _find_file(folder, name)
+        if found is None:
+            continue
+        try:
+            stated = json.loads(Path(found).read_text(encoding="utf-8")).get(key)
+            # Transformers writes a huge number for "no limit".
+            length = limit if stated is None else int(min(stated, limit))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise UserInputError(f"{found} has no readable {key} ({error}); repair or delete it.") from error
+        if length < 1:
+            raise UserInputError(f"{found} has {key} {stated}; give at least 1, or delete it.")
+        limit = min(limit, length)
+    return limit
 
 
 @contextlib.contextmanager
