@@ -126,7 +126,9 @@ def scores_of(rows: OwnRows) -> list[float]:
         try:
             score = float(label)
         except ValueError as error:
-            raise UserInputError(f"{rows.path} line {line} has the score {label!r}, which is no number.") from error
+            raise UserInputError(
+                f"{rows.path} line {line} has the score {label!r}, which is no number; correct it."
+            ) from error
         if not (math.isfinite(score) and abs(score) <= LARGEST_SCORE):
             raise UserInputError(
                 f"{rows.path} line {line} has the score {label}; scale the scores to lie within -10 and 10."
