@@ -99,7 +99,7 @@ class Method:
         return MixedReplacing(FIRST_PROBABILITY, pruned, max(1, round(RISE_SHARE * steps)))
 
 
-_SPD_LR, _GMP_LR, _SOFT = (1.2e-3, 3.2e-4), (3.2e-4, 3.2e-4), 4.0
+_SPD_LR, _GMP_LR, _SOFT = (1.2e-3, 8e-5), (3.2e-4, 3.2e-4), 4.0
 _JUMP = 0.75
 """Of the target, before any training: what compensation makes up for alone needs no steps to recover."""
 
