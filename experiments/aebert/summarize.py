@@ -16,6 +16,7 @@ from lavolta.report.generated import summary_command
 
 CHOSEN = "chosen-"
 DEFAULT_PROXY = "kl"
+SHOWN = ("kl", "hidden", "loss", "ladder", "reconstruction")
 LEAST_CANDIDATES = 10
 """Fewer do not make a rank correlation."""
 NORMAL_95 = 1.96
@@ -38,11 +39,12 @@ def summarize(results: list[dict[str, Any]]) -> dict[str, Any]:
     by_task = {}
     for task in sorted({result["task"] for result in results}):
         rows = [result for result in results if result["task"] == task and result["row"] != "dense"]
+        asked = sorted({proxy for row in rows for proxy in row["proxies"]})
         by_task[task] = {
             "dense_score": _mean(r["dense_score"] for r in results if r["task"] == task),
             "metric": next(r["metric"] for r in results if r["task"] == task),
             "candidates": len(rows),
-            "proxy_spearman": {proxy: correlation(rows, proxy) for proxy in sorted(rows[0]["proxies"])} if rows else {},
+            "proxy_spearman": {proxy: correlation(rows, proxy) for proxy in asked},
             "gain_over_uniform": gains(rows, "uniform"),
             "gain_over_global_magnitude": gains(rows, "global-magnitude"),
             "gain_over_random": gains(rows, "random-"),
@@ -70,7 +72,7 @@ def correlation(rows: list[dict[str, Any]], proxy: str) -> dict[str, Any] | None
     """
     groups: dict[tuple[float, int, int], list[dict[str, Any]]] = {}
     # A candidate that a proxy chose is none of its test.
-    for row in (row for row in rows if not row["row"].startswith(CHOSEN)):
+    for row in (row for row in rows if not row["row"].startswith(CHOSEN) and proxy in row["proxies"]):
         groups.setdefault(_setting(row), []).append(row)
     large = [group for group in groups.values() if len(group) >= LEAST_CANDIDATES]
     if not large:
@@ -194,12 +196,12 @@ def _slices(found: dict[str, Any]) -> str:
 
 def _table(task: str, results: list[dict[str, Any]]) -> str:
     lines = [
-        "| row | ratio | whole model | seed | steps | before | fine-tuned | kl | loss | ladder | reconstruction |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| row | ratio | whole model | seed | steps | before | fine-tuned | {' | '.join(SHOWN)} |",
+        "|---|---|---|---|---|---|---|" + "---|" * len(SHOWN),
     ]
     for row in results:
         if row["task"] == task and row["row"] != "dense":
-            scores = " | ".join(f"{row['proxies'][p]:.4f}" for p in ("kl", "loss", "ladder", "reconstruction"))
+            scores = " | ".join(f"{row['proxies'][p]:.4f}" if p in row["proxies"] else "-" for p in SHOWN)
             lines.append(
                 f"| {row['row']} | {row['encoder_sparsity']:.2f} | {row['whole_sparsity']:.2f} | {row['seed']} | "
                 f"{row['steps']} | {row['score_before']:.2f} | {row['score']:.2f} | {scores} |"

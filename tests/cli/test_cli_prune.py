@@ -178,7 +178,7 @@ def test_prune_shows_people_both_sparsities(pruner: ModuleType, invoke: Invoke, 
             "gradual-sparsegpt has none; take --method aebert or aebert+gradual-sparsegpt.",
         ),
         (["--device", "odroid-xu3-a7", "--deadline-ms", "9"], "--device is for a search for ratios"),
-        (["--method", "aebert+gmp-kd", "--proxy", "luck"], "--proxy is 'luck'; choose one of kl, loss, ladder"),
+        (["--method", "aebert+gmp-kd", "--proxy", "luck"], "--proxy is 'luck'; choose one of kl, hidden, loss"),
         (["--method", "aebert", "--device", "odroid-xu3-a7"], "--device with --deadline-ms, --energy-mj or both"),
         (["--method", "aebert", "--energy-mj", "5"], "--device with --deadline-ms, --energy-mj or both"),
         (

@@ -31,7 +31,8 @@ def write(folder: Path, **files: str | bytes) -> Path:
 
 def test_texts_with_classes(tmp_path: Path) -> None:
     # A quoted comma, a quote, a line break inside a cell, an empty line, another column, a byte order mark.
-    train = '\ufeffid,text,label\r\n1,"a, ""b""\nc",yes\r\n\r\n2,d,no\r\n3,e,yes\r\n'
+    # Columns without a name are other columns, and a blank beside a class is none of its name.
+    train = '\ufeffid,text,label,,\r\n1,"a, ""b""\nc",yes,,\r\n\r\n2,d,no ,,\r\n3,e, yes,,\r\n'
     task = load_task("Classification", write(tmp_path, train_csv=train, dev_jsonl='{"text": "x", "label": "no"}\n\n'))
     assert task.train.texts == ['a, "b"\nc', "d", "e"]
     assert task.train.second is None
@@ -46,7 +47,7 @@ def test_texts_with_classes(tmp_path: Path) -> None:
 
 
 def test_pairs_with_scores(tmp_path: Path) -> None:
-    train = 'text\ttext2\tscore\nHe said " no.\tNo.\t0.25\nA\u2028B\tC\t-1e1\n'
+    train = '\ntext\ttext2\tscore\nHe said " no.\tNo.\t0.25\r\n\nA\u2028B\tC\t-1e1\n\n'
     dev = '{"text": "p", "text2": "q", "score": 3}\n{"text": "r", "text2": 7, "score": "0.5"}'
     task = load_task("regression", write(tmp_path, train_tsv=train, dev_jsonl=dev))
     assert task.train.texts == [('He said " no.', "No."), ("A\u2028B", "C")]
@@ -57,7 +58,7 @@ def test_pairs_with_scores(tmp_path: Path) -> None:
 
 
 def test_classes_that_are_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
-    rows = "".join(f'{{"text": "t", "label": {label}}}\n' for label in ("10", '"9"', "-1", "10"))
+    rows = "".join(f'{{"text": "t", "label": {label}}}\n' for label in ("10", '"9"', "-1", "10.0"))
     task = load_task("classification", write(tmp_path, train_jsonl=rows, dev_jsonl='{"text": "t", "label": 9}'))
     assert task.labels == ["-1", "9", "10"]
     assert task.train.labels.tolist() == [2, 1, 0, 2]
@@ -72,8 +73,26 @@ def test_classes_are_numbered_as_a_head_numbers_them(tmp_path: Path) -> None:
     assert other.labels == ["yes", "no"]
     assert [other.labels[place] for place in other.train.labels] == ["yes", "no", "yes"]
     assert other.dev.labels.tolist() == [0]
-    with pytest.raises(UserInputError, match=r"classes of classification are no, yes, and those of the model NO, YES"):
-        task.ordered_like(["NO", "YES"])
+    assert task.ordered_like(["YES", "No"]).dev.labels.tolist() == [0]
+    with pytest.raises(
+        UserInputError, match=r"the files have the classes no that the model has not, and the model maybe"
+    ):
+        task.ordered_like(["maybe", "yes"])
+
+
+def test_numbers_are_names_where_the_files_have_them(tmp_path: Path) -> None:
+    # Sorted as text, as many a label map is.
+    rows = "text,label\n" + "".join(f"t,{label}\n" for label in (1, 2, 10))
+    task = load_task("classification", write(tmp_path, train_csv=rows, dev_csv=rows))
+    assert task.ordered_like(["1", "10", "2"]).train.labels.tolist() == [0, 2, 1]
+    assert task.ordered_like(["0", "1", "2"]) is task
+
+
+def test_classes_that_differ_in_case_alone_stay_apart(tmp_path: Path) -> None:
+    rows = "text,label\na,us\nb,US\n"
+    task = load_task("classification", write(tmp_path, train_csv=rows, dev_csv=rows))
+    assert task.labels == ["US", "us"]
+    assert task.ordered_like(["us", "US"]).train.labels.tolist() == [0, 1]
 
 
 def test_names_of_classes_are_part_of_the_mark(tmp_path: Path) -> None:
@@ -103,7 +122,7 @@ def test_every_text_comes_back(
     (folder / f"train.{quoting}").write_bytes(content.encode())
     found = read_own(folder, "train", "classification")
     assert found.second is not None
-    assert list(zip(found.first, found.second, found.labels, strict=True)) == rows
+    assert list(zip(found.first, found.second, found.labels, strict=True)) == [(a, b, c.strip()) for a, b, c in rows]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +137,9 @@ def test_every_text_comes_back(
         ({"train_csv": "text,score\na,1\n"}, "line 2 has no 'label'"),
         ({"train_csv": "text,label\na,yes\nb\n"}, "line 3 has 1 columns, and its first line 2"),
         ({"train_csv": 'text,label\n"a\nb",yes\n"c,no\n'}, "line 4 is not CSV"),
-        ({"train_csv": "text,text,label\na,b,yes\n"}, "names a column twice"),
+        ({"train_csv": "text,text,label\na,b,yes\n"}, "has two columns 'text'"),
+        ({"train_csv": f'text,label\n"{"a" * 200_000}",yes\n'}, "line 2 is not CSV .*JSON lines"),
+        ({"train_csv": f"text,label\na,no\nb,{'l' * 50}\n", "dev_csv": f"text,label\nx,{'m' * 999}\n"}, "'m{40}...'"),
         ({"train_csv": "text,label\na,yes\n  ,no\n"}, "line 3 has an empty 'text'"),
         ({"train_csv": "text,label\na,yes\nb,yes\n"}, "has one class, 'yes'"),
         ({"train_csv": "text,label\na,no\nb,maybe\n"}, "dev.csv line 2 has the label 'yes', which no training row has"),
@@ -136,14 +157,15 @@ def test_every_text_comes_back(
     ],
 )
 def test_broken_files_are_refused_with_the_line(files: dict[str, str | bytes], words: str, tmp_path: Path) -> None:
-    write(tmp_path, dev_csv=DEV, **files)
+    write(tmp_path, **{"dev_csv": DEV, **files})
     with pytest.raises(UserInputError, match=words):
         load_task("classification", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("score", "words"),
-    [("x", "'x', which is no number"), ("nan", "within -10 and 10"), ("inf", "within"), ("10.5", "within")],
+    [(score, "which is no number") for score in ("x", "nan", "inf", "1_0", "\u0663", "0x1")]
+    + [(score, "within -10 and 10") for score in ("10.5", "-1e999")],
 )
 def test_impossible_scores_are_refused(score: str, words: str, tmp_path: Path) -> None:
     write(tmp_path, train_csv=f"text,score\na,1\nb,{score}\n", dev_csv="text,score\na,1\n")

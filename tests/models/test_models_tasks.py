@@ -94,6 +94,19 @@ def test_unknown_tasks_and_missing_folders_are_refused(tmp_path: Path) -> None:
         load_task("rte", tmp_path)
 
 
+def test_f1_is_of_the_same_class_whatever_its_number(tmp_path: Path) -> None:
+    header = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+    rows = header + "1\t0\t0\ta\tb\n1\t0\t0\ta\tb\n0\t0\t0\ta\tb\n"
+    task = load_task("mrpc", write(tmp_path, train=rows, dev=rows))
+    other = task.ordered_like(["equivalent", "not_equivalent"])
+    assert other.dev.labels.tolist() == [0, 0, 1]
+    outputs = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    # One of two found, one false alarm.
+    assert task.score(outputs, task.dev.labels)["f1"] == other.score(outputs[:, ::-1], other.dev.labels)["f1"] == 0.5
+    # GLUE's order is known: other names for its classes change nothing.
+    assert task.ordered_like(["different", "same"]) is task
+
+
 def test_scores_of_outputs(tmp_path: Path) -> None:
     rte = load_task("rte", write(tmp_path, train=RTE + "0\ta\tb\tentailment\n", dev=RTE + "0\tx\ty\tentailment\n"))
     assert rte.score(np.array([[2.0, 1.0], [0.0, 1.0]]), np.array([0, 0])) == {"accuracy": 0.5}

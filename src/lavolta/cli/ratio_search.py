@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lavolta.systems.spd.output import FoundRatios, RatioSearch
     from lavolta.training.task_data import TaskSplits
 
-PROXIES = ("hidden", "kl", "loss", "ladder", "reconstruction")
+PROXIES = ("kl", "hidden", "loss", "ladder", "reconstruction")
 """Those of `lavolta.training.proxies`, which needs torch."""
 
 

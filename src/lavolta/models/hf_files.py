@@ -23,7 +23,9 @@ AUTO_CLASSES = {
 }
 """Kind of model to the class of transformers that loads it."""
 LENGTHS = (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length"))
-"""Files that may say where texts are cut, and their words for it; the smallest counts."""
+"""Files that may say where texts are cut, and their words for it; the first that does counts, as it does in
+sentence-transformers."""
+NO_LIMIT = 1 << 30
 
 
 def find_model(source: str) -> str:
@@ -153,7 +155,6 @@ def _find_file(folder: str, name: str) -> str | None:
 
 def _max_sequence(folder: str) -> int:
     """The length that texts were cut at when the model was trained; no limit where its files say nothing."""
-    limit = 1 << 30
     for name, key in LENGTHS:
         found = _find_file(folder, name)
         if found is None:
@@ -161,13 +162,14 @@ def _max_sequence(folder: str) -> int:
         try:
             stated = json.loads(Path(found).read_text(encoding="utf-8")).get(key)
             # Transformers writes a huge number for "no limit".
-            length = limit if stated is None else int(min(stated, limit))
+            length = None if stated is None else int(min(stated, NO_LIMIT))
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserInputError(f"{found} has no readable {key} ({error}); repair or delete it.") from error
-        if length < 1:
+        if length is not None and length < 1:
             raise UserInputError(f"{found} has {key} {stated}; give at least 1, or delete it.")
-        limit = min(limit, length)
-    return limit
+        if length is not None:
+            return length
+    return NO_LIMIT
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ SUFFIXES = ("csv", "tsv", "jsonl")
 TEXT, SECOND = "text", "text2"
 COLUMNS = {"classification": "label", "regression": "score"}
 """Kind of a task to the column that is to be predicted."""
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+MOST_SHOWN = 40
 LARGEST_SCORE = 10.0
 """A head begins near zero and learns scores of about one; far larger ones it would not reach."""
 
@@ -77,7 +79,8 @@ def read_own(folder: Path, split: str, kind: str) -> OwnRows:
         for name in there:
             if not row[name].strip():
                 raise UserInputError(f"{path} line {line} has an empty {name!r}; fill it in, or take the row out.")
-            columns.setdefault(name, []).append(row[name])
+            # A blank beside a class is none of its name.
+            columns.setdefault(name, []).append(row[name].strip() if name == label else row[name])
         lines.append(line)
     if not lines:
         raise UserInputError(f"{path} has no rows; give at least one.")
@@ -93,7 +96,9 @@ def class_names(rows: OwnRows) -> list[str]:
     """
     names = set(rows.labels)
     if len(names) < 2:
-        raise UserInputError(f"{rows.path} has one class, {rows.labels[0]!r}; there is nothing to tell apart.")
+        raise UserInputError(
+            f"{rows.path} has one class, {shortened(rows.labels[0])!r}; give rows of another one to tell it from."
+        )
     try:
         return sorted(names, key=lambda name: (int(name), name))
     except ValueError:
@@ -110,7 +115,8 @@ def class_places(rows: OwnRows, names: list[str]) -> list[int]:
     for line, label in zip(rows.lines, rows.labels, strict=True):
         if label not in places:
             raise UserInputError(
-                f"{rows.path} line {line} has the label {label!r}, which no training row has; correct it, or add rows."
+                f"{rows.path} line {line} has the label {shortened(label)!r}, which no training row has; correct it, "
+                "or add rows."
             )
     return [places[label] for label in rows.labels]
 
@@ -123,17 +129,15 @@ def scores_of(rows: OwnRows) -> list[float]:
     """
     found = []
     for line, label in zip(rows.lines, rows.labels, strict=True):
-        try:
-            score = float(label)
-        except ValueError as error:
+        if not NUMBER.fullmatch(label):
             raise UserInputError(
-                f"{rows.path} line {line} has the score {label!r}, which is no number; correct it."
-            ) from error
-        if not (math.isfinite(score) and abs(score) <= LARGEST_SCORE):
-            raise UserInputError(
-                f"{rows.path} line {line} has the score {label}; scale the scores to lie within -10 and 10."
+                f"{rows.path} line {line} has the score {shortened(label)!r}, which is no number; correct it."
             )
-        found.append(score)
+        if not abs(float(label)) <= LARGEST_SCORE:
+            raise UserInputError(
+                f"{rows.path} line {line} has the score {shortened(label)}; scale the scores to lie within -10 and 10."
+            )
+        found.append(float(label))
     return found
 
 
@@ -150,13 +154,22 @@ def _csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
                 yield begins, _named(path, begins, header, row)
             begins = reader.line_num + 1
     except csv.Error as error:
-        raise UserInputError(f"{path} line {begins} is not CSV ({error}); save it anew.") from error
+        # A quotation mark that is never closed makes one cell of all the rest, too.
+        raise UserInputError(
+            f"{path} line {begins} is not CSV ({error}); repair its quotation marks, or write JSON lines."
+        ) from error
 
 
 def _tsv(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    header, *rows = (line.removesuffix("\r").split("\t") for line in text.removesuffix("\n").split("\n"))
-    for line, row in enumerate(rows, start=2):
-        yield line, _named(path, line, header, row)
+    header: list[str] | None = None
+    for line, content in enumerate(text.split("\n"), start=1):
+        row = content.removesuffix("\r").split("\t")
+        if row == [""]:
+            continue
+        if header is None:
+            header = row
+        else:
+            yield line, _named(path, line, header, row)
 
 
 def _jsonl(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
@@ -177,8 +190,9 @@ def _jsonl(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
 def _named(path: Path, line: int, header: list[str], row: list[str]) -> dict[str, str]:
     if len(row) != len(header):
         raise UserInputError(f"{path} line {line} has {len(row)} columns, and its first line {len(header)}; repair it.")
-    if len(set(header)) != len(header):
-        raise UserInputError(f"{path} names a column twice in its first line; rename one.")
+    twice = [name for name in (TEXT, SECOND, *COLUMNS.values()) if header.count(name) > 1]
+    if twice:
+        raise UserInputError(f"{path} has two columns {twice[0]!r}; rename one.")
     return dict(zip(header, row, strict=True))
 
 
@@ -187,5 +201,12 @@ def _is_cell(value: Any) -> bool:
 
 
 def _word(value: str | float) -> str:
-    # The words of JSON: true, and 1.0 as it is there.
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return value
+    # 1.0 is the class 1. The words of JSON for the rest: true.
+    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def shortened(cell: str) -> str:
+    """A cell as a message shows it: swapped columns would show a document."""
+    return cell if len(cell) <= MOST_SHOWN else f"{cell[:MOST_SHOWN]}..."

@@ -48,6 +48,7 @@ class TaskData:
         outputs: of the model's head.
         kind: ``"classification"`` or ``"regression"``.
         labels: names of the classes in order; empty for a regression.
+        positive: the class that F1 is of.
     """
 
     name: str
@@ -58,6 +59,7 @@ class TaskData:
     outputs: int
     kind: str
     labels: list[str]
+    positive: int = 1
 
     def score(self, outputs: NDArray[np.floating], truth: NDArray[np.generic]) -> dict[str, float]:
         """Every metric of the task for a model's ``outputs (n, outputs)`` and labels ``(n,)``; values are 0 to 1."""
@@ -73,7 +75,7 @@ class TaskData:
         predicted = outputs.argmax(axis=1)
         found = {"accuracy": metrics.accuracy(predicted, truth)}
         if self.metric == "f1":
-            found["f1"] = metrics.f1(predicted, truth)
+            found["f1"] = metrics.f1(predicted, truth, self.positive)
         if self.name in own_tasks.COLUMNS:
             found["macro_f1"] = float(np.mean([metrics.f1(predicted, truth, place) for place in np.unique(truth)]))
         return found
@@ -82,26 +84,42 @@ class TaskData:
         """The same task with its classes numbered as a head numbers them, which may be in another order.
 
         Args:
-            names: of the head's outputs. Those that are numbers, or that transformers gave for want of better ones,
-                keep the order of the files.
+            names: of the head's outputs, in any case. Where they are numbers, or what transformers gives for want of
+                better ones, the order of the files stays, and that of GLUE in its tasks.
 
         Raises:
-            UserInputError: the names are those of other classes.
+            UserInputError: the names are those of other classes than the files have.
         """
-        if self.kind != "classification" or names == self.labels or all(_UNNAMED.fullmatch(name) for name in names):
+        ours, theirs = ([name.casefold() for name in some] for some in (self.labels, names))
+        if len(set(ours)) != len(ours):
+            ours, theirs = self.labels, names
+        if self.kind != "classification" or names == self.labels:
             return self
-        if sorted(names) != sorted(self.labels):
+        if sorted(ours) != sorted(theirs):
+            # GLUE has one order of its classes, whatever a model calls them.
+            if self.name not in own_tasks.COLUMNS or all(_UNNAMED.fullmatch(name) for name in names):
+                return self
+            strange = [name for name, folded in zip(self.labels, ours, strict=True) if folded not in theirs]
+            unknown = [name for name, folded in zip(names, theirs, strict=True) if folded not in ours]
             raise UserInputError(
-                f"the classes of {self.name} are {_listed(self.labels)}, and those of the model {_listed(names)}; name "
-                "them alike in the files, or in id2label of the model's config.json."
+                f"the files have the classes {_listed(strange)} that the model has not, and the model "
+                f"{_listed(unknown)} that the files have not; name them alike there, or in id2label of the model's "
+                "config.json."
             )
-        moved = np.array([names.index(label) for label in self.labels], dtype=np.int64)
+        moved = np.array([theirs.index(label) for label in ours], dtype=np.int64)
 
         def renumbered(split: Split) -> Split:
             return replace(split, labels=moved[split.labels.astype(np.int64)])
 
         test = None if self.test is None else renumbered(self.test)
-        return replace(self, train=renumbered(self.train), dev=renumbered(self.dev), test=test, labels=list(names))
+        return replace(
+            self,
+            train=renumbered(self.train),
+            dev=renumbered(self.dev),
+            test=test,
+            labels=list(names),
+            positive=int(moved[self.positive]),
+        )
 
 
 @dataclass(frozen=True)
@@ -196,7 +214,7 @@ def _own_task(kind: str, folder: Path) -> TaskData:
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:MOST_LISTED])
+    shown = ", ".join(own_tasks.shortened(name) for name in names[:MOST_LISTED]) or "none"
     return f"{shown} and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else shown
 
 

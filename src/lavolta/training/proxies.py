@@ -29,7 +29,7 @@ from lavolta.training.masking import expanded_rank
 from lavolta.training.oneshot import compensate_linears, gradual_rankings
 from lavolta.training.saliency import LinearStats, collect_stats
 
-PROXIES = ("hidden", "kl", "loss", "ladder", "reconstruction")
+PROXIES = ("kl", "hidden", "loss", "ladder", "reconstruction")
 RUNGS = (0.0, 0.2, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.98)
 """Ratios at which a layer's output error is computed; between them it is interpolated."""
 LADDER = (0.3, 0.5, 0.65, 0.8, 0.9)

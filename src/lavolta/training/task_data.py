@@ -21,6 +21,7 @@ HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 256
 LOOK_ROWS = 256
 """Rows of training and development data that are scored along the way; the end scores all of the latter."""
 
+BEST = 100.0
 NORMAL_95 = 1.645
 """Standard deviations above chance that a fine-tuned model must reach: one-sided, 5 %."""
 
@@ -111,8 +112,17 @@ def chance(task: TaskData, labels: NDArray[np.generic]) -> tuple[str, float, flo
     return "accuracy", 100.0 * share, 100.0 * (share + NORMAL_95 * math.sqrt(share * (1.0 - share) / count))
 
 
+def untellable(task: TaskData, encoded: Encoded) -> str | None:
+    """One sentence, without its stop, if labelled rows are so few or so uneven that chance may score best on them."""
+    assert encoded.labels is not None
+    if chance(task, encoded.labels)[2] < BEST:
+        return None
+    return f"{len(encoded)} held-out rows of {task.name} are too few, or too uneven, to tell the teacher from chance"
+
+
 def at_chance(task: TaskData, encoded: Encoded, scores: Mapping[str, float], who: str, rows: str) -> str | None:
-    """One sentence, without its stop, if a model's scores on labelled rows are what chance gives; ``None`` if better.
+    """One sentence, without its stop, if a model's scores on labelled rows are what chance gives; ``None`` if better,
+    or if the rows are no judge, see `untellable`.
 
     Args:
         scores: what `task_scores` gave for these rows.
@@ -120,7 +130,7 @@ def at_chance(task: TaskData, encoded: Encoded, scores: Mapping[str, float], who
     """
     assert encoded.labels is not None
     metric, expected, limit = chance(task, encoded.labels)
-    if scores[metric] > limit:
+    if scores[metric] > limit or limit >= BEST:
         return None
     return (
         f"{who} has {metric} {scores[metric]:.1f} on {len(encoded)} {rows} rows of {task.name}, and knowing nothing "

@@ -55,10 +55,14 @@ def untrained(source: str, task: TaskData, training: TeacherTraining, seed: int)
     """
     loaded = load_encoder(source)
     if loaded.spec.task in ("classification", "regression"):
+        if loaded.spec.task == task.kind:
+            # Where names say which classes differ, their number says less.
+            task.ordered_like(loaded.spec.labels)
         if loaded.spec.task != task.kind or loaded.spec.outputs != task.outputs:
             raise UserInputError(
-                f"{source} has a head for {loaded.spec.task} with {loaded.spec.outputs} outputs, but {task.name} is "
-                f"{task.kind} with {task.outputs}; give an encoder without a head, or one fine-tuned on {task.name}."
+                f"{source} has a head for {loaded.spec.task} with {loaded.spec.outputs} outputs, but the data of "
+                f"{task.name} needs {task.kind} with {task.outputs}; give an encoder without a head, or one fine-tuned "
+                "on this task."
             )
         return loaded, True
     loaded = load_encoder(source, "embedding") if loaded.spec.task != "embedding" else loaded

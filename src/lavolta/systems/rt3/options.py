@@ -26,7 +26,7 @@ class CompressOptions:
     Args:
         source: a model folder or a packaged model.
         text: file with one sentence a line; ``None`` takes the text that comes with Python (or the task's own).
-        task: GLUE task to fine-tune on and compress for, with its data folder ``data``.
+        task: what to fine-tune on and compress for, as `load_task` takes it with its folder ``data``.
         device: profile that the levels are made for.
         deadline_ms: ``None`` takes the shortest that the dense model keeps at the highest clock.
         levels: number of levels.
@@ -75,7 +75,7 @@ class CompressOptions:
         if self.text is not None and self.task is not None:
             raise UserInputError("a text and a task were both given; give one of them.")
         if self.task is not None and self.data is None:
-            raise UserInputError(f"the task {self.task!r} needs its data; give the GLUE folder with --data.")
+            raise UserInputError(f"the task {self.task!r} needs its data; give its folder with --data.")
 
 
 def text_of(options: CompressOptions) -> TextData:

@@ -1,4 +1,4 @@
-"""What RT3 is tried on: the paper's language model, and an encoder fine-tuned on a GLUE task."""
+"""What RT3 is tried on: the paper's language model, and an encoder fine-tuned on a task."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Subject(Protocol):
 
 @dataclass
 class GlueSubject:
-    """An encoder fine-tuned on one GLUE task; scored on its development split."""
+    """An encoder fine-tuned on one task; scored on its development split."""
 
     name: str
     dense: LoadedModel
@@ -186,7 +186,7 @@ def glue_subject(
 
     Args:
         source: what `load_encoder` takes.
-        data: the GLUE folder.
+        data: folder of the task, as `load_task` takes it.
         cache: folder for the dense model, one for each task and seed.
         weights: of a student's loss; by default the label and the outputs once, the hidden states ten times.
         extra_tasks: tasks of ``data`` whose training pairs, without their labels, are distillation text too.

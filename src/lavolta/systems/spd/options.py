@@ -22,7 +22,7 @@ class PruneOptions:
 
     Args:
         source: a model folder or a packaged model; with a head for the task it is the teacher as it is.
-        task: GLUE task, with its folder ``data``.
+        task: as `load_task` takes it, with its folder ``data``.
         sparsity: share of the encoder's linear weights that goes, 0 to below 1; ``None`` where ratios of the layers, or
             a device, say it.
         method: a name of `defaults.METHODS`; ``"auto"`` becomes the best of them, or with ``levels`` the best that

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from lavolta.training.masking import MaskedLinears
 from lavolta.training.pruning import GradualMagnitude, Pruning, apply_masks, check_targets
 from lavolta.training.schedules import RestartedDecay
 from lavolta.training.sparse import SparseConfig, SparseRun, train_sparse
-from lavolta.training.task_data import TaskSplits, at_chance, split_task, task_score, task_scores
+from lavolta.training.task_data import TaskSplits, at_chance, split_task, task_score, task_scores, untellable
 from lavolta.training.teacher import TeacherTraining, fine_tune, looks, teacher_steps, untrained
 from lavolta.unfinished import TEACHERS, begin_work, remove_work
 
@@ -155,6 +155,8 @@ def make_teacher(
         loaded.module.to(opts.accelerator)
         if ready:
             task = task.ordered_like(loaded.spec.labels)
+            # A head may have no names for its classes; the files do.
+            loaded = replace(loaded, spec=replace(loaded.spec, labels=task.labels))
         splits = split_task(
             loaded,
             task,
@@ -175,6 +177,9 @@ def make_teacher(
         total = teacher_steps(len(splits.train), training)
         with clock.stage(progress, "fine-tune the teacher", total) as stage:
             curve = fine_tune(loaded, splits, training, opts.seed, saved, identity, opts.accelerator, teller(stage))
+    unsure = untellable(task, splits.held_out)
+    if unsure is not None:
+        progress.say(unsure)
     known = task_scores(loaded, task, splits.held_out, opts.accelerator)
     told = at_chance(task, splits.held_out, known, "the teacher", "held-out")
     doubt = told and f"{told}: it is not fine-tuned for this task"
