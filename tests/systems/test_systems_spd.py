@@ -302,7 +302,7 @@ def test_a_model_with_a_head_for_the_task_is_the_teacher(tiny_folder: Path, tiny
     shutil.rmtree(folder)
     save_model(folder)
     tiny_model("bert", 3, vocab_size=vocab, max_position_embeddings=128, **sizes).save_pretrained(folder)
-    with pytest.raises(UserInputError, match="with 3 outputs, but rte is classification with 2"):
+    with pytest.raises(UserInputError, match="with 3 outputs, but the data of rte needs classification with 2"):
         run(folder, tiny_glue, tmp_path / "other")
 
 
