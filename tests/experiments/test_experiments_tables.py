@@ -140,7 +140,7 @@ def test_the_words_about_spd_follow_the_numbers(monkeypatch: pytest.MonkeyPatch)
     assert (found["method"], found["loss_points"], found["seeds"]) == ("aebert+gmp", 0.75, [0, 1])
     # Two losses, 1.0 and 0.5: half of their distance by t(0.975, 1) = 12.706.
     assert found["interval"] == pytest.approx([0.75 - 0.25 * 12.706, 0.75 + 0.25 * 12.706], abs=1e-2)
-    assert "`aebert+gmp` loses 0.75 points against the dense model (seeds 0, 1; 95 % interval -2.43 to +3.93" in (
+    assert "`aebert+gmp` scores -0.75 points against the dense model (seeds 0, 1; 95 % interval -3.93 to +2.43" in (
         module["render"]({**summary, "combinations_at_50": {"rte": found}})
     )
     claims = {claim: answer["verdict"] for claim, answer in summary["claims"].items()}
