@@ -46,8 +46,8 @@ def _answers(summary: dict[str, Any]) -> str:
     for task, found in summary["combinations_at_50"].items():
         met = found["loss_points"] <= 0.0
         lines.append(
-            f"* Searched ratios at 50 %, {task}: `{found['method']}` scores {-found['loss_points']:+.2f} points against "
-            f"the dense model ({_seeds(found['seeds'])}; {_interval(found['interval'], -1)}; target: no loss, "
+            f"* Searched ratios at 50 %, {task}: `{found['method']}` scores {-found['loss_points']:+.2f} points "
+            f"against the dense model ({_seeds(found['seeds'])}; {_interval(found['interval'], -1)}; target: no loss, "
             f"{'met' if met else 'missed'})."
         )
     for claim, answer in summary["claims"].items():
