@@ -97,7 +97,7 @@ class TaskData:
             return self
         if sorted(ours) != sorted(theirs):
             # GLUE has one order of its classes, whatever a model calls them.
-            if self.name not in own_tasks.COLUMNS or all(_UNNAMED.fullmatch(name) for name in names):
+            if self.name not in own_tasks.COLUMNS or unnamed(names):
                 return self
             strange = [name for name, folded in zip(self.labels, ours, strict=True) if folded not in theirs]
             unknown = [name for name, folded in zip(names, theirs, strict=True) if folded not in ours]
@@ -156,6 +156,11 @@ LAYOUTS = {
 ALIASES = {"sts-b": "stsb"}
 _UNNAMED = re.compile(r"(LABEL_)?\d+")
 MOST_LISTED = 6
+
+
+def unnamed(classes: list[str]) -> bool:
+    """Whether names of a head's outputs say nothing: numbers, or what transformers gives for want of better ones."""
+    return all(_UNNAMED.fullmatch(name) for name in classes)
 
 
 def load_task(name: str, folder: str | Path) -> TaskData:

@@ -18,7 +18,7 @@ from lavolta.models.batching import StepBatches, predict, sorted_batches
 from lavolta.models.hf import load_encoder
 from lavolta.models.loaded import LoadedModel
 from lavolta.models.marks import model_mark, task_mark
-from lavolta.models.tasks import TaskData, load_task
+from lavolta.models.tasks import TaskData, load_task, unnamed
 from lavolta.progress import Progress, SilentProgress
 from lavolta.sparsity.ranking import LevelMasks, level_masks, model_sparsity
 from lavolta.stages import Clock, teller
@@ -155,8 +155,8 @@ def make_teacher(
         loaded.module.to(opts.accelerator)
         if ready:
             task = task.ordered_like(loaded.spec.labels)
-            # A head may have no names for its classes; the files do.
-            loaded = replace(loaded, spec=replace(loaded.spec, labels=task.labels))
+            if unnamed(loaded.spec.labels):
+                loaded = replace(loaded, spec=replace(loaded.spec, labels=task.labels))
         splits = split_task(
             loaded,
             task,
