@@ -30,16 +30,9 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The GLUE folder with RTE alone."""
-    from tiny_files import sentences
+    from tiny_files import write_rte
 
-    folder = tmp_path_factory.mktemp("glue")
-    (folder / "RTE").mkdir()
-    for name, count, seed in (("train", 24, 1), ("dev", 10, 2)):
-        pairs = zip(sentences(count, seed), sentences(count, seed + 10), strict=True)
-        rows = [f"{i}\t{a}\t{b}\t{'not_' * (i % 2)}entailment" for i, (a, b) in enumerate(pairs)]
-        lines = ["index\tsentence1\tsentence2\tlabel", *rows]
-        (folder / "RTE" / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return folder
+    return write_rte(tmp_path_factory.mktemp("glue") / "RTE", 24, 10).parent
 
 
 @pytest.fixture(scope="session")
