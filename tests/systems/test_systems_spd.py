@@ -33,7 +33,7 @@ from lavolta.systems.spd.recipe import make_teacher, prune, prune_teacher
 from lavolta.training.encoder import encoder_statistics
 from lavolta.training.grafting import GraftingObjective
 from lavolta.training.saliency import LinearStats
-from lavolta.training.task_data import at_chance, chance, split_task, task_scores
+from lavolta.training.task_data import at_chance, chance, split_task, task_scores, untellable
 from lavolta.training.teacher import TeacherTraining, untrained
 
 STEPS = 6
@@ -321,8 +321,10 @@ def test_held_out_rows_are_never_trained_on_and_dev_is_whole(tiny_folder: Path, 
     assert not np.array_equal(split_task(loaded, task, 0).held_out.labels, split_task(loaded, task, 1).held_out.labels)
 
 
-def test_chance_is_the_most_frequent_class_and_no_correlation(tiny_folder: Path, tiny_glue: Path) -> None:
-    task = load_task("rte", tiny_glue)
+def test_chance_is_the_most_frequent_class_and_no_correlation(
+    tiny_folder: Path, tiny_glue: Path, tmp_path: Path
+) -> None:
+    task = load_task("rte", write_rte(tmp_path / "RTE", 200, 10))
     labels = np.array([0] * 60 + [1] * 40)
     # One-sided 5 %: 0.6 + 1.645 * sqrt(0.6 * 0.4 / 100).
     assert chance(task, labels) == ("accuracy", 60.0, pytest.approx(68.06, abs=0.01))
@@ -337,6 +339,11 @@ def test_chance_is_the_most_frequent_class_and_no_correlation(tiny_folder: Path,
     _, _, limit = chance(task, held_out.labels)
     assert at_chance(task, held_out, {"accuracy": limit}, "the model", "held-out") is not None
     assert at_chance(task, held_out, {"accuracy": limit + 0.01}, "the model", "held-out") is None
+    assert untellable(task, held_out) is None
+    # Of two rows both may be right by chance.
+    few = split_task(loaded, load_task("rte", tiny_glue), 0).held_out
+    assert untellable(task, few) == "2 held-out rows of rte are too few, or too uneven, to tell the teacher from chance"
+    assert at_chance(task, few, {"accuracy": 0.0}, "the model", "held-out") is None
 
 
 def test_the_rows_of_the_experiment_run_and_are_not_run_again(
