@@ -1,4 +1,4 @@
-"""Write a file completely or not at all, in a folder that is made where it is missing."""
+"""Write a file completely or not at all, in a folder that is made where it is missing; read a text of a user."""
 
 from __future__ import annotations
 
@@ -47,3 +47,20 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserInputError(f"the folder {path} cannot be made: {error.strerror}; choose another place.") from error
+
+
+def read_text(path: Path, unreadable: str, damaged: str) -> str:
+    """The text of a user's UTF-8 file, with or without a byte order mark, its line ends as they are.
+
+    Args:
+        unreadable, damaged: the way out where the file cannot be read, and where it is no UTF-8.
+
+    Raises:
+        UserInputError: either of them.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserInputError(f"{path} cannot be read: {error.strerror}; {unreadable}.") from error
+    except UnicodeDecodeError as error:
+        raise UserInputError(f"{path} is not UTF-8 text (byte {error.start}); {damaged}.") from error

@@ -24,6 +24,7 @@ from lavolta.errors import BundleError, InfeasibleError
 if TYPE_CHECKING:
     from .conftest import Invoke
 
+NO_FORMAT = "lavolta: Invalid value for '--format': 'gguf' is not one of 'onnx', 'hf'; `lavolta export --help` shows"
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 
 
@@ -132,12 +133,7 @@ def test_the_version(invoke: Invoke) -> None:
         (["device", "list", "--json"], 0, "[", ""),
         (["device", "show", "nothing-like-it"], 2, "", "lavolta: unknown device 'nothing-like-it'"),
         (["dance"], 2, "", "lavolta: No such command 'dance'; `lavolta --help` shows what is allowed."),
-        (
-            ["export", "m.lavolta", "--out", "o", "--format", "gguf"],
-            2,
-            "",
-            "lavolta: Invalid value for '--format': 'gguf' is not one of 'onnx', 'hf'; `lavolta export --help` shows",
-        ),
+        (["export", "m.lavolta", "--out", "o", "--format", "gguf"], 2, "", NO_FORMAT),
         (["report"], 2, "", "lavolta: Missing argument"),
         (["report", "."], 2, "", "lavolta: there is no result.json; run `lavolta demo`"),
         (["report", ".", "--color"], 2, "", "lavolta: No such option: --color"),

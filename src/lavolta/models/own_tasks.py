@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lavolta.errors import UserInputError
+from lavolta.files import read_text
 
 SUFFIXES = ("csv", "tsv", "jsonl")
 TEXT, SECOND = "text", "text2"
@@ -59,12 +60,7 @@ def read_own(folder: Path, split: str, kind: str) -> OwnRows:
         how_many = "several" if found else "none"
         raise UserInputError(f"{folder} has {how_many} of {names}; the task needs one of them.")
     path, label = found[0], COLUMNS[kind]
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserInputError(f"{path} cannot be read: {error.strerror}; check the path.") from error
-    except UnicodeDecodeError as error:
-        raise UserInputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+    text = read_text(path, "check the path", "save it as UTF-8")
     reader = {"csv": _csv, "tsv": _tsv, "jsonl": _jsonl}[path.suffix[1:]]
     lines: list[int] = []
     columns: dict[str, list[str]] = {}

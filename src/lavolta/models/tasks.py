@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lavolta.errors import UserInputError
+from lavolta.files import read_text
 from lavolta.models import metrics, own_tasks
 
 
@@ -225,12 +226,7 @@ def _listed(names: list[str]) -> str:
 
 def _read(path: Path, layout: _Layout, header: bool = True) -> Split:
     # The files do not quote: a quotation mark is a character of the sentence, and only a newline ends a row.
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserInputError(f"{path} cannot be read: {error.strerror}; give the folder of the task.") from error
-    except UnicodeDecodeError as error:
-        raise UserInputError(f"{path} is not UTF-8 text (byte {error.start}); copy it again.") from error
+    text = read_text(path, "give the folder of the task", "copy it again")
     rows = [line.removesuffix("\r").split("\t") for line in text.removesuffix("\n").split("\n")]
     if header or layout.headerless_test is None:
         columns = tuple(_column(path, rows[0], name) for name in (layout.first, layout.second, layout.label))
