@@ -310,7 +310,7 @@ def test_a_model_with_a_head_for_the_task_is_the_teacher(tiny_folder: Path, tiny
 
 def test_held_out_rows_are_never_trained_on_and_dev_is_whole(tiny_folder: Path, tiny_glue: Path) -> None:
     task = load_task("rte", tiny_glue)
-    loaded, _ = untrained(str(tiny_folder), task, TeacherTraining(), 0)
+    loaded, *_ = untrained(str(tiny_folder), task, TeacherTraining(), 0)
     for seed in range(5):
         splits = split_task(loaded, task, seed)
         train, held = ({ids.tobytes() for ids in part.ids} for part in (splits.train, splits.held_out))
@@ -328,7 +328,7 @@ def test_chance_is_the_most_frequent_class_and_no_correlation(
     labels = np.array([0] * 60 + [1] * 40)
     # One-sided 5 %: 0.6 + 1.645 * sqrt(0.6 * 0.4 / 100).
     assert chance(task, labels) == ("accuracy", 60.0, pytest.approx(68.06, abs=0.01))
-    loaded, _ = untrained(str(tiny_folder), task, TeacherTraining(), 0)
+    loaded, *_ = untrained(str(tiny_folder), task, TeacherTraining(), 0)
     splits = split_task(loaded, task, 0)
     held_out = splits.held_out
     found = task_scores(loaded, task, held_out)

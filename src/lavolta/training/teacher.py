@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from lavolta.files import make_folder, write_whole
 from lavolta.models.batching import StepBatches
 from lavolta.models.hf import load_encoder, with_head
 from lavolta.models.loaded import LoadedModel
-from lavolta.models.tasks import TaskData
+from lavolta.models.tasks import TaskData, unnamed
 from lavolta.training.dropout import lock_dropout
 from lavolta.training.grafting import GraftedModel, GraftingObjective, LossTerms
 from lavolta.training.schedules import ConstantReplacing, RestartedDecay
@@ -47,8 +47,9 @@ class TeacherTraining:
     looks: int = 4
 
 
-def untrained(source: str, task: TaskData, training: TeacherTraining, seed: int) -> tuple[LoadedModel, bool]:
-    """The model for a task, and whether it comes with a head for it: then it is the teacher as it is.
+def untrained(source: str, task: TaskData, training: TeacherTraining, seed: int) -> tuple[LoadedModel, TaskData, bool]:
+    """The model for a task, the task with its classes numbered as the model's, and whether the model comes with a head
+    for it: then it is the teacher as it is.
 
     Raises:
         UserInputError: an unknown model, or a head of another task.
@@ -57,20 +58,22 @@ def untrained(source: str, task: TaskData, training: TeacherTraining, seed: int)
     if loaded.spec.task in ("classification", "regression"):
         if loaded.spec.task == task.kind:
             # Where names say which classes differ, their number says less.
-            task.ordered_like(loaded.spec.labels)
+            task = task.ordered_like(loaded.spec.labels)
         if loaded.spec.task != task.kind or loaded.spec.outputs != task.outputs:
             raise UserInputError(
                 f"{source} has a head for {loaded.spec.task} with {loaded.spec.outputs} outputs, but the data of "
                 f"{task.name} needs {task.kind} with {task.outputs}; give an encoder without a head, or one fine-tuned "
                 "on this task."
             )
-        return loaded, True
+        if unnamed(loaded.spec.labels):
+            loaded = replace(loaded, spec=replace(loaded.spec, labels=task.labels))
+        return loaded, task, True
     loaded = load_encoder(source, "embedding") if loaded.spec.task != "embedding" else loaded
     headed = with_head(
         loaded, task.outputs, task.kind, seed, labels=task.labels, pooling=training.pooling, dropout=training.dropout
     )
     lock_dropout(headed.module, training.dropout)
-    return headed, False
+    return headed, task, False
 
 
 def fine_tune(

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from lavolta.models.batching import StepBatches, predict, sorted_batches
 from lavolta.models.hf import load_encoder
 from lavolta.models.loaded import LoadedModel
 from lavolta.models.marks import model_mark, task_mark
-from lavolta.models.tasks import TaskData, load_task, unnamed
+from lavolta.models.tasks import TaskData, load_task
 from lavolta.progress import Progress, SilentProgress
 from lavolta.sparsity.ranking import LevelMasks, level_masks, model_sparsity
 from lavolta.stages import Clock, teller
@@ -151,12 +151,8 @@ def make_teacher(
         pooling=opts.pooling,
     )
     with clock.stage(progress, "read the model and the data"):
-        loaded, ready = untrained(opts.source, task, training, opts.seed)
+        loaded, task, ready = untrained(opts.source, task, training, opts.seed)
         loaded.module.to(opts.accelerator)
-        if ready:
-            task = task.ordered_like(loaded.spec.labels)
-            if unnamed(loaded.spec.labels):
-                loaded = replace(loaded, spec=replace(loaded.spec, labels=task.labels))
         splits = split_task(
             loaded,
             task,
